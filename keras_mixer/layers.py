@@ -1,0 +1,486 @@
+"""What happens inside a block: the two MLPs, and the block that adds them.
+
+How token mixing is written, and why. The MLP over tokens is Keras's `Dense`
+between two transpositions, not an `EinsumDense` and not a product from the
+left. Compiled by XLA the forms cost the same within a tenth (the transposition
+becomes part of the matrix product), and in eager PyTorch the matrix product
+takes 80 % of the time in every form; TensorFlow without XLA runs `EinsumDense`
+a third slower. What decides is the rest of a model's life. `Dense` is the one
+form that every exporter takes (LiteRT refuses the transposed bias of
+`EinsumDense`), its weights have the shapes of the published files, and
+quantisation and LoRA come from Keras unchanged, which a product written by hand
+would lose.
+"""
+
+import operator
+
+import keras
+from keras import ops
+
+# The published Mixer weights were trained with Flax's default, 1e-6; Keras's
+# own default is 1e-3.
+NORM_EPSILON = 1e-6
+
+
+def check_positive_int(name, value):
+    """Returns `value` as an `int`, or says what is wrong with it."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(
+            f"`{name}` must be a positive integer. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
+        )
+    if number < 1:
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value}"
+        )
+    return number
+
+
+def check_rate(name, value):
+    """Returns `value` as a `float`, or says what is wrong with it."""
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(
+            f"`{name}` must be a number in [0, 1). "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
+        )
+    if not 0 <= value < 1:
+        raise ValueError(
+            f"`{name}` must be in [0, 1): it is the share that is dropped. "
+            f"Received: {name}={value}"
+        )
+    return float(value)
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+def gelu_tanh(x):
+    """GELU in its tanh form, with which the published Mixers were trained.
+
+    `"gelu"` names the exact form in Keras (`keras.activations.gelu`); the two
+    differ by at most 5e-4. Published ResMLPs and the MIIL Mixers use the exact
+    one.
+
+    Source: `jax.nn.gelu`, which `vit_jax/models_mixer.py` of
+    google-research/vision_transformer calls with its default, the tanh form.
+
+    Args:
+        x: A tensor of any shape.
+
+    Returns:
+        A tensor of the same shape and dtype.
+
+    Example:
+
+    >>> from keras_mixer.layers import gelu_tanh
+    >>> round(float(gelu_tanh(keras.ops.convert_to_tensor(1.0))), 4)
+    0.8412
+    """
+    return ops.gelu(x, approximate=True)
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class StochasticDepth(keras.Layer):
+    """Drops whole samples of a residual branch, while training.
+
+    Each sample of the batch is dropped on its own, with probability `rate`, and
+    those kept are divided by `1 - rate`, so that the expectation is the input.
+
+    Source: arXiv 1603.09382; MLP-Mixer, section 3, lets the rate grow linearly
+    over the blocks. The official training code leaves out the division.
+
+    Args:
+        rate: Float in [0, 1), the probability that a sample is dropped.
+        seed: Optional integer seed.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, ...)`.
+        training: Boolean; samples are dropped only if it is `True`.
+
+    Raises:
+        ValueError: If `rate` is outside [0, 1).
+        TypeError: If `rate` is not a number.
+
+    Example:
+
+    >>> import keras_mixer
+    >>> layer = keras_mixer.StochasticDepth(0.5)
+    >>> y = layer(keras.ops.ones((4, 3, 2)), training=True)
+    >>> sorted(set(keras.ops.convert_to_numpy(y).ravel())) in (
+    ...     [0.0, 2.0], [0.0], [2.0])
+    True
+    """
+
+    def __init__(self, rate, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = check_rate("rate", rate)
+        self.seed = seed
+        if self.rate:
+            self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs, training=False):
+        if not (training and self.rate):
+            return inputs
+        return keras.random.dropout(
+            inputs,
+            self.rate,
+            noise_shape=(None,) + (1,) * (len(inputs.shape) - 1),
+            seed=self.seed_generator,
+        )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+class _Composite(keras.Layer):
+    """A layer made of layers, whose configuration survives quantisation.
+
+    Keras quantises the `Dense` layers inside one by one, so each then has a
+    dtype policy of its own. The configuration carries these along as a
+    `DTypePolicyMap`, keyed by the path below this layer; without them a saved
+    quantised model could not be loaded. The map itself is never handed to a
+    `Dense`, which in Keras 3.15 then forgets its scales when it is saved again.
+    """
+
+    def _dtype_of(self, name):
+        """The dtype that the sub-layer `name` is to be made with."""
+        policy = self.dtype_policy
+        if not isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+            return policy
+        if name in policy:
+            return policy[name]
+        below = {
+            path.removeprefix(f"{name}/"): policy[path]
+            for path in policy
+            if path.startswith(f"{name}/")
+        }
+        if not below:
+            return policy.default_policy
+        return _policy_map(policy.default_policy, below)
+
+    def get_config(self):
+        config = super().get_config()
+        quantised = {
+            layer.path.removeprefix(f"{self.path}/"): layer.dtype_policy
+            for layer in self._flatten_layers(include_self=False)
+            if layer.quantization_mode is not None
+        }
+        if quantised:
+            config["dtype"] = _policy_map(self._dtype_of(""), quantised)
+        return config
+
+
+def _policy_map(default_policy, policy_map):
+    return keras.dtype_policies.DTypePolicyMap(default_policy, policy_map)
+
+
+class _MLP(_Composite):
+    """Dense, activation, Dense on the last axis, back to its own size."""
+
+    def __init__(
+        self, mlp_dim, activation=gelu_tanh, dropout_rate=0.0, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.mlp_dim = check_positive_int("mlp_dim", mlp_dim)
+        self.activation = keras.activations.get(activation)
+        self.dropout_rate = check_rate("dropout_rate", dropout_rate)
+        self.dense_0 = self._dense(self.mlp_dim, "dense_0")
+        self.dropout = keras.layers.Dropout(
+            self.dropout_rate, dtype=self._dtype_of("dropout"), name="dropout"
+        )
+
+    def _dense(self, units, name):
+        return keras.layers.Dense(
+            units,
+            kernel_initializer="lecun_normal",  # Flax's default
+            dtype=self._dtype_of(name),
+            name=name,
+        )
+
+    def build(self, input_shape):
+        size = input_shape[-1]
+        self.dense_1 = self._dense(size, "dense_1")
+        self.dense_0.build(input_shape)
+        self.dense_1.build((*input_shape[:-1], self.mlp_dim))
+
+    def call(self, inputs, training=None):
+        y = self.activation(self.dense_0(inputs))
+        y = self.dense_1(self._drop(y, training))
+        return self._drop(y, training)
+
+    def _drop(self, y, training):
+        # Calling a layer that does nothing still costs some 30 microseconds in
+        # eager PyTorch, six times a block.
+        if not self.dropout_rate:
+            return y
+        return self.dropout(y, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "mlp_dim": self.mlp_dim,
+            "activation": keras.activations.serialize(self.activation),
+            "dropout_rate": self.dropout_rate,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class ChannelMixing(_MLP):
+    """The MLP that mixes the channels of each token, as in MLP-Mixer.
+
+    The same two dense layers with an activation between them are applied to
+    every token; the output has the channels of the input. There is no norm and
+    no residual sum: those are `MixerBlock`'s.
+
+    Source: equation (1) of MLP-Mixer (arXiv 2105.01601), second line.
+
+    Args:
+        mlp_dim: Positive integer, the width between the two dense layers
+            (the paper's D_C).
+        activation: What `keras.activations.get` takes; the tanh form of GELU
+            by default.
+        dropout_rate: Float in [0, 1), the dropout after each dense layer.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, tokens, channels)`.
+        training: Boolean; switches dropout on.
+
+    Input shape:
+        `(batch, tokens, channels)`, or any shape that ends in `channels`.
+
+    Output shape:
+        The input's.
+
+    Raises:
+        ValueError: If `mlp_dim` is below 1 or a rate outside [0, 1).
+        TypeError: If `mlp_dim` is not an integer or a rate not a number.
+
+    Example:
+
+    >>> import keras_mixer
+    >>> layer = keras_mixer.ChannelMixing(mlp_dim=11)
+    >>> tuple(layer(keras.ops.ones((2, 6, 5))).shape)
+    (2, 6, 5)
+    >>> [tuple(weight.shape) for weight in layer.weights]
+    [(5, 11), (11,), (11, 5), (5,)]
+    """
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class TokenMixing(_MLP):
+    """The MLP that mixes the tokens of each channel, as in MLP-Mixer.
+
+    `ChannelMixing` on the transposed input: the same two dense layers are
+    applied to every channel, along the tokens. The number of tokens is fixed
+    once the layer is built. There is no norm and no residual sum: those are
+    `MixerBlock`'s.
+
+    Source: equation (1) of MLP-Mixer (arXiv 2105.01601), first line.
+
+    Args:
+        mlp_dim: Positive integer, the width between the two dense layers
+            (the paper's D_S).
+        activation: What `keras.activations.get` takes; the tanh form of GELU
+            by default.
+        dropout_rate: Float in [0, 1), the dropout after each dense layer.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, tokens, channels)`.
+        training: Boolean; switches dropout on.
+
+    Input shape:
+        `(batch, tokens, channels)`, with a known number of tokens.
+
+    Output shape:
+        The input's.
+
+    Raises:
+        ValueError: If `mlp_dim` is below 1, a rate outside [0, 1), or the
+            number of tokens unknown.
+        TypeError: If `mlp_dim` is not an integer or a rate not a number.
+
+    Example:
+
+    >>> import keras_mixer
+    >>> layer = keras_mixer.TokenMixing(mlp_dim=7)
+    >>> tuple(layer(keras.ops.ones((2, 6, 5))).shape)
+    (2, 6, 5)
+    >>> [tuple(weight.shape) for weight in layer.weights]
+    [(6, 7), (7,), (7, 6), (6,)]
+    """
+
+    def build(self, input_shape):
+        batch, tokens, channels = _token_shape(self, input_shape)
+        super().build((batch, channels, tokens))
+
+    def call(self, inputs, training=None):
+        y = ops.swapaxes(inputs, 1, 2)  # (batch, channels, tokens)
+        y = super().call(y, training=training)
+        return ops.swapaxes(y, 1, 2)
+
+
+def _token_shape(layer, shape):
+    if len(shape) != 3 or shape[1] is None:
+        raise ValueError(
+            f"Layer '{layer.name}' expects inputs of shape (batch, tokens, "
+            "channels) with a known number of tokens, since its weights have "
+            f"one row for each token. Received: shape={tuple(shape)}"
+        )
+    return shape
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class MixerBlock(_Composite):
+    """One block of MLP-Mixer: token mixing, then channel mixing.
+
+    Each is a residual branch, `x + mixing(norm(x))`, with layer normalisation
+    over the channels.
+
+    Source: equation (1) of MLP-Mixer (arXiv 2105.01601); `MixerBlock` of
+    `vit_jax/models_mixer.py` in google-research/vision_transformer.
+
+    Args:
+        tokens_mlp_dim: Positive integer, the width of the token-mixing MLP
+            (the paper's D_S).
+        channels_mlp_dim: Positive integer, the width of the channel-mixing MLP
+            (the paper's D_C).
+        activation: What `keras.activations.get` takes; the tanh form of GELU
+            by default.
+        dropout_rate: Float in [0, 1), the dropout after each dense layer.
+        stochastic_depth_rate: Float in [0, 1), the probability that a sample
+            skips a branch while training.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, tokens, channels)`.
+        training: Boolean; switches dropout and stochastic depth on.
+
+    Input shape:
+        `(batch, tokens, channels)`, with a known number of tokens.
+
+    Output shape:
+        The input's.
+
+    Raises:
+        ValueError: If a width is below 1, a rate outside [0, 1), or the number
+            of tokens unknown.
+        TypeError: If a width is not an integer or a rate not a number.
+
+    Example:
+
+    >>> import keras_mixer
+    >>> block = keras_mixer.MixerBlock(tokens_mlp_dim=7, channels_mlp_dim=11)
+    >>> tuple(block(keras.ops.ones((2, 6, 5))).shape)
+    (2, 6, 5)
+    """
+
+    def __init__(
+        self,
+        tokens_mlp_dim,
+        channels_mlp_dim,
+        activation=gelu_tanh,
+        dropout_rate=0.0,
+        stochastic_depth_rate=0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.tokens_mlp_dim = check_positive_int(
+            "tokens_mlp_dim", tokens_mlp_dim
+        )
+        self.channels_mlp_dim = check_positive_int(
+            "channels_mlp_dim", channels_mlp_dim
+        )
+        self.activation = keras.activations.get(activation)
+        self.dropout_rate = check_rate("dropout_rate", dropout_rate)
+        self.stochastic_depth_rate = check_rate(
+            "stochastic_depth_rate", stochastic_depth_rate
+        )
+        self.token_norm = self._norm("token_norm")
+        self.token_mixing = self._mixing(
+            TokenMixing, self.tokens_mlp_dim, "token_mixing"
+        )
+        self.channel_norm = self._norm("channel_norm")
+        self.channel_mixing = self._mixing(
+            ChannelMixing, self.channels_mlp_dim, "channel_mixing"
+        )
+        # Called once for each branch, it draws anew each time.
+        self.stochastic_depth = StochasticDepth(
+            self.stochastic_depth_rate,
+            dtype=self._dtype_of("stochastic_depth"),
+            name="stochastic_depth",
+        )
+
+    def _norm(self, name):
+        return keras.layers.LayerNormalization(
+            epsilon=NORM_EPSILON, dtype=self._dtype_of(name), name=name
+        )
+
+    def _mixing(self, mixing, mlp_dim, name):
+        return mixing(
+            mlp_dim,
+            activation=self.activation,
+            dropout_rate=self.dropout_rate,
+            dtype=self._dtype_of(name),
+            name=name,
+        )
+
+    def build(self, input_shape):
+        shape = _token_shape(self, input_shape)
+        for layer in (
+            self.token_norm,
+            self.token_mixing,
+            self.channel_norm,
+            self.channel_mixing,
+            self.stochastic_depth,
+        ):
+            layer.build(shape)
+
+    def call(self, inputs, training=None):
+        x = inputs
+        y = self.token_norm(_fork(x))
+        y = self.token_mixing(y, training=training)
+        x = x + self._drop(y, training)
+        y = self.channel_norm(_fork(x))
+        y = self.channel_mixing(y, training=training)
+        return x + self._drop(y, training)
+
+    def _drop(self, y, training):
+        if not self.stochastic_depth_rate:
+            return y
+        return self.stochastic_depth(y, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "tokens_mlp_dim": self.tokens_mlp_dim,
+            "channels_mlp_dim": self.channels_mlp_dim,
+            "activation": keras.activations.serialize(self.activation),
+            "dropout_rate": self.dropout_rate,
+            "stochastic_depth_rate": self.stochastic_depth_rate,
+        }
+
+
+def _fork(x):
+    """The residual stream, as the norm of a branch is to read it.
+
+    The norm reads its input several times, and the residual sum once more.
+    Differentiating all those as uses of one value, JAX adds their cotangents
+    one by one, and XLA then recomputes long element-wise chains across blocks:
+    twice the time of the whole step on a CPU. With a copy in front, the norm's
+    uses are summed on the copy. Elsewhere it would be a pass for nothing.
+    """
+    return ops.copy(x) if keras.backend.backend() == "jax" else x

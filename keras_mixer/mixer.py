@@ -1,0 +1,242 @@
+"""MLP-Mixer (arXiv 2105.01601): the paper's table and its constructors."""
+
+import keras
+
+from keras_mixer import preprocessing
+from keras_mixer.builder import build_model
+from keras_mixer.builder import variant_of
+from keras_mixer.labels import decode_predictions
+from keras_mixer.layers import NORM_EPSILON
+from keras_mixer.layers import MixerBlock
+from keras_mixer.layers import check_positive_int
+from keras_mixer.layers import check_rate
+from keras_mixer.layers import gelu_tanh
+
+__all__ = [
+    "Mixer",
+    "MixerB16",
+    "MixerB32",
+    "MixerH14",
+    "MixerL16",
+    "MixerL32",
+    "MixerS8",
+    "MixerS16",
+    "MixerS32",
+    "decode_predictions",
+    "preprocess_input",
+]
+
+# Table 1 of the paper, and S/8, of which there are published weights (trained
+# with GSAM, arXiv 2203.08065). In the order of the first arguments of `Mixer`.
+# fmt: off
+VARIANTS = {
+    #            patch  blocks  hidden  tokens_mlp  channels_mlp
+    "mixer_s32": (  32,      8,    512,        256,         2048),
+    "mixer_s16": (  16,      8,    512,        256,         2048),
+    "mixer_s8":  (   8,      8,    512,        256,         2048),
+    "mixer_b32": (  32,     12,    768,        384,         3072),
+    "mixer_b16": (  16,     12,    768,        384,         3072),
+    "mixer_l32": (  32,     24,   1024,        512,         4096),
+    "mixer_l16": (  16,     24,   1024,        512,         4096),
+    "mixer_h14": (  14,     32,   1280,        640,         5120),
+}
+# fmt: on
+
+
+def Mixer(
+    patch_size,
+    num_blocks,
+    hidden_dim,
+    tokens_mlp_dim,
+    channels_mlp_dim,
+    include_top=True,
+    include_preprocessing=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name="mixer",
+    *,
+    activation=gelu_tanh,
+    dropout_rate=0.0,
+    stochastic_depth_rate=0.0,
+):
+    """Instantiates an MLP-Mixer of any size.
+
+    The image is cut into square patches, each becomes a token of `hidden_dim`
+    channels, and blocks mix in turn across the tokens and across the channels.
+    `MixerB16` and its siblings give the sizes of the paper.
+
+    Source: section 2 and table 1 of MLP-Mixer (arXiv 2105.01601);
+    `vit_jax/models_mixer.py` of google-research/vision_transformer.
+
+    Args:
+        patch_size: Positive integer, the side of a patch in pixels (the paper's
+            P).
+        num_blocks: Positive integer, the number of blocks.
+        hidden_dim: Positive integer, the channels of a token (C).
+        tokens_mlp_dim: Positive integer, the width of the token-mixing MLP
+            (D_S).
+        channels_mlp_dim: Positive integer, the width of the channel-mixing MLP
+            (D_C).
+        include_top: Boolean, whether to end with the mean over the tokens and
+            the classification head.
+        include_preprocessing: Boolean, whether the model takes pixels in
+            [0, 255] and scales them itself. If `False`, it expects values in
+            [-1, 1]. The layer has no weights: files fit both ways.
+        weights: `None` (random initialization) or the path to a file that
+            `model.save_weights` (`.weights.h5`) or `model.save` (`.keras`) has
+            written. The file has to fit exactly; with `include_top=False` its
+            head is left out.
+        input_tensor: Optional Keras tensor of shape `(batch, height, width,
+            channels)` to use as the image; the model then begins at the inputs
+            it was computed from.
+        input_shape: Optional shape of an image, `(height, width, channels)`, by
+            default (224, 224, 3), with the top or without. Height and width
+            are multiples of the patch size and may differ.
+        pooling: What follows the last norm where `include_top` is `False`:
+            `None` (the tokens), `"avg"` (their mean, which is what the head
+            reads) or `"max"`.
+        classes: Positive integer, the number of classes of the head.
+        classifier_activation: Activation of the head, by default
+            `"softmax"`; `None` for logits.
+        name: Name of the model.
+        activation: What `keras.activations.get` takes: the activation within
+            the MLPs. By default the tanh form of GELU, as in the official
+            models; `"gelu"` is the exact form, with which timm trains.
+        dropout_rate: Float in [0, 1), the dropout after each dense layer of the
+            MLPs.
+        stochastic_depth_rate: Float in [0, 1), the probability that a sample
+            skips a branch of the last block while training; it grows
+            linearly from 0 in the first block.
+
+    Returns:
+        A `keras.Model` from images of shape `(batch, height, width, channels)`
+        to probabilities of shape `(batch, classes)`; without the top to tokens
+        `(batch, tokens, hidden_dim)`, row by row, or to `(batch, hidden_dim)`
+        with `pooling`. Where `keras.config.image_data_format()` is
+        `"channels_first"`, images have the shape `(batch, channels, height,
+        width)`.
+
+    Raises:
+        ValueError: If an argument has a value it cannot have, a side of the
+            image is unknown or no multiple of the patch size, or the weights
+            are not those of the model.
+        TypeError: If an argument has the wrong type.
+
+    Example:
+
+    >>> import keras_mixer
+    >>> model = keras_mixer.Mixer(
+    ...     patch_size=4, num_blocks=2, hidden_dim=16, tokens_mlp_dim=8,
+    ...     channels_mlp_dim=32, input_shape=(12, 20, 3), classes=7)
+    >>> model.output_shape
+    (None, 7)
+    """
+    num_blocks = check_positive_int("num_blocks", num_blocks)
+    rate = check_rate("stochastic_depth_rate", stochastic_depth_rate)
+    blocks = [
+        MixerBlock(
+            tokens_mlp_dim,
+            channels_mlp_dim,
+            activation=activation,
+            dropout_rate=dropout_rate,
+            stochastic_depth_rate=rate * i / max(num_blocks - 1, 1),
+            name=f"block_{i}",
+        )
+        for i in range(num_blocks)
+    ]
+    return build_model(
+        patch_size=patch_size,
+        hidden_dim=hidden_dim,
+        blocks=blocks,
+        norm=keras.layers.LayerNormalization(epsilon=NORM_EPSILON, name="norm"),
+        preprocessing=preprocessing.plus_minus_one("preprocessing"),
+        # Flax's defaults, with which the published weights were trained, and
+        # the authors' head of zeros.
+        kernel_initializer="lecun_normal",
+        head_initializer="zeros",
+        include_top=include_top,
+        include_preprocessing=include_preprocessing,
+        weights=weights,
+        input_tensor=input_tensor,
+        input_shape=input_shape,
+        pooling=pooling,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        name=name,
+    )
+
+
+@variant_of(Mixer, "mixer_s32")
+def MixerS32(**options):
+    """Mixer-S/32: 8 blocks of width 512 on patches of 32 x 32 pixels."""
+    return Mixer(*VARIANTS["mixer_s32"], **options)
+
+
+@variant_of(Mixer, "mixer_s16")
+def MixerS16(**options):
+    """Mixer-S/16: 8 blocks of width 512 on patches of 16 x 16 pixels."""
+    return Mixer(*VARIANTS["mixer_s16"], **options)
+
+
+@variant_of(Mixer, "mixer_s8")
+def MixerS8(**options):
+    """Mixer-S/8: 8 blocks of width 512 on patches of 8 x 8 pixels."""
+    return Mixer(*VARIANTS["mixer_s8"], **options)
+
+
+@variant_of(Mixer, "mixer_b32")
+def MixerB32(**options):
+    """Mixer-B/32: 12 blocks of width 768 on patches of 32 x 32 pixels."""
+    return Mixer(*VARIANTS["mixer_b32"], **options)
+
+
+@variant_of(Mixer, "mixer_b16")
+def MixerB16(**options):
+    """Mixer-B/16: 12 blocks of width 768 on patches of 16 x 16 pixels."""
+    return Mixer(*VARIANTS["mixer_b16"], **options)
+
+
+@variant_of(Mixer, "mixer_l32")
+def MixerL32(**options):
+    """Mixer-L/32: 24 blocks of width 1024 on patches of 32 x 32 pixels."""
+    return Mixer(*VARIANTS["mixer_l32"], **options)
+
+
+@variant_of(Mixer, "mixer_l16")
+def MixerL16(**options):
+    """Mixer-L/16: 24 blocks of width 1024 on patches of 16 x 16 pixels."""
+    return Mixer(*VARIANTS["mixer_l16"], **options)
+
+
+@variant_of(Mixer, "mixer_h14")
+def MixerH14(**options):
+    """Mixer-H/14: 32 blocks of width 1280 on patches of 14 x 14 pixels."""
+    return Mixer(*VARIANTS["mixer_h14"], **options)
+
+
+def preprocess_input(x, data_format=None):
+    """Returns its input: the models scale pixels themselves.
+
+    A placeholder that keeps the interface of Keras Applications, as in its
+    models with `include_preprocessing`: the first layer of a Mixer takes pixels
+    in [0, 255]. For a model built with `include_preprocessing=False`, scale
+    them to [-1, 1]: `x / 127.5 - 1`.
+
+    Args:
+        x: Array or tensor of any shape.
+        data_format: Ignored.
+
+    Returns:
+        `x`, unchanged.
+
+    Example:
+
+    >>> from keras_mixer.mixer import preprocess_input
+    >>> preprocess_input(255)
+    255
+    """
+    return x

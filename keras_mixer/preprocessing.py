@@ -1,0 +1,196 @@
+"""Pixels to network input: the value range, and a photo to a batch of one.
+
+The value range is a layer of the model, so that a saved model carries it along
+and nobody has to remember it. Resizing and cropping are not: they depend on the
+photo, not on the network, and happen before there is a batch.
+
+A photo is resized and cropped in one step, by resampling the box that the crop
+would leave. That is what "resize the short side to 256, then crop 224 from the
+centre" does, less the rounding of the size in between; it holds for rectangles
+as it stands, and a photo of one pixel by a million never becomes an image of
+256 by 256 million on the way.
+"""
+
+import keras
+import numpy as np
+
+# Evaluation of the published Mixers: 224 cropped from 256. Source:
+# `big_vision/configs/mlp_mixer_i1k.py`, `resize_small(256)|central_crop(224)`.
+CROP_RATIO = 224 / 256
+INTERPOLATION = "bilinear"
+
+# Beyond this many pixels an image is refused before it is decoded. Pillow
+# itself refuses more than 179 million unless its limit was raised.
+MAX_PIXELS = 200_000_000
+
+
+def plus_minus_one(name):
+    """A layer that maps pixels in [0, 255] to [-1, 1], as Mixer expects.
+
+    Source: `value_range(-1, 1)` of google-research/big_vision, which is
+    `keras.applications`' mode "tf".
+    """
+    # In float32 whatever the policy: bfloat16 has no room for the fractions of
+    # a pixel value.
+    return keras.layers.Rescaling(
+        1 / 127.5, offset=-1.0, dtype=at_least_float32(), name=name
+    )
+
+
+def at_least_float32():
+    """The global dtype policy, or float32 where that computes in 16 bits."""
+    policy = keras.config.dtype_policy()
+    if policy.compute_dtype in ("float16", "bfloat16"):
+        return "float32"
+    return policy
+
+
+def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
+    """Loads a photo as a batch of one that `model` can classify.
+
+    The photo is turned upright as its EXIF data says, brought to the colours of
+    the model (transparency is laid on white), resized with antialiasing and
+    cropped around its centre to the size of the model's input. Its sides keep
+    their proportion.
+
+    Source: the evaluation of the official Mixers, `resize_small(256)` and
+    `central_crop(224)` in google-research/big_vision.
+
+    Args:
+        file: Path of an image, or a binary file object that can seek.
+        model: A Keras model with one input, an image of one or three channels.
+        crop_ratio: Float in (0, 1], how much of the largest centred box with
+            the proportions of the input is kept: 224/256 by default.
+        interpolation: One of `"nearest"`, `"bilinear"`, `"bicubic"`,
+            `"lanczos"` and `"area"`.
+
+    Returns:
+        A float32 array of shape `(1, height, width, channels)` with values in
+        [0, 255], or of shape `(1, channels, height, width)` where
+        `keras.config.image_data_format()` is `"channels_first"`. A model built
+        with `include_preprocessing=False` expects these scaled to [-1, 1].
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not an image, is truncated, has more than
+            200 million pixels or no defined range of values; if the model has
+            another kind of input, or an argument another value.
+        ImportError: If Pillow is not installed.
+
+    Example:
+
+    >>> import io
+    >>> from PIL import Image
+    >>> import keras_mixer
+    >>> photo = io.BytesIO()
+    >>> Image.new("RGB", (640, 480), "teal").save(photo, "png")
+    >>> model = keras_mixer.MixerS32(weights=None)
+    >>> keras_mixer.load_image(photo, model).shape
+    (1, 224, 224, 3)
+    """
+    image_module = _pillow()
+    resampling = _resampling(image_module, interpolation)
+    if not 0 < crop_ratio <= 1:
+        raise ValueError(
+            f"`crop_ratio` must be in (0, 1]. Received: crop_ratio={crop_ratio}"
+        )
+    height, width, channels = _input_image_shape(model)
+    image = _decode(image_module, file, channels)
+    box = _centred_box(image.size, (width, height), crop_ratio)
+    image = image.resize((width, height), resampling, box=box)
+    pixels = np.asarray(image, "float32").reshape(1, height, width, channels)
+    if keras.config.image_data_format() == "channels_first":
+        return pixels.transpose(0, 3, 1, 2)
+    return pixels
+
+
+def _pillow():
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(
+            "Reading images needs Pillow. Install it with "
+            "`pip install keras_mixer[images]`."
+        ) from error
+    return Image
+
+
+def _resampling(image_module, interpolation):
+    resampling = {
+        "nearest": image_module.Resampling.NEAREST,
+        "area": image_module.Resampling.BOX,
+        "bilinear": image_module.Resampling.BILINEAR,
+        "bicubic": image_module.Resampling.BICUBIC,
+        "lanczos": image_module.Resampling.LANCZOS,
+    }
+    if interpolation not in resampling:
+        raise ValueError(
+            f"`interpolation` must be one of {sorted(resampling)}. "
+            f"Received: interpolation={interpolation!r}"
+        )
+    return resampling[interpolation]
+
+
+def _input_image_shape(model):
+    shape = getattr(model, "input_shape", None)
+    if isinstance(shape, tuple) and len(shape) == 4:
+        _, *image_shape = shape
+        if keras.config.image_data_format() == "channels_first":
+            image_shape = image_shape[1:] + image_shape[:1]
+        height, width, channels = image_shape
+        if height and width and channels in (1, 3):
+            return height, width, channels
+    raise ValueError(
+        "`model` must be a Keras model with one input: images of a known size "
+        "with 1 or 3 channels, in the data format "
+        f"'{keras.config.image_data_format()}'. "
+        f"Received: model={model!r} with input_shape={shape}"
+    )
+
+
+def _decode(image_module, file, channels):
+    """Opens `file` as an upright 8-bit image of `channels` channels."""
+    try:
+        with image_module.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise image_module.DecompressionBombError(
+                    f"it has {image.width} x {image.height} pixels, more than "
+                    f"{MAX_PIXELS}"
+                )
+            return _flatten(image_module, image, channels)
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    # Pillow's decoders raise nearly anything on broken files.
+    except Exception as error:
+        raise ValueError(
+            "Expected an image file that Pillow can read. "
+            f"Received: {file!r}: {error or type(error).__name__}"
+        ) from error
+
+
+def _flatten(image_module, image, channels):
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        # Converting would clip everything above 255.
+        levels = np.asarray(image).astype("float32") / 257
+        image = image_module.fromarray(levels.round().astype("uint8"))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"its mode '{image.mode}' does not say which value is white; "
+            "convert it to 8 or 16 bits"
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = image_module.new("RGBA", image.size, "white")
+        image = image_module.alpha_composite(white, image)
+    return image.convert("RGB" if channels == 3 else "L")
+
+
+def _centred_box(size, target, crop_ratio):
+    """The box (left, top, right, bottom) of an image that fills `target`."""
+    scale = crop_ratio * min(size[0] / target[0], size[1] / target[1])
+    width, height = target[0] * scale, target[1] * scale
+    left, top = (size[0] - width) / 2, (size[1] - height) / 2
+    return left, top, left + width, top + height

@@ -1,0 +1,54 @@
+"""Every check of the project, each in a fresh environment: `nox`.
+
+`nox -s tests` runs one of them, `nox -l` lists them.
+"""
+
+import pathlib
+
+import nox
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+# On its own and first: named together with others, or as any other version, it
+# may bring several gigabytes of CUDA libraries along.
+TORCH = "torch==2.13.0"
+
+# Without its requirements: it asks for torchvision, which need not be there.
+TIMM = "timm==1.0.31"
+
+nox.options.sessions = ("lint", "tests", "wheel")
+
+
+@nox.session
+def lint(session):
+    """Checks style and format."""
+    session.install("ruff==0.17.5")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def tests(session):
+    """Runs all tests: on each backend, then those that need no particular one.
+
+    Arguments after `--` go to pytest: `nox -s tests -- tests/test_layers.py`.
+    """
+    session.install(TORCH)
+    session.install("-e", ".[tensorflow,jax,torch,train,examples,test]")
+    session.install("--no-deps", TIMM)
+    for backend in BACKENDS:
+        env = {"KERAS_BACKEND": backend}
+        session.run("pytest", "-m", "not once", *session.posargs, env=env)
+    session.run("pytest", "-m", "once", *session.posargs)
+
+
+@nox.session
+def wheel(session):
+    """Installs the wheel beside one backend, and classifies an image there."""
+    folder = pathlib.Path(session.create_tmp())
+    session.run("pip", "wheel", "--no-deps", "-w", folder, ".")
+    (file,) = folder.glob("*.whl")
+    session.install(f"{file.resolve()}[jax,images]")
+    script = pathlib.Path("tests", "installed.py").resolve()
+    session.chdir(folder)
+    session.run("python", script, env={"KERAS_BACKEND": "jax"})
