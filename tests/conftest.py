@@ -1,0 +1,129 @@
+"""Fixtures. The backend comes from `KERAS_BACKEND`; one process, one backend.
+
+PyTorch is imported before the others, so that its OpenMP runtime is the one
+that is loaded: the other way round has been seen to hang.
+"""
+
+import torch  # noqa: F401  # isort: skip
+
+import os
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mixer
+from keras_mixer.weights import loading
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Every size a different number, so that no two axes can be confused.
+SIZES = {
+    "patch_size": 4,
+    "num_blocks": 2,
+    "hidden_dim": 10,
+    "tokens_mlp_dim": 7,
+    "channels_mlp_dim": 11,
+}
+IMAGE = (8, 12, 3)  # a grid of 2 x 3: six tokens
+CLASSES = 5
+BATCH = 13
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    keras.utils.set_random_seed(7)
+
+
+@pytest.fixture
+def tiny():
+    """Makes a tiny Mixer, with what its options change."""
+
+    def make(**options):
+        sizes = {key: options.pop(key, SIZES[key]) for key in SIZES}
+        defaults = {"input_shape": IMAGE, "classes": CLASSES}
+        if "input_tensor" in options:
+            del defaults["input_shape"]
+        return keras_mixer.Mixer(**sizes, **{**defaults, **options})
+
+    return make
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(1).uniform(0, 255, (BATCH, *IMAGE))
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The real handwritten digits of scikit-learn: train and test pairs."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    data = load_digits()
+    pixels = (data.images * (255 / 16))[..., None].astype("float32")
+    x, x_test, y, y_test = train_test_split(
+        pixels, data.target, test_size=0.2, random_state=0, stratify=data.target
+    )
+    return (x, y), (x_test, y_test)
+
+
+def digits_mixer(**options):
+    return keras_mixer.Mixer(
+        2, 2, 48, 24, 96, input_shape=(8, 8, 1), classes=10, **options
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(digits, tmp_path_factory):
+    """A file of a Mixer that has learned the digits: about 96 %."""
+    keras.utils.set_random_seed(7)
+    model = digits_mixer()
+    model.compile(
+        keras.optimizers.AdamW(4e-3), "sparse_categorical_crossentropy"
+    )
+    model.fit(*digits[0], batch_size=64, epochs=12, verbose=0)
+    path = tmp_path_factory.mktemp("trained") / "digits.keras"
+    model.save(path)
+    return path
+
+
+def randomise(model, seed=0):
+    """Fills every weight of a model with numbers such as training leaves.
+
+    Returns `{path: array}`. Kernels keep the scale of their input, scales lie
+    around 1 and offsets around 0; nothing is 0 or 1, so nothing can be left out
+    unseen.
+    """
+    rng = np.random.default_rng(seed)
+    layers = [layer for layer in model.layers if layer.weights]
+    arrays = {}
+    for path, variable in loading.variables_of(layers).items():
+        array = rng.standard_normal(tuple(variable.shape))
+        if path.endswith("kernel"):
+            array /= np.sqrt(np.prod(array.shape[:-1]))
+        else:
+            array = 0.1 * array + path.endswith("gamma")
+        arrays[path] = array.astype("float32")
+        variable.assign(arrays[path])
+    return arrays
+
+
+def python(code, *arguments, backend=None):
+    """Runs Python code in a process of its own; returns what it printed."""
+    import subprocess
+    import sys
+
+    env = dict(os.environ)
+    env["KERAS_BACKEND"] = backend or keras.backend.backend()
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=ROOT,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout

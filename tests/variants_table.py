@@ -1,0 +1,54 @@
+"""README's table of variants, counted from the code.
+
+`python tests/variants_table.py` prints it. It counts from the golden shapes,
+which a test compares with the models themselves.
+"""
+
+import math
+
+import goldens
+
+HEADER = """\
+| constructor | parameters | GMACs | tokens | blocks | width |
+|---|---:|---:|---:|---:|---:|
+"""
+
+
+def macs(shapes):
+    """Multiplications of one image with every kernel.
+
+    The stem and channel mixing use a kernel once for each token, token mixing
+    once for each channel, the head once.
+    """
+    tokens, _ = shapes["block_0/token_mixing/dense_0/kernel"]
+    channels = shapes["norm/gamma"][0]
+    total = 0
+    for path, shape in shapes.items():
+        if path.endswith("/kernel"):
+            uses = tokens
+            if "/token_mixing/" in path:
+                uses = channels
+            elif path.startswith("predictions/"):
+                uses = 1
+            total += math.prod(shape) * uses
+    return total
+
+
+def row(name, shapes):
+    constructor = goldens.CONSTRUCTORS[name].__name__
+    parameters = sum(math.prod(shape) for shape in shapes.values())
+    tokens, _ = shapes["block_0/token_mixing/dense_0/kernel"]
+    blocks = sum(path.endswith("token_norm/gamma") for path in shapes)
+    (width,) = shapes["norm/gamma"]
+    return (
+        f"| `{constructor}` | {parameters:,} | {macs(shapes) / 1e9:.2f} "
+        f"| {tokens} | {blocks} | {width} |\n"
+    )
+
+
+def table():
+    return HEADER + "".join(row(*item) for item in goldens.load().items())
+
+
+if __name__ == "__main__":
+    print(table(), end="")
