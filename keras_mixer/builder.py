@@ -51,8 +51,9 @@ def build_model(
         patch_size: Side of the square patches, in pixels.
         hidden_dim: Channels of a token.
         blocks: Layers from `(batch, tokens, channels)` to the same, unbuilt.
-        norm: The layer behind the last block.
-        preprocessing: The layer from pixels in [0, 255] to network input.
+        norm: Makes the layer behind the last block, given its `name`.
+        preprocessing: Makes the layer from pixels in [0, 255] to network
+            input, given its `name`.
         kernel_initializer: Initializer of the stem's kernel.
         head_initializer: Initializer of the head's kernel.
         include_top: The rest is documented in `keras_mixer.Mixer`.
@@ -67,44 +68,32 @@ def build_model(
         )
     if include_top:
         classes = check_positive_int("classes", classes)
+        pooling = "avg"
     shape = _image_shape(input_shape, input_tensor, patch_size)
-    image = _image(input_tensor, shape)
+    image = input_tensor
+    if image is None:
+        image = keras.Input(shape, name="image")
 
-    stem = keras.layers.Conv2D(
-        hidden_dim,
-        patch_size,
-        strides=patch_size,
-        kernel_initializer=kernel_initializer,
-        data_format="channels_last",
-        name="stem",
-    )
-    x = _channels_last(image)
-    if include_preprocessing:
-        x = preprocessing(x)
-    x = stem(x)  # (batch, rows, columns, channels)
-    x = keras.layers.Reshape((-1, hidden_dim), name="tokens")(x)
-    for block in blocks:
-        x = block(x)  # (batch, tokens, channels)
-    x = norm(x)
-    layers = [stem, *blocks, norm]
-    if include_top or pooling == "avg":
-        x = _pool(keras.layers.GlobalAveragePooling1D, "avg_pool")(x)
-    elif pooling == "max":
-        x = _pool(keras.layers.GlobalMaxPooling1D, "max_pool")(x)
-    if include_top:
-        head = keras.layers.Dense(
-            classes,
-            activation=classifier_activation,
-            kernel_initializer=head_initializer,
-            dtype=at_least_float32(),
-            name="predictions",
-        )
-        x = head(x)
-        layers.append(head)
-
-    model = keras.Model(_sources(image), x, name=name)
+    # The blocks were made in the caller's scope, and they are what is worth
+    # rematerialising; the model as a whole, say, would be computed twice over.
+    with keras.RematScope(None):
+        x = _channels_last(image)
+        if include_preprocessing:
+            x = preprocessing(name="preprocessing")(x)
+        x = _stem(patch_size, hidden_dim, kernel_initializer)(x)
+        x = keras.layers.Reshape((-1, hidden_dim), name="tokens")(x)
+        for block in blocks:
+            x = block(x)  # (batch, tokens, channels)
+        x = norm(name="norm")(x)
+        if pooling:
+            x = _pool(pooling)(x)  # (batch, channels)
+        if include_top:
+            x = _head(classes, classifier_activation, head_initializer)(x)
+        model = keras.Model(_sources(image), x, name=name)
     if source is not None:
-        loading.load(layers, source)
+        names = ["stem", *(block.name for block in blocks), "norm"]
+        names += ["predictions"] if include_top else []
+        loading.load([model.get_layer(name) for name in names], source)
     return model
 
 
@@ -166,23 +155,46 @@ def _shape_of_tensor(input_tensor, input_shape):
     return shape
 
 
-def _image(input_tensor, shape):
-    if input_tensor is not None:
-        return input_tensor
-    return keras.Input(shape, name="image")
-
-
 def _channels_last(image):
     if keras.config.image_data_format() == "channels_last":
         return image
     return keras.layers.Permute((2, 3, 1), name="channels_last")(image)
 
 
-def _pool(layer, name):
-    # In float32 under mixed precision, as is the head: they cost next to
-    # nothing, and a mean of many small terms is where 16 bits hurt.
-    return layer(
-        data_format="channels_last", dtype=at_least_float32(), name=name
+def _stem(patch_size, hidden_dim, kernel_initializer):
+    return keras.layers.Conv2D(
+        hidden_dim,
+        patch_size,
+        strides=patch_size,
+        kernel_initializer=kernel_initializer,
+        data_format="channels_last",
+        name="stem",
+    )
+
+
+# The pool and the head are in float32 under mixed precision: they cost next to
+# nothing, and a mean of many small terms is where 16 bits hurt.
+
+
+def _pool(pooling):
+    pools = {
+        "avg": keras.layers.GlobalAveragePooling1D,
+        "max": keras.layers.GlobalMaxPooling1D,
+    }
+    return pools[pooling](
+        data_format="channels_last",
+        dtype=at_least_float32(),
+        name=f"{pooling}_pool",
+    )
+
+
+def _head(classes, activation, kernel_initializer):
+    return keras.layers.Dense(
+        classes,
+        activation=activation,
+        kernel_initializer=kernel_initializer,
+        dtype=at_least_float32(),
+        name="predictions",
     )
 
 

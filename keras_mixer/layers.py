@@ -12,6 +12,8 @@ quantisation and LoRA come from Keras unchanged, which a product written by hand
 would lose.
 """
 
+import contextlib
+import functools
 import operator
 
 import keras
@@ -139,14 +141,42 @@ class StochasticDepth(keras.Layer):
 
 
 class _Composite(keras.Layer):
-    """A layer made of layers, whose configuration survives quantisation.
+    """A layer made of layers, as far as Keras needs help with such.
 
-    Keras quantises the `Dense` layers inside one by one, so each then has a
-    dtype policy of its own. The configuration carries these along as a
-    `DTypePolicyMap`, keyed by the path below this layer; without them a saved
+    Quantisation: Keras quantises the `Dense` layers inside one by one, so each
+    then has a dtype policy of its own. The configuration carries these along as
+    a `DTypePolicyMap`, keyed by the path below this layer; without them a saved
     quantised model could not be loaded. The map itself is never handed to a
     `Dense`, which in Keras 3.15 then forgets its scales when it is saved again.
+
+    Rematerialisation: a composite is computed twice as a whole, and not what is
+    in it once more. Keras hands `training` to the function that is computed
+    twice, which TensorFlow refuses in a graph and JAX turns into a tracer, so
+    it is bound before. A function that draws random numbers would draw others
+    the second time, and yield wrong gradients: a layer that does is computed
+    once, and the composites in it that do not are rematerialised instead.
     """
+
+    @property
+    def _is_random(self):
+        """Whether the layer draws random numbers while training."""
+        raise NotImplementedError
+
+    def rematerialized_call(self, layer_call, inputs, **kwargs):
+        if self._is_random:
+            return layer_call
+        bound = functools.partial(layer_call, **kwargs)
+        # Keras measures outputs by the specification of the inputs.
+        spec = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        rematerialized = super().rematerialized_call(bound, spec)
+        return lambda inputs, **kwargs: rematerialized(inputs)
+
+    def _scope_of_composites(self):
+        """The scope to make the composites within this one in."""
+        mode = getattr(self._remat_mode, "mode", None)
+        if self._is_random or mode == "activations":
+            return contextlib.nullcontext()
+        return keras.RematScope(None)
 
     def _dtype_of(self, name):
         """The dtype that the sub-layer `name` is to be made with."""
@@ -172,7 +202,9 @@ class _Composite(keras.Layer):
             if layer.quantization_mode is not None
         }
         if quantised:
-            config["dtype"] = _policy_map(self._dtype_of(""), quantised)
+            policy = self.dtype_policy
+            default = getattr(policy, "default_policy", policy)
+            config["dtype"] = _policy_map(default, quantised)
         return config
 
 
@@ -191,17 +223,25 @@ class _MLP(_Composite):
         self.activation = keras.activations.get(activation)
         self.dropout_rate = check_rate("dropout_rate", dropout_rate)
         self.dense_0 = self._dense(self.mlp_dim, "dense_0")
-        self.dropout = keras.layers.Dropout(
-            self.dropout_rate, dtype=self._dtype_of("dropout"), name="dropout"
-        )
+        with keras.RematScope(None):
+            self.dropout = keras.layers.Dropout(
+                self.dropout_rate,
+                dtype=self._dtype_of("dropout"),
+                name="dropout",
+            )
+
+    @property
+    def _is_random(self):
+        return self.dropout_rate > 0
 
     def _dense(self, units, name):
-        return keras.layers.Dense(
-            units,
-            kernel_initializer="lecun_normal",  # Flax's default
-            dtype=self._dtype_of(name),
-            name=name,
-        )
+        with keras.RematScope(None):
+            return keras.layers.Dense(
+                units,
+                kernel_initializer="lecun_normal",  # Flax's default
+                dtype=self._dtype_of(name),
+                name=name,
+            )
 
     def build(self, input_shape):
         size = input_shape[-1]
@@ -415,25 +455,32 @@ class MixerBlock(_Composite):
             ChannelMixing, self.channels_mlp_dim, "channel_mixing"
         )
         # Called once for each branch, it draws anew each time.
-        self.stochastic_depth = StochasticDepth(
-            self.stochastic_depth_rate,
-            dtype=self._dtype_of("stochastic_depth"),
-            name="stochastic_depth",
-        )
+        with keras.RematScope(None):
+            self.stochastic_depth = StochasticDepth(
+                self.stochastic_depth_rate,
+                dtype=self._dtype_of("stochastic_depth"),
+                name="stochastic_depth",
+            )
+
+    @property
+    def _is_random(self):
+        return max(self.dropout_rate, self.stochastic_depth_rate) > 0
 
     def _norm(self, name):
-        return keras.layers.LayerNormalization(
-            epsilon=NORM_EPSILON, dtype=self._dtype_of(name), name=name
-        )
+        with keras.RematScope(None):
+            return keras.layers.LayerNormalization(
+                epsilon=NORM_EPSILON, dtype=self._dtype_of(name), name=name
+            )
 
     def _mixing(self, mixing, mlp_dim, name):
-        return mixing(
-            mlp_dim,
-            activation=self.activation,
-            dropout_rate=self.dropout_rate,
-            dtype=self._dtype_of(name),
-            name=name,
-        )
+        with self._scope_of_composites():
+            return mixing(
+                mlp_dim,
+                activation=self.activation,
+                dropout_rate=self.dropout_rate,
+                dtype=self._dtype_of(name),
+                name=name,
+            )
 
     def build(self, input_shape):
         shape = _token_shape(self, input_shape)

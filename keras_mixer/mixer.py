@@ -1,8 +1,9 @@
 """MLP-Mixer (arXiv 2105.01601): the paper's table and its constructors."""
 
+import functools
+
 import keras
 
-from keras_mixer import preprocessing
 from keras_mixer.builder import build_model
 from keras_mixer.builder import variant_of
 from keras_mixer.labels import decode_predictions
@@ -11,6 +12,7 @@ from keras_mixer.layers import MixerBlock
 from keras_mixer.layers import check_positive_int
 from keras_mixer.layers import check_rate
 from keras_mixer.layers import gelu_tanh
+from keras_mixer.preprocessing import plus_minus_one
 
 __all__ = [
     "Mixer",
@@ -152,8 +154,10 @@ def Mixer(
         patch_size=patch_size,
         hidden_dim=hidden_dim,
         blocks=blocks,
-        norm=keras.layers.LayerNormalization(epsilon=NORM_EPSILON, name="norm"),
-        preprocessing=preprocessing.plus_minus_one("preprocessing"),
+        norm=functools.partial(
+            keras.layers.LayerNormalization, epsilon=NORM_EPSILON
+        ),
+        preprocessing=plus_minus_one,
         # Flax's defaults, with which the published weights were trained, and
         # the authors' head of zeros.
         kernel_initializer="lecun_normal",

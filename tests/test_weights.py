@@ -1,0 +1,234 @@
+"""Weights files: loaded exactly, or refused with nothing changed."""
+
+import shutil
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from conftest import CLASSES
+from conftest import randomise
+
+from keras_mixer.weights import assigning
+from keras_mixer.weights import loading
+from keras_mixer.weights import naming
+from keras_mixer.weights import reading
+
+
+@pytest.fixture
+def saved(tiny, tmp_path):
+    """A model with random weights, and its two files by their suffix."""
+    model = tiny(stochastic_depth_rate=0.1, dropout_rate=0.1)
+    arrays = randomise(model)
+    model.save_weights(tmp_path / "tiny.weights.h5")
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.save(tmp_path / "tiny.keras")
+    files = {suffix: tmp_path / f"tiny{suffix}" for suffix in reading.SUFFIXES}
+    return arrays, files
+
+
+def weights_of(model):
+    layers = [layer for layer in model.layers if layer.weights]
+    variables = loading.variables_of(layers)
+    return {path: variable.numpy() for path, variable in variables.items()}
+
+
+def assert_equal(arrays, expected):
+    assert arrays.keys() == expected.keys()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(arrays[path], array, err_msg=path)
+
+
+@pytest.mark.parametrize("suffix", reading.SUFFIXES)
+def test_file_loads_bit_for_bit(tiny, saved, suffix):
+    arrays, files = saved
+    assert_equal(weights_of(tiny(weights=files[suffix])), arrays)
+    assert_equal(weights_of(tiny(weights=str(files[suffix]))), arrays)
+
+
+@pytest.mark.parametrize("suffix", reading.SUFFIXES)
+def test_without_top_the_head_is_left_out(tiny, saved, suffix):
+    arrays, files = saved
+    backbone = tiny(include_top=False, weights=files[suffix], classes=99)
+    del arrays["predictions/kernel"], arrays["predictions/bias"]
+    assert_equal(weights_of(backbone), arrays)
+
+
+def test_reading_agrees_with_keras(tiny, saved):
+    arrays, files = saved
+    model = tiny(stochastic_depth_rate=0.1, dropout_rate=0.1)
+    model.load_weights(files[".weights.h5"])
+    assert_equal(weights_of(model), arrays)
+    assert_equal(naming.rename(reading.read(files[".keras"])), arrays)
+
+
+def test_bfloat16_weights_keep_their_value(tiny, tmp_path):
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        model = tiny()
+        randomise(model)
+        expected = weights_of(model)
+        model.save_weights(tmp_path / "half.weights.h5")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert expected["stem/kernel"].dtype == "bfloat16"
+    received = weights_of(tiny(weights=tmp_path / "half.weights.h5"))
+    assert_equal(
+        received,
+        {path: array.astype("float32") for path, array in expected.items()},
+    )
+
+
+# What the model that is to load differs in, and what the error advises.
+OTHERS = [
+    ({"classes": CLASSES + 1}, "Only the head differs: give the `classes`"),
+    ({"input_shape": (8, 8, 3)}, "Only token mixing differs: the weights are"),
+    ({"num_blocks": 1}, "Build the variant they were saved from"),
+    ({"num_blocks": 3}, "Build the variant they were saved from"),
+    ({"hidden_dim": 9}, "Build the variant they were saved from"),
+    ({"input_shape": (8, 12, 1)}, "Build the variant they were saved from"),
+    ({"input_shape": (8, 8, 3), "include_top": False}, "Only token mixing"),
+]
+
+
+@pytest.mark.parametrize("suffix", reading.SUFFIXES)
+@pytest.mark.parametrize(("options", "advice"), OTHERS)
+def test_weights_of_another_model_are_refused(
+    tiny, saved, suffix, options, advice
+):
+    _, files = saved
+    with pytest.raises(ValueError, match=r"Cannot load '.*tiny") as caught:
+        tiny(weights=files[suffix], **options)
+    message = str(caught.value)
+    assert advice in message
+    assert "\n- expected " in message or "\n+ received " in message
+
+
+def test_weights_without_a_head_do_not_fit_a_model_with_one(tiny, tmp_path):
+    tiny(include_top=False).save_weights(tmp_path / "headless.weights.h5")
+    with pytest.raises(ValueError, match="- expected predictions/kernel"):
+        tiny(weights=tmp_path / "headless.weights.h5")
+
+
+def test_a_difference_is_shown_in_full_and_by_path():
+    expected = {"a": np.zeros((2, 3)), "b": np.zeros(4), "d": np.zeros(1)}
+    received = {"a": np.zeros((2, 5)), "c": np.zeros(4), "d": np.zeros(1)}
+    with pytest.raises(ValueError, match="Cannot load 'file'") as caught:
+        assigning.assign(expected, received, "file")
+    assert str(caught.value).splitlines()[1:] == [
+        "- expected a (2, 3)",
+        "+ received a (2, 5)",
+        "- expected b (4,)",
+        "+ received c (4,)",
+    ]
+
+
+def test_a_failed_load_changes_nothing(tiny, saved):
+    _, files = saved
+    model = tiny(num_blocks=3)
+    before = randomise(model, seed=9)
+    layers = [layer for layer in model.layers if layer.weights]
+    with pytest.raises(ValueError, match="Cannot load"):
+        loading.load(layers, files[".keras"])
+    assert_equal(weights_of(model), before)
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def text(path):
+    path.write_text("these are not weights")
+
+
+def without_names(path):
+    def edit(h5):
+        del h5["layers/mixer_block/vars"].attrs["name"]
+
+    edit_h5(path, edit)
+
+
+def linked_out(path):
+    def edit(h5):
+        del h5["layers/conv2d/vars/0"]
+        h5["layers/conv2d/vars/0"] = h5py.ExternalLink("other.h5", "/secret")
+
+    edit_h5(path, edit)
+
+
+def linked_back(path):
+    def edit(h5):
+        h5["layers/mixer_block/token_norm"]["again"] = h5["layers/mixer_block"]
+
+    edit_h5(path, edit)
+
+
+def stored_outside(path):
+    def edit(h5):
+        del h5["layers/conv2d/vars/1"]
+        h5["layers/conv2d/vars"].create_dataset(
+            "1", (10,), "float32", external=[("/etc/hostname", 0, 40)]
+        )
+
+    edit_h5(path, edit)
+
+
+def declaring_a_terabyte(path):
+    def edit(h5):
+        del h5["layers/conv2d/vars/1"]
+        h5["layers/conv2d/vars"].create_dataset(
+            "1", (2**38,), "float32", chunks=(2**20,)
+        )
+
+    edit_h5(path, edit)
+
+
+def edit_h5(path, edit):
+    """Edits the HDF5 file at `path`, or the one within the archive there."""
+    if path.suffix == ".h5":
+        with h5py.File(path, "r+") as h5:
+            edit(h5)
+        return
+    folder = path.with_suffix("")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+    with h5py.File(folder / reading.ARCHIVED, "r+") as h5:
+        edit(h5)
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, file.name)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("suffix", reading.SUFFIXES)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated,
+        emptied,
+        text,
+        without_names,
+        linked_out,
+        linked_back,
+        stored_outside,
+        declaring_a_terabyte,
+    ],
+)
+def test_a_damaged_file_is_refused(tiny, saved, damage, suffix):
+    path = saved[1][suffix]
+    damage(path)
+    with pytest.raises(ValueError, match="Expected weights saved by Keras 3"):
+        tiny(weights=path)
+
+
+def test_an_archive_that_swells_is_refused(tiny, saved):
+    path = saved[1][".keras"]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(reading.ARCHIVED, bytes(50_000_000))
+    with pytest.raises(ValueError, match="declares 50000000 bytes"):
+        tiny(weights=path)
