@@ -1,0 +1,153 @@
+"""The package as a whole: who imports whom, and what README promises."""
+
+import ast
+import configparser
+import re
+
+import pytest
+import variants_table
+from conftest import ROOT
+from conftest import python
+
+import keras_mixer
+
+pytestmark = pytest.mark.once
+
+PACKAGE = ROOT / "keras_mixer"
+
+# The floors: a module imports only from floors below its own.
+FLOORS = [
+    {
+        "labels",
+        "layers",
+        "preprocessing",
+        "weights.assigning",
+        "weights.naming",
+        "weights.reading",
+    },
+    {"weights.loading"},
+    {"builder"},
+    {"mixer"},
+    {"__init__"},
+]
+# Imported within the function that needs it, or by Keras.
+NEVER_AT_TOP = {
+    "PIL",
+    "h5py",
+    "jax",
+    "matplotlib",
+    "ml_dtypes",
+    "safetensors",
+    "tensorflow",
+    "torch",
+}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        if name != "weights.__init__":
+            yield name, ast.parse(path.read_text())
+
+
+def imported_at_top(tree):
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            # `from package import module` and `from module import name`.
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_module_has_its_floor():
+    assert {name for name, _ in modules()} == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize(("name", "tree"), modules())
+def test_imports_go_downwards(name, tree):
+    (own,) = (i for i, floor in enumerate(FLOORS) if name in floor)
+    allowed = set().union(*FLOORS[:own])
+    known = set().union(*FLOORS)
+    for target in imported_at_top(tree):
+        module = target.removeprefix("keras_mixer.")
+        if target != module and module in known:
+            assert module in allowed, f"{name} imports {module}"
+        assert target.split(".")[0] not in NEVER_AT_TOP, target
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_importing_adds_nothing_to_what_keras_imports(backend):
+    code = """
+import sys
+import keras
+before = set(sys.modules)
+import keras_mixer
+added = {name.split(".")[0] for name in set(sys.modules) - before}
+print(sorted(added - set(sys.stdlib_module_names)))
+"""
+    assert python(code, backend=backend).strip() == "['keras_mixer']"
+
+
+def setup_cfg():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return config
+
+
+def test_keras_and_numpy_are_all_it_requires():
+    required = setup_cfg()["options"]["install_requires"].split()
+    assert required == ["keras>=3.15", "numpy"]
+
+
+def test_the_version_is_the_newest_of_the_changelog():
+    versions = re.findall(
+        r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+    assert keras_mixer.__version__ == versions[0]
+
+
+def test_everything_public_exists_and_is_documented_with_an_example():
+    for name in keras_mixer.__all__:
+        thing = getattr(keras_mixer, name)
+        assert thing.__doc__, name
+        # A variant's example would be its family's, at full size.
+        if name == "mixer" or re.fullmatch(r"Mixer[SBLH]\d+", name):
+            continue
+        assert "\n    >>> " in thing.__doc__, name
+        assert "Source:" in thing.__doc__, name
+
+
+def readme_blocks(language):
+    readme = (ROOT / "README.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", readme, re.M | re.S)
+
+
+def test_readme_table_of_variants_is_the_generated_one():
+    assert variants_table.table() in (ROOT / "README.md").read_text(), (
+        "run `python tests/variants_table.py` and put its table into README.md"
+    )
+
+
+def test_the_gate_runs_the_test_command_of_readme():
+    gate = (ROOT / ".ci" / "run").read_text()
+    commands = "".join(readme_blocks("sh")).splitlines()
+    assert [command for command in commands if f"\n{command}\n" in gate]
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_readme_code_runs_from_top_to_bottom(backend, tmp_path):
+    """In one process and a folder with a photo and some images in it."""
+    setup = f"""
+import os
+import numpy as np
+from PIL import Image
+os.chdir({str(tmp_path)!r})
+Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 90).save("photo.jpg")
+images = np.random.default_rng(0).uniform(0, 255, (4, 224, 224, 3))
+labels = np.arange(4) % 3
+"""
+    blocks = readme_blocks("python")
+    assert len(blocks) >= 3
+    printed = python(setup + "".join(blocks), backend=backend)
+    assert "('n" in printed

@@ -1,0 +1,245 @@
+"""Photos of every kind: upright, in colour, of the right size, or refused."""
+
+import io
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_mixer
+from keras_mixer import preprocessing
+
+RED, GREEN = (200, 30, 40), (20, 180, 60)
+
+
+def model_for(*shape):
+    return keras.Sequential([keras.Input(shape), keras.layers.Flatten()])
+
+
+def halves(width=60, height=40):
+    """A photo whose left half is red and right half green."""
+    image = Image.new("RGB", (width, height), RED)
+    image.paste(GREEN, (width // 2, 0, width, height))
+    return image
+
+
+def as_file(image, kind="png", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    file.seek(0)
+    return file
+
+
+def load(image, shape=(8, 12, 3), kind="png", save=None, **options):
+    file = as_file(image, kind, **(save or {}))
+    return keras_mixer.load_image(file, model_for(*shape), **options)
+
+
+def assert_halves(pixels, atol=1, left=RED, right=GREEN):
+    height = pixels.shape[1]
+    np.testing.assert_allclose(
+        pixels[0, :, 0], np.full((height, 3), left), atol=atol
+    )
+    np.testing.assert_allclose(
+        pixels[0, :, -1], np.full((height, 3), right), atol=atol
+    )
+
+
+def test_a_photo_becomes_a_batch_of_one():
+    pixels = load(halves())
+    assert pixels.shape == (1, 8, 12, 3)
+    assert pixels.dtype == "float32"
+    assert_halves(pixels)
+
+
+def test_the_crop_is_central_and_keeps_the_proportions():
+    # 200 x 100, a white frame of 6 pixels; to a square: columns 50 to 150.
+    image = Image.new("L", (200, 100), 255)
+    image.paste(0, (6, 6, 194, 94))
+    full = load(image, (10, 10, 1), crop_ratio=1.0, interpolation="area")[0]
+    assert full.shape == (10, 10, 1)
+    np.testing.assert_allclose(full[0, :, 0], 255 * 0.6, atol=1)
+    np.testing.assert_allclose(full[1:-1, 0, 0], 0, atol=1)
+    assert load(image, (10, 10, 1), interpolation="area").max() == 0
+
+
+def test_the_default_is_224_from_256():
+    """The evaluation of the official Mixers, done in its two steps."""
+    # A size whose resized sides are whole numbers: 384 by 256.
+    noise = np.random.default_rng(0).integers(0, 256, (320, 480, 3), "uint8")
+    noise = Image.fromarray(noise)
+    resized = noise.resize((384, 256), Image.Resampling.BILINEAR)
+    expected = np.asarray(resized.crop((80, 16, 304, 240)), "float32")
+    np.testing.assert_allclose(load(noise, (224, 224, 3))[0], expected, atol=1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(orientation):
+    """As a camera stores it: transposed, with the tag that says how."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = halves()
+    if orientation in undo:
+        stored = stored.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = load(stored, kind="jpeg", save={"exif": exif, "quality": 95})
+    assert_halves(pixels, atol=6)
+
+
+def test_greyscale_becomes_colour_and_colour_greyscale():
+    grey = load(Image.new("L", (30, 20), 77))
+    np.testing.assert_array_equal(grey, np.full((1, 8, 12, 3), 77))
+    luma = load(Image.new("RGB", (30, 20), RED), (8, 12, 1))
+    # ITU-R 601-2, as everywhere in Pillow.
+    expected = round(0.299 * 200 + 0.587 * 30 + 0.114 * 40)
+    np.testing.assert_allclose(luma, np.full((1, 8, 12, 1), expected), atol=1)
+
+
+def test_sixteen_bit_greyscale_keeps_its_range():
+    levels = np.full((20, 30), 77 * 257, "uint16")
+    pixels = load(Image.fromarray(levels))
+    np.testing.assert_array_equal(pixels, np.full((1, 8, 12, 3), 77))
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "CMYK", "YCbCr", "LA", "PA"])
+def test_other_modes_come_out_right(mode):
+    kind = {"CMYK": "tiff", "YCbCr": "jpeg", "PA": "webp"}.get(mode, "png")
+    image = halves().convert("L") if mode in ("1", "LA") else halves()
+    image = image.convert(mode if mode != "PA" else "RGBA")
+    pixels = load(image, kind=kind, save={"lossless": True})
+    if mode == "1":
+        assert set(np.unique(pixels)) <= set(range(256))
+        assert pixels.std() > 10  # dithered
+    elif mode == "LA":
+        luma = np.asarray(halves().convert("L"))
+        assert_halves(pixels, left=[luma[0, 0]] * 3, right=[luma[0, -1]] * 3)
+    else:
+        assert_halves(pixels, atol=6)
+
+
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_transparency_is_laid_on_white(kind):
+    image = halves().convert("RGBA")
+    image.putalpha(Image.new("L", image.size, 0))
+    image.paste((*RED, 255), (0, 0, 30, 40))
+    pixels = load(image, kind=kind, save={"lossless": True})
+    assert_halves(pixels, right=(255, 255, 255))
+
+
+def test_a_transparent_palette_is_laid_on_white():
+    image = halves().quantize(4)
+    hidden = image.getpixel((59, 0))
+    pixels = load(image, kind="gif", save={"transparency": hidden})
+    assert_halves(pixels, atol=8, right=(255, 255, 255))
+
+
+def test_paths_and_files_are_read(tmp_path):
+    path = tmp_path / "photo.png"
+    halves().save(path)
+    model = model_for(8, 12, 3)
+    expected = keras_mixer.load_image(path, model)
+    with path.open("rb") as opened:
+        for file in (str(path), opened):
+            np.testing.assert_array_equal(
+                keras_mixer.load_image(file, model), expected
+            )
+
+
+def test_an_extreme_shape_costs_no_more_than_others():
+    pixels = load(Image.new("RGB", (60_000, 2), RED), (224, 224, 3))
+    np.testing.assert_array_equal(pixels[0, 0, 0], RED)
+
+
+def test_channels_first():
+    expected = load(halves()).transpose(0, 3, 1, 2)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        np.testing.assert_array_equal(load(halves(), (3, 8, 12)), expected)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+def test_a_real_model_takes_it(tiny):
+    file = as_file(halves())
+    preds = tiny().predict(keras_mixer.load_image(file, tiny()), verbose=0)
+    assert preds.shape == (1, 5)
+
+
+def truncated():
+    noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), "uint8")
+    data = as_file(Image.fromarray(noise), "jpeg").getvalue()
+    return io.BytesIO(data[: len(data) // 2])
+
+
+def declaring(width, height):
+    """A PNG of a few bytes that says it has that many pixels."""
+    import struct
+    import zlib
+
+    data = bytearray(as_file(Image.new("L", (1, 1))).getvalue())
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return io.BytesIO(bytes(data))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (lambda: io.BytesIO(b""), "cannot identify image file"),
+        (lambda: io.BytesIO(b"no image at all"), "cannot identify image file"),
+        (truncated, "truncated"),
+        (lambda: declaring(20_000, 10_001), "exceeds limit|more than 2000000"),
+        (
+            lambda: as_file(Image.new("F", (4, 4)), "tiff"),
+            "'F' does not say which value is white",
+        ),
+    ],
+)
+def test_what_is_no_image_is_refused(file, reason):
+    expected = f"^Expected an image file that Pillow can read.*({reason})"
+    with pytest.raises(ValueError, match=expected):
+        keras_mixer.load_image(file(), model_for(8, 12, 3))
+
+
+def test_the_limit_holds_where_pillows_is_off(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    monkeypatch.setattr(preprocessing, "_flatten", pytest.fail)
+    with pytest.raises(ValueError, match="20000 x 10001 pixels, more than"):
+        keras_mixer.load_image(declaring(20_000, 10_001), model_for(8, 12, 3))
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
+        keras_mixer.load_image(tmp_path / "missing.jpg", model_for(8, 12, 3))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [None, model_for(8, 12), model_for(None, None, 3), model_for(8, 12, 4)],
+)
+def test_a_model_that_takes_no_photo_is_refused(model):
+    with pytest.raises(ValueError, match="`model` must be a Keras model with"):
+        keras_mixer.load_image(as_file(halves()), model)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_ratio": 0}, r"`crop_ratio` must be in \(0, 1\]"),
+        ({"crop_ratio": 1.1}, r"`crop_ratio` must be in \(0, 1\]"),
+        ({"interpolation": "cubic"}, "`interpolation` must be one of"),
+    ],
+)
+def test_arguments_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        load(halves(), **options)
