@@ -64,7 +64,7 @@ def test_size_with_the_classes_of_imagenet21k():
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("constructor", goldens.CONSTRUCTORS.values())
+@pytest.mark.parametrize("constructor", list(goldens.CONSTRUCTORS.values()))
 def test_variant_has_the_signature_of_keras_applications(constructor):
     ours = inspect.signature(constructor).parameters
     theirs = inspect.signature(keras.applications.ConvNeXtTiny).parameters

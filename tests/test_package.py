@@ -64,7 +64,7 @@ def test_every_module_has_its_floor():
     assert {name for name, _ in modules()} == set().union(*FLOORS)
 
 
-@pytest.mark.parametrize(("name", "tree"), modules())
+@pytest.mark.parametrize(("name", "tree"), list(modules()))
 def test_imports_go_downwards(name, tree):
     (own,) = (i for i, floor in enumerate(FLOORS) if name in floor)
     allowed = set().union(*FLOORS[:own])
