@@ -98,16 +98,16 @@ def build_model(
 
 
 def _image_shape(input_shape, input_tensor, patch_size):
-    """Checks the size of the image; returns it in the image data format."""
+    """Checks the shape of the image, which is in the image data format."""
+    axes = ("height", "width", "channels")
+    default = (DEFAULT_SIDE, DEFAULT_SIDE, 3)
+    if keras.config.image_data_format() == "channels_first":
+        axes = axes[2:] + axes[:2]
+        default = default[2:] + default[:2]
     if input_tensor is not None:
         input_shape = _shape_of_tensor(input_tensor, input_shape)
-    channels_first = keras.config.image_data_format() == "channels_first"
-    axes = ("channels", "height", "width")
-    if not channels_first:
-        axes = ("height", "width", "channels")
-    if input_shape is None:
-        default = {"height": DEFAULT_SIDE, "width": DEFAULT_SIDE, "channels": 3}
-        return tuple(default[axis] for axis in axes)
+    elif input_shape is None:
+        input_shape = default
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         raise ValueError(
             f"`input_shape` must be a tuple of three integers, {axes}. "
@@ -121,10 +121,19 @@ def _image_shape(input_shape, input_tensor, patch_size):
             f"Received: input_shape={tuple(input_shape)}"
         )
     shape = tuple(
-        check_positive_int(f"input_shape[{i}]", side)
-        for i, side in enumerate(input_shape)
+        check_positive_int(f"input_shape[{i}]", size)
+        for i, size in enumerate(input_shape)
     )
-    sides = shape[1:] if channels_first else shape[:2]
+    _check_sides(shape, axes, patch_size)
+    return shape
+
+
+def _check_sides(shape, axes, patch_size):
+    sides = [
+        size
+        for size, axis in zip(shape, axes, strict=True)
+        if axis != "channels"
+    ]
     if any(side % patch_size for side in sides):
         nearest = tuple(
             max(round(side / patch_size), 1) * patch_size for side in sides
@@ -134,7 +143,6 @@ def _image_shape(input_shape, input_tensor, patch_size):
             f"size; the nearest are {nearest}. "
             f"Received: input_shape={shape}, patch_size={patch_size}"
         )
-    return shape
 
 
 def _shape_of_tensor(input_tensor, input_shape):

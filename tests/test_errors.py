@@ -29,6 +29,13 @@ OPTIONS = [
         "patch_size=4",
     ),
     (
+        {"input_shape": None, "patch_size": 12},
+        ValueError,
+        "The height and width of the image must be multiples of the patch "
+        "size; the nearest are (228, 228). Received: input_shape=(224, 224, "
+        "3), patch_size=12",
+    ),
+    (
         {"input_shape": (None, None, 3), "include_top": False},
         ValueError,
         "`input_shape` must be known in full, with `include_top` or without: "
