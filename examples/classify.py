@@ -1,0 +1,95 @@
+"""Says what is on photos: the five most probable classes of each.
+
+    python examples/classify.py cat.jpg --weights b16.weights.h5
+    python examples/classify.py cat.jpg --model MixerS8 --weights s8.weights.h5
+    python examples/classify.py digit.png --weights runs/train/model.keras
+
+This version of the library comes without trained weights: `--weights` is a file
+of your own. A `.keras` file is a whole model with any classes, such as
+`train.py` saves. A `.weights.h5` file goes into `--model`, with ImageNet's 1000
+classes. Without a file the model is untrained, and its answers mean nothing.
+"""
+
+import argparse
+import sys
+
+import keras
+import numpy as np
+
+import keras_mixer
+
+VARIANTS = [name for name in keras_mixer.mixer.__all__ if name[-1].isdigit()]
+NAMED = (1000, 21843)  # numbers of classes of which the library has the names
+
+
+def main():
+    parser = argument_parser()
+    args = parser.parse_args()
+    try:
+        model, crop_ratio = load_model(args.model, args.weights)
+        # All of them before the first answer, in case one is missing.
+        images = [
+            keras_mixer.load_image(photo, model, crop_ratio)
+            for photo in args.photos
+        ]
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+    predictions = model.predict(np.concatenate(images), verbose=0)
+    for photo, scores in zip(args.photos, predictions, strict=True):
+        print(f"{photo}:")
+        for name, score in top_five(scores):
+            print(f"{name} {100 * score:.1f} %")
+
+
+def argument_parser():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("photos", nargs="+", metavar="PHOTO")
+    parser.add_argument(
+        "--model",
+        choices=VARIANTS,
+        default="MixerB16",
+        metavar="NAME",
+        help=" ".join(VARIANTS),
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE", help=".weights.h5 or .keras"
+    )
+    return parser
+
+
+def load_model(name, weights):
+    """A classifier, and how much of a photo it expects to see."""
+    if weights is not None and weights.endswith(".keras"):
+        return load_whole(weights), 1.0  # train.py cuts only to a square
+    if weights is None:
+        print(
+            "Warning: without --weights the model is untrained, and its "
+            "answers mean nothing.",
+            file=sys.stderr,
+        )
+    model = getattr(keras_mixer, name)(weights=weights)
+    return model, 224 / 256  # as the paper's models are evaluated
+
+
+def load_whole(file):
+    try:
+        model = keras.models.load_model(file, compile=False)
+        _, _ = model.output_shape  # (batch, classes)
+    # Keras raises nearly anything on broken files.
+    except Exception as error:
+        raise ValueError(
+            f"'{file}' is no model that classifies: {error}"
+        ) from error
+    return model
+
+
+def top_five(scores):
+    if len(scores) in NAMED:
+        (top,) = keras_mixer.mixer.decode_predictions(scores[None], top=5)
+        return [(f"{wnid} {name}", score) for wnid, name, score in top]
+    order = np.argsort(-scores, kind="stable")[:5]
+    return [(f"class {index} ", scores[index]) for index in order]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Trains an MLP-Mixer from scratch; saves it and its learning curves.
+
+    python examples/train.py
+    python examples/train.py --data photos --image-size 64 --epochs 30
+    python examples/train.py --data photos --model MixerS16 --batch-size 32
+    python examples/train.py --dataset mnist --data-dir ~/tensorflow_datasets
+
+The first needs no download: its handwritten digits come with scikit-learn.
+`--data` takes a folder with one folder of images for each class, or with such
+folders in `train` and in `test`; `--dataset` takes the name of a TFDS data set.
+Both need TensorFlow, whatever the backend: `pip install keras_mixer[train]`.
+Where there is no test set, a fifth of the images is held out.
+
+Digits are augmented by shifts, other images not at all: they are cropped to a
+square and resized. A serious training would do more.
+"""
+
+import argparse
+import pathlib
+import sys
+import time
+
+import keras
+import numpy as np
+from data import load
+from matplotlib.figure import Figure
+
+import keras_mixer
+
+VARIANTS = [name for name in keras_mixer.mixer.__all__ if name[-1].isdigit()]
+
+
+def main():
+    parser = argument_parser()
+    args = parser.parse_args()
+    keras.utils.set_random_seed(0)
+    try:
+        data = load(args)
+        build = getattr(keras_mixer, args.model) if args.model else small_mixer
+        model = build(input_shape=data.image_shape, classes=data.classes)
+        args.output.mkdir(parents=True, exist_ok=True)
+    except ImportError as error:
+        parser.error(f"{error} (try `pip install keras_mixer[train]`)")
+    except (AssertionError, OSError, ValueError) as error:
+        # TFDS goes on for pages, with every name that it knows.
+        parser.error(str(error).partition("\n")[0])
+
+    start = time.perf_counter()
+    try:
+        history = train(model, data, args.epochs, args.batch_size)
+    except Exception as error:
+        # TensorFlow's error, which needs TensorFlow to be named.
+        if type(error).__name__ != "InvalidArgumentError":
+            raise
+        parser.error("an image is broken, or not a JPEG, PNG, GIF or BMP file")
+    seconds = time.perf_counter() - start
+    plot(history, args.output / "curves.png")
+    save(model, args.output / "model.keras", data.held_out)
+    epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
+    print(
+        f"Held-out accuracy: {100 * history['val_accuracy'][-1]:.1f} % on "
+        f"{data.counts[1]} images (after {epochs}, {seconds:.0f} s)"
+    )
+
+
+def argument_parser():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--data", type=pathlib.Path, help="folder of folders")
+    source.add_argument("--dataset", help="name of a TFDS data set")
+    add = parser.add_argument
+    add("--data-dir", help="where TFDS keeps its data sets")
+    add("--model", choices=VARIANTS, metavar="NAME", help=" ".join(VARIANTS))
+    add("--image-size", type=positive, help="side in pixels")
+    add("--epochs", type=positive, default=12)
+    add("--batch-size", type=positive, default=64)
+    add("--output", type=pathlib.Path, default=pathlib.Path("runs", "train"))
+    return parser
+
+
+def positive(text):
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return int(text)
+
+
+def small_mixer(input_shape, **options):
+    """A Mixer that learns small images in a minute without a GPU."""
+    return keras_mixer.Mixer(
+        patch_size=2 if input_shape[0] < 32 else 4,
+        num_blocks=4,
+        hidden_dim=64,
+        tokens_mlp_dim=32,
+        channels_mlp_dim=256,
+        input_shape=input_shape,
+        stochastic_depth_rate=0.1,
+        **options,
+    )
+
+
+def train(model, data, epochs, batch_size):
+    """Returns the value of every measure after each epoch."""
+    steps = epochs * -(-data.counts[0] // batch_size)
+    learning_rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, warmup_target=2e-3, warmup_steps=max(steps // 10, 1)
+    )
+    model.compile(
+        keras.optimizers.AdamW(learning_rate, weight_decay=0.05),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model.fit(
+        *data.train,
+        validation_data=data.held_out,
+        epochs=epochs,
+        batch_size=batch_size,
+        shuffle=len(data.train) > 1,  # a dataset shuffles itself
+    ).history
+
+
+def plot(history, file):
+    figure = Figure((9, 4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = np.arange(len(history["loss"])) + 1
+    for prefix, name in (("", "training"), ("val_", "validation")):
+        percents = 100 * np.array(history[prefix + "accuracy"])
+        loss.plot(epochs, history[prefix + "loss"], ".-", label=name)
+        accuracy.plot(epochs, percents, ".-", label=name)
+    loss.set_ylabel("loss: cross-entropy [nats]")
+    accuracy.set_ylabel("accuracy [%]")
+    for axes in (loss, accuracy):
+        axes.set(xlabel="epoch", xlim=(0, len(epochs) + 1))
+        axes.locator_params(axis="x", integer=True)
+        axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def save(model, file, held_out):
+    """Saves the model, and shows that the file holds all of it."""
+    model.save(file)
+    loaded = keras.models.load_model(file)
+    predictions = [m.predict(held_out[0], verbose=0) for m in (model, loaded)]
+    if not np.array_equal(*predictions):
+        sys.exit(f"{file}, loaded again, predicts something else.")
+    print(f"Saved {file}; loaded again, it predicts exactly the same.")
+
+
+if __name__ == "__main__":
+    main()

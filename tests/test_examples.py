@@ -1,0 +1,275 @@
+"""The scripts in `examples/`: as users run them, on real images."""
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+from conftest import randomise
+from PIL import Image
+
+import keras_mixer
+
+pytestmark = pytest.mark.once
+
+DATA = ROOT.parent / "shared" / "data"
+RESULT = re.compile(
+    r"Held-out accuracy: ([\d.]+) % on (\d+) images "
+    r"\(after \d+ epochs?, \d+ s\)"
+)
+
+
+def run(script, *arguments, backend="jax", cwd=ROOT, **env):
+    """Runs a script to its end, whatever that is."""
+    return subprocess.run(
+        [sys.executable, ROOT / "examples" / script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend, **env},
+        cwd=cwd,
+        timeout=300,
+        check=False,
+    )
+
+
+def lines(*call, **options):
+    """What a script that succeeds prints."""
+    result = run(*call, **options)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def accuracy(printed):
+    """Percentage and number of images of the result, the last line."""
+    percent, images = RESULT.fullmatch(printed[-1]).groups()
+    return float(percent), int(images)
+
+
+def save_digits(folder, images):
+    folder.mkdir(parents=True)
+    for i, pixels in enumerate(images):
+        image = Image.fromarray(pixels[..., 0].astype("uint8"))
+        image.save(folder / f"{i}.png")
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory):
+    """What `train.py` prints on its own data, and the folder it fills."""
+    output = tmp_path_factory.mktemp("runs") / "new" / "train"
+    return lines("train.py", "--output", output), output
+
+
+def test_training_reaches_97_percent(default_run):
+    printed, _ = default_run
+    percent, images = accuracy(printed)
+    assert images == 360
+    assert percent >= 97
+
+
+def test_training_shows_progress(default_run):
+    printed, _ = default_run
+    assert "Epoch 12/12" in printed
+
+
+def test_training_saves_what_it_trained(default_run, digits):
+    printed, output = default_run
+    assert any("predicts exactly the same" in line for line in printed)
+    model = keras.models.load_model(output / "model.keras")
+    x, y = digits[1]
+    assert np.mean(np.argmax(model.predict(x, verbose=0), 1) == y) >= 0.97
+
+
+def test_training_draws_its_curves(default_run):
+    file = default_run[1] / "curves.png"
+    assert file.stat().st_size > 20_000
+    with Image.open(file) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert len(image.getcolors(100_000)) > 2  # not an empty page
+
+
+def test_classify_a_digit(default_run, digits, tmp_path):
+    x, y = digits[1]
+    save_digits(tmp_path / "digits", x[:2])
+    photos = sorted((tmp_path / "digits").iterdir())
+    weights = default_run[1] / "model.keras"
+    printed = lines("classify.py", *photos, "--weights", weights)
+    assert printed[0] == f"{photos[0]}:"
+    assert printed[6] == f"{photos[1]}:"
+    assert len(printed) == 12
+    assert re.fullmatch(rf"class {y[0]}  \d+\.\d %", printed[1])
+
+
+def test_classify_with_the_names_of_imagenet(tmp_path, digits):
+    model = keras_mixer.MixerS32()
+    randomise(model)
+    model.save_weights(tmp_path / "s32.weights.h5")
+    save_digits(tmp_path / "digits", digits[1][0][:1])
+    photo = tmp_path / "digits" / "0.png"
+    scores = model.predict(keras_mixer.load_image(photo, model), verbose=0)
+    ((wnid, name, score),) = keras_mixer.mixer.decode_predictions(scores, 1)[0]
+
+    options = ("--model", "MixerS32", "--weights", tmp_path / "s32.weights.h5")
+    printed = lines("classify.py", photo, *options)
+    expected = re.fullmatch(rf"{wnid} {name} (\d+\.\d) %", printed[1])
+    assert float(expected[1]) == pytest.approx(100 * score, abs=0.2)
+
+
+def test_classify_says_that_a_model_is_untrained(tmp_path, digits):
+    save_digits(tmp_path / "digits", digits[1][0][:1])
+    photo = tmp_path / "digits" / "0.png"
+    result = run("classify.py", photo, "--model", "MixerS32")
+    assert result.returncode == 0, result.stderr
+    assert "Warning: without --weights the model is untrained" in result.stderr
+    assert len(result.stdout.splitlines()) == 6
+
+
+def test_features_beat_pixels(default_run):
+    weights = default_run[1] / "model.keras"
+    pixels, features = lines("features.py", "--weights", weights)
+    percents = [
+        float(re.search(r"([\d.]+) %$", line)[1]) for line in (pixels, features)
+    ]
+    assert percents[1] > max(percents[0], 95)
+
+
+def test_features_says_that_they_are_random():
+    printed = lines("features.py")
+    assert "random features" in printed[0]
+
+
+def test_train_on_folders(tmp_path, digits):
+    x, y = digits[0]
+    for label, name in enumerate(("zero", "one", "two")):
+        save_digits(tmp_path / "photos" / name, x[y == label][:20])
+    printed = lines(
+        *("train.py", "--data", tmp_path / "photos", "--image-size", "8"),
+        *("--epochs", "1", "--output", tmp_path / "out"),
+        backend="tensorflow",
+    )
+    assert accuracy(printed)[1] == 12
+    model = keras.models.load_model(tmp_path / "out" / "model.keras")
+    assert model.input_shape == (None, 8, 8, 3)
+    assert model.output_shape == (None, 3)
+
+
+def test_train_on_photos_in_train_and_test(tmp_path):
+    archive = DATA / "grocery-photos.tar.gz"
+    if not archive.exists():
+        pytest.skip(f"no {archive}")
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    printed = lines(
+        *("train.py", "--data", tmp_path / "grocery", "--image-size", "16"),
+        *("--epochs", "1", "--output", tmp_path / "out"),
+    )
+    assert accuracy(printed)[1] == 475
+    model = keras.models.load_model(tmp_path / "out" / "model.keras")
+    assert model.input_shape == (None, 16, 16, 3)
+    assert model.output_shape == (None, 10)
+
+
+def test_train_on_tfds(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    # Under these names TFDS finds them and downloads nothing.
+    manual = tmp_path / "tfds" / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    for part in ("training", "testing"):
+        file = DATA / "cmaterdb" / f"bangla-{part}-images.npz"
+        if not file.exists():
+            pytest.skip(f"no {file}")
+        (manual / f"{part}-images.npz").symlink_to(file)
+    printed = lines(
+        *("train.py", "--dataset", "cmaterdb/bangla"),
+        *("--image-size", "8", "--epochs", "2"),
+        *("--data-dir", tmp_path / "tfds", "--output", tmp_path / "out"),
+    )
+    percent, images = accuracy(printed)
+    assert images == 1000
+    assert percent > 20  # by chance 10
+
+
+# Each row: the call, in a folder with the files of `bad_files`, and words of
+# the message.
+BAD_CALLS = {
+    "missing folder": ("train.py --data missing", "No such file .*missing"),
+    "one class": ("train.py --data one", r"two\s+classes at least.*\['cat'\]"),
+    "broken image": ("train.py --data broken --epochs 1", "image is broken"),
+    "unknown model": ("train.py --model Mixer", "invalid choice: 'Mixer'"),
+    "indivisible": ("train.py --image-size 9", "multiples of the patch size"),
+    "no epochs": ("train.py --epochs 0", "0 is less than 1"),
+    "two sources": ("train.py --data one --dataset mnist", "not allowed with"),
+    "lone data-dir": ("train.py --data-dir one", "--data-dir is for --dataset"),
+    "no TFDS set": ("train.py --dataset nonesuch", "nonesuch not found"),
+    "missing photo": (
+        "classify.py missing.png --model MixerS32",
+        "No such file .*missing.png",
+    ),
+    "not an image": (
+        "classify.py broken.png --model MixerS32",
+        "Expected an image file",
+    ),
+    "missing model": (
+        "classify.py a.png --weights no.keras",
+        "File not found.*no.keras",
+    ),
+    "broken model": (
+        "classify.py a.png --weights zip.keras",
+        "no model that classifies",
+    ),
+    "missing weights": (
+        "classify.py a.png --weights no.weights.h5",
+        "no.weights.h5.*not a file",
+    ),
+    "missing features": (
+        "features.py --weights no.keras",
+        "no.keras.*not a file",
+    ),
+}
+
+
+@pytest.fixture
+def bad_files(tmp_path, digits):
+    """A folder in which no call of `BAD_CALLS` can succeed."""
+    folder = tmp_path / "bad"
+    images = digits[0][0][:6]
+    for classes in ("one/cat", "broken/cat", "broken/dog"):
+        save_digits(folder / classes, images)
+    (folder / "broken" / "dog" / "0.png").write_text("not an image")
+    (folder / "broken.png").write_text("not an image")
+    with zipfile.ZipFile(folder / "zip.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("call", "message"), BAD_CALLS.values(), ids=BAD_CALLS.keys()
+)
+def test_bad_calls_say_what_is_wrong(call, message, bad_files):
+    result = run(*call.split(), cwd=bad_files)
+    assert result.returncode == 2
+    assert re.search(message, result.stderr)
+    assert "Traceback" not in result.stderr
+    assert not [path for path in bad_files.glob("runs/**/*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [("tensorflow", "--data"), ("tensorflow_datasets", "--dataset")],
+)
+def test_missing_packages_are_named(module, option, bad_files, tmp_path):
+    # In front of the real one, and as absent.
+    hiding = tmp_path / "hiding"
+    hiding.mkdir()
+    (hiding / f"{module}.py").write_text("raise ModuleNotFoundError(__name__)")
+    path = os.pathsep.join([str(hiding), os.environ.get("PYTHONPATH", ".")])
+    result = run("train.py", option, "broken", cwd=bad_files, PYTHONPATH=path)
+    assert result.returncode == 2
+    assert re.search(f"{module}.*pip install keras_mixer", result.stderr)
+    assert "Traceback" not in result.stderr
