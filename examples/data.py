@@ -22,6 +22,8 @@ class Data(NamedTuple):
 
 def load(args):
     """The data that the options of `train.py` ask for."""
+    if args.data_dir is not None and args.dataset is None:
+        raise ValueError("--data-dir is for --dataset: give that too")
     size = args.image_size or (224 if args.model else None)
     if args.data is not None:
         return load_folder(args.data, size or 32, args.batch_size)
@@ -29,8 +31,6 @@ def load(args):
         return load_tfds(
             args.dataset, args.data_dir, size or 32, args.batch_size
         )
-    if args.data_dir is not None:
-        raise ValueError("--data-dir is for --dataset. Give that, or --data")
     return load_digits(size or 8)
 
 

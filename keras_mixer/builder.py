@@ -18,7 +18,7 @@ from typing import ParamSpec
 
 import keras
 
-from keras_mixer.layers import check_positive_int
+from keras_mixer.checking import check_positive_int
 from keras_mixer.preprocessing import at_least_float32
 from keras_mixer.weights import loading
 from keras_mixer.weights import reading
@@ -70,6 +70,8 @@ def build_model(
         classes = check_positive_int("classes", classes)
         pooling = "avg"
     shape = _image_shape(input_shape, input_tensor, patch_size)
+    if input_tensor is not None and not include_preprocessing:
+        _check_scaled(input_tensor)
     image = input_tensor
     if image is None:
         image = keras.Input(shape, name="image")
@@ -109,7 +111,8 @@ def _image_shape(input_shape, input_tensor, patch_size):
     elif input_shape is None:
         input_shape = default
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
-        raise ValueError(
+        is_sequence = isinstance(input_shape, (tuple, list))
+        raise (ValueError if is_sequence else TypeError)(
             f"`input_shape` must be a tuple of three integers, {axes}. "
             f"Received: input_shape={input_shape!r}"
         )
@@ -154,13 +157,22 @@ def _shape_of_tensor(input_tensor, input_shape):
             f"Received: input_tensor of type {type(input_tensor).__name__}"
         )
     shape = tuple(input_tensor.shape[1:])
-    if input_shape is not None and tuple(input_shape) != shape:
+    if input_shape is not None and input_shape not in (shape, list(shape)):
         raise ValueError(
             "`input_shape` and the shape of `input_tensor` must agree; give "
             f"only one of them. Received: input_shape={input_shape}, "
             f"input_tensor.shape={tuple(input_tensor.shape)}"
         )
     return shape
+
+
+def _check_scaled(input_tensor):
+    if not keras.backend.is_float_dtype(input_tensor.dtype):
+        raise ValueError(
+            "With `include_preprocessing=False` the model expects scaled "
+            "values, which are not whole numbers. "
+            f"Received: input_tensor of dtype {input_tensor.dtype}"
+        )
 
 
 def _channels_last(image):

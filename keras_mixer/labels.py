@@ -7,10 +7,11 @@ name is the first lemma of the WordNet synset, as in Keras Applications.
 
 import functools
 import importlib.resources
-import operator
 
 import keras
 import numpy as np
+
+from keras_mixer.checking import check_positive_int
 
 # Number of classes -> file in `class_names/`.
 CLASS_LISTS = {1000: "imagenet.txt", 21843: "imagenet21k.txt"}
@@ -35,7 +36,8 @@ def decode_predictions(preds, top=5):
         score.
 
     Raises:
-        ValueError: If `preds` is not of such a shape, or `top` below 1.
+        ValueError: If `preds` is not of such a shape or holds NaN, or `top` is
+            below 1.
         TypeError: If `top` is not an integer.
 
     Example:
@@ -56,10 +58,13 @@ def decode_predictions(preds, top=5):
             "these classes returns. "
             f"Received: array of shape {preds.shape}"
         )
-    if isinstance(top, bool):
-        raise TypeError(f"`top` must be an integer. Received: top={top}")
-    if operator.index(top) < 1:
-        raise ValueError(f"`top` must be at least 1. Received: top={top}")
+    top = check_positive_int("top", top)
+    preds = preds.astype("float64")  # whose negative is never out of range
+    if np.isnan(preds).any():
+        raise ValueError(
+            "`decode_predictions` expects numbers, to put in order. "
+            "Received: predictions with NaN"
+        )
     names = class_names(preds.shape[1])
     # Stable, so that equal scores come in the order of the classes.
     order = np.argsort(-preds, axis=1, kind="stable")[:, :top]

@@ -13,47 +13,16 @@ from Keras unchanged, which a product written by hand would lose.
 
 import contextlib
 import functools
-import operator
 
 import keras
 from keras import ops
 
+from keras_mixer.checking import check_positive_int
+from keras_mixer.checking import check_rate
+
 # The published Mixer weights were trained with Flax's default, 1e-6; Keras's
 # own default is 1e-3.
 NORM_EPSILON = 1e-6
-
-
-def check_positive_int(name, value):
-    """Returns `value` as an `int`, or says what is wrong with it."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(
-            f"`{name}` must be a positive integer. "
-            f"Received: {name}={value!r} (of type {type(value).__name__})"
-        )
-    if number < 1:
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value}"
-        )
-    return number
-
-
-def check_rate(name, value):
-    """Returns `value` as a `float`, or says what is wrong with it."""
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise TypeError(
-            f"`{name}` must be a number in [0, 1). "
-            f"Received: {name}={value!r} (of type {type(value).__name__})"
-        )
-    if not 0 <= value < 1:
-        raise ValueError(
-            f"`{name}` must be in [0, 1): it is the share that is dropped. "
-            f"Received: {name}={value}"
-        )
-    return float(value)
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
@@ -145,18 +114,19 @@ class StochasticDepth(keras.Layer):
 class _Composite(keras.Layer):
     """A layer made of layers, as far as Keras needs help with such.
 
-    Quantisation: Keras quantises the `Dense` layers inside one by one, so each
-    then has a dtype policy of its own. The configuration carries these along as
-    a `DTypePolicyMap`, keyed by the path below this layer; without them a saved
+    Dtypes: Keras quantises the `Dense` layers inside one by one, so each then
+    has a dtype policy of its own. The configuration carries these along as a
+    `DTypePolicyMap`, keyed by the path below this layer; without them a saved
     quantised model could not be loaded. The map itself is never handed to a
     `Dense`, which in Keras 3.15 then forgets its scales when it is saved again.
 
     Rematerialisation: a composite is computed twice as a whole, and not what is
-    in it once more. Keras hands `training` to the function that is computed
-    twice, which TensorFlow refuses in a graph and JAX turns into a tracer, so
-    it is bound before. A function that draws random numbers would draw others
-    the second time, and yield wrong gradients: a layer that does is computed
-    once, and the composites in it that do not are rematerialised instead.
+    in it once more; `Dense` and norms never are on their own. Keras hands
+    `training` to the function that is computed twice, which TensorFlow refuses
+    in a graph and JAX turns into a tracer, so it is bound before. A function
+    that draws random numbers would draw others the second time, and yield wrong
+    gradients: a layer that does is computed once, and the composites in it that
+    do not are rematerialised instead.
     """
 
     @property
@@ -175,43 +145,55 @@ class _Composite(keras.Layer):
 
     def _scope_of_composites(self):
         """The scope to make the composites within this one in."""
-        mode = getattr(self._remat_mode, "mode", None)
-        if self._is_random or mode == "activations":
-            return contextlib.nullcontext()
-        return keras.RematScope(None)
+        own = self._remat_mode
+        mode = getattr(own, "mode", None)
+        listed = mode == "list_of_layers" and self.name in own.layer_names
+        if listed and self._is_random:
+            return keras.RematScope("full")
+        if listed or (mode in ("full", "larger_than") and not self._is_random):
+            return keras.RematScope(None)
+        return contextlib.nullcontext()
+
+    @property
+    def _default_policy(self):
+        return getattr(self.dtype_policy, "default_policy", self.dtype_policy)
 
     def _dtype_of(self, name):
         """The dtype that the sub-layer `name` is to be made with."""
         policy = self.dtype_policy
         if not isinstance(policy, keras.dtype_policies.DTypePolicyMap):
             return policy
-        if name in policy:
-            return policy[name]
         below = {
             path.removeprefix(f"{name}/"): policy[path]
             for path in policy
             if path.startswith(f"{name}/")
         }
-        if not below:
-            return policy.default_policy
-        return _policy_map(policy.default_policy, below)
+        return _policy_map(self._default_policy, below) or policy[name]
+
+    def _own_policies(self, default):
+        """`{path: policy}` of the layers inside whose policy is their own."""
+        policies = {}
+        for layer in self._flatten_layers(recursive=False, include_self=False):
+            if isinstance(layer, _Composite):
+                below = layer._own_policies(default)
+                policies |= {f"{layer.name}/{p}": below[p] for p in below}
+            elif layer.dtype_policy != default:
+                policies[layer.name] = layer.dtype_policy
+        return policies
 
     def get_config(self):
         config = super().get_config()
-        quantised = {
-            layer.path.removeprefix(f"{self.path}/"): layer.dtype_policy
-            for layer in self._flatten_layers(include_self=False)
-            if layer.quantization_mode is not None
-        }
-        if quantised:
-            policy = self.dtype_policy
-            default = getattr(policy, "default_policy", policy)
-            config["dtype"] = _policy_map(default, quantised)
+        default = self._default_policy
+        policy_map = _policy_map(default, self._own_policies(default))
+        if policy_map:
+            config["dtype"] = policy_map
         return config
 
 
-def _policy_map(default_policy, policy_map):
-    return keras.dtype_policies.DTypePolicyMap(default_policy, policy_map)
+def _policy_map(default, policies):
+    if policies:
+        return keras.dtype_policies.DTypePolicyMap(default, policies)
+    return None
 
 
 class _MLP(_Composite):
@@ -247,6 +229,12 @@ class _MLP(_Composite):
 
     def build(self, input_shape):
         size = input_shape[-1]
+        if size is None:
+            raise ValueError(
+                f"Layer '{self.name}' expects inputs of shape (batch, tokens, "
+                "channels) with a known size of the axis that it mixes. "
+                f"Received: shape={tuple(input_shape)}"
+            )
         self.dense_1 = self._dense(size, "dense_1")
         self.dense_0.build(input_shape)
         self.dense_1.build((*input_shape[:-1], self.mlp_dim))
@@ -498,10 +486,10 @@ class MixerBlock(_Composite):
         x = inputs
         y = self.token_norm(_fork(x))
         y = self.token_mixing(y, training=training)
-        x = x + self._drop(y, training)
+        x = ops.add(x, self._drop(y, training))
         y = self.channel_norm(_fork(x))
         y = self.channel_mixing(y, training=training)
-        return x + self._drop(y, training)
+        return ops.add(x, self._drop(y, training))
 
     def _drop(self, y, training):
         if not self.stochastic_depth_rate:

@@ -6,11 +6,11 @@ import keras
 
 from keras_mixer.builder import build_model
 from keras_mixer.builder import variant_of
+from keras_mixer.checking import check_positive_int
+from keras_mixer.checking import check_rate
 from keras_mixer.labels import decode_predictions
 from keras_mixer.layers import NORM_EPSILON
 from keras_mixer.layers import MixerBlock
-from keras_mixer.layers import check_positive_int
-from keras_mixer.layers import check_rate
 from keras_mixer.layers import gelu_tanh
 from keras_mixer.preprocessing import plus_minus_one
 
@@ -94,7 +94,8 @@ def Mixer(
             head is left out.
         input_tensor: Optional Keras tensor of shape `(batch, height, width,
             channels)` to use as the image; the model then begins at the inputs
-            it was computed from.
+            it was computed from. Two models in one graph are called on it
+            instead: `model(tensor)`, each with a `name` of its own.
         input_shape: Optional shape of an image, `(height, width, channels)`, by
             default (224, 224, 3), with the top or without. Height and width
             are multiples of the patch size and may differ.

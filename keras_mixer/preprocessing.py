@@ -11,8 +11,12 @@ as it stands, and a photo of one pixel by a million never becomes an image of
 256 by 256 million on the way.
 """
 
+import os
+
 import keras
 import numpy as np
+
+from keras_mixer.checking import check_real
 
 # Evaluation of the published Mixers: 224 cropped from 256. Source:
 # `big_vision/configs/mlp_mixer_i1k.py`, `resize_small(256)|central_crop(224)`.
@@ -71,10 +75,12 @@ def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
         with `include_preprocessing=False` expects these scaled to [-1, 1].
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not an image, is truncated, has more than
-            200 million pixels or no defined range of values; if the model has
-            another kind of input, or an argument another value.
+        OSError: If there is no such file, or it cannot be opened.
+        ValueError: If the file is not an image, is truncated, has no defined
+            range of values or too many pixels (Pillow's limit, 179 million, and
+            200 million where that was raised); if the model has another kind of
+            input, or an argument another value.
+        TypeError: If an argument has the wrong type.
         ImportError: If Pillow is not installed.
 
     Example:
@@ -88,8 +94,14 @@ def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
     >>> keras_mixer.load_image(photo, model).shape
     (1, 224, 224, 3)
     """
+    if not isinstance(file, (str, os.PathLike)) and not hasattr(file, "read"):
+        raise TypeError(
+            "`file` must be the path of an image or a binary file object. "
+            f"Received: file of type {type(file).__name__}"
+        )
     image_module = _pillow()
     resampling = _resampling(image_module, interpolation)
+    check_real("crop_ratio", crop_ratio)
     if not 0 < crop_ratio <= 1:
         raise ValueError(
             f"`crop_ratio` must be in (0, 1]. Received: crop_ratio={crop_ratio}"
@@ -123,7 +135,7 @@ def _resampling(image_module, interpolation):
         "bicubic": image_module.Resampling.BICUBIC,
         "lanczos": image_module.Resampling.LANCZOS,
     }
-    if interpolation not in resampling:
+    if interpolation not in list(resampling):
         raise ValueError(
             f"`interpolation` must be one of {sorted(resampling)}. "
             f"Received: interpolation={interpolation!r}"
@@ -158,7 +170,12 @@ def _decode(image_module, file, channels):
                     f"{MAX_PIXELS}"
                 )
             return _flatten(image_module, image, channels)
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
+    except (
+        FileNotFoundError,
+        IsADirectoryError,
+        MemoryError,
+        PermissionError,
+    ):
         raise
     # Pillow's decoders raise nearly anything on broken files.
     except Exception as error:

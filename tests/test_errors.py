@@ -51,7 +51,7 @@ OPTIONS = [
     ),
     (
         {"input_shape": 8},
-        ValueError,
+        TypeError,
         "`input_shape` must be a tuple of three integers, ('height', 'width', "
         "'channels'). Received: input_shape=8",
     ),
@@ -80,6 +80,20 @@ OPTIONS = [
         "`input_shape` and the shape of `input_tensor` must agree; give only "
         "one of them. Received: input_shape=(8, 8, 3), "
         "input_tensor.shape=(None, 8, 12, 3)",
+    ),
+    (
+        {"input_tensor": keras.Input(IMAGE), "input_shape": 8},
+        ValueError,
+        "`input_shape` and the shape of `input_tensor` must agree; ... 8, ",
+    ),
+    (
+        {
+            "input_tensor": keras.Input(IMAGE, dtype="uint8"),
+            "include_preprocessing": False,
+        },
+        ValueError,
+        "With `include_preprocessing=False` the model expects scaled values, "
+        "which are not whole numbers. Received: input_tensor of dtype uint8",
     ),
     (
         {"input_tensor": keras.Input((None, 12, 3))},
@@ -154,8 +168,13 @@ OPTIONS = [
     (
         {"stochastic_depth_rate": "0.1"},
         TypeError,
-        "`stochastic_depth_rate` must be a number in [0, 1). Received: "
+        "`stochastic_depth_rate` must be a number. Received: "
         "stochastic_depth_rate='0.1' (of type str)",
+    ),
+    (
+        {"dropout_rate": np.array([0.1, 0.2])},
+        TypeError,
+        "`dropout_rate` must be a number. Received: ... (of type ndarray)",
     ),
     (
         {"dropout_rate": float("nan")},
@@ -219,7 +238,31 @@ CALLS = [
     (
         lambda: decode(np.zeros((1, 1000)), top=0),
         ValueError,
-        "`top` must be at least 1. Received: top=0",
+        "`top` must be a positive integer. Received: top=0",
+    ),
+    (
+        lambda: decode(np.zeros((1, 1000)), top="5"),
+        TypeError,
+        "`top` must be a positive integer. Received: top='5' (of type str)",
+    ),
+    (
+        lambda: decode(np.full((1, 1000), np.nan)),
+        ValueError,
+        "`decode_predictions` expects numbers, to put in order. Received: "
+        "predictions with NaN",
+    ),
+    (
+        lambda: keras_mixer.ChannelMixing(7)(keras.Input((6, None))),
+        ValueError,
+        "Layer 'channel_mixing...' expects inputs of shape (batch, tokens, "
+        "channels) with a known size of the axis that it mixes. Received: "
+        "shape=(None, 6, None)",
+    ),
+    (
+        lambda: keras_mixer.load_image(b"bytes", None),
+        TypeError,
+        "`file` must be the path of an image or a binary file object. "
+        "Received: file of type bytes",
     ),
 ]
 

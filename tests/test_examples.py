@@ -205,7 +205,10 @@ BAD_CALLS = {
     "indivisible": ("train.py --image-size 9", "multiples of the patch size"),
     "no epochs": ("train.py --epochs 0", "0 is less than 1"),
     "two sources": ("train.py --data one --dataset mnist", "not allowed with"),
-    "lone data-dir": ("train.py --data-dir one", "--data-dir is for --dataset"),
+    "lone data-dir": (
+        "train.py --data one --data-dir one",
+        "--data-dir is for --dataset",
+    ),
     "no TFDS set": ("train.py --dataset nonesuch", "nonesuch not found"),
     "missing photo": (
         "classify.py missing.png --model MixerS32",

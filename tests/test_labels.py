@@ -42,6 +42,12 @@ def test_five_classes_for_each_image_by_default():
 def test_predictions_may_be_tensors_of_any_dtype():
     tensor = keras.ops.cast(scores(1000, 386), "bfloat16")
     assert decode(tensor, top=1)[1] == [("n02504458", "African_elephant", 0.5)]
+    for dtype in ("uint8", "int8", "bool"):
+        ((_, name, score),) = decode(scores(1000).astype(dtype), top=1)[0]
+        assert (name, score) == ("tench", 1.0)
+    counts = scores(1000, 386).astype("uint8")
+    counts[1, 386] = 200
+    assert decode(counts, top=1)[1] == [("n02504458", "African_elephant", 200)]
 
 
 def test_more_than_all_classes_are_all_classes():

@@ -79,6 +79,32 @@ def test_layer_survives_its_configuration(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_not_built_yet_has_a_configuration(name):
+    layer = LAYERS[name][0](dtype="int8_from_float32")
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert again.dtype_policy.name == "int8_from_float32"
+
+
+def test_dtypes_of_single_layers_survive_the_configuration():
+    policies = keras.dtype_policies.DTypePolicyMap(
+        keras.DTypePolicy("float32"),
+        {
+            "token_mixing/dense_0": keras.DTypePolicy("bfloat16"),
+            "channel_mixing/.*": keras.DTypePolicy("float16"),
+        },
+    )
+    block = keras_mixer.MixerBlock(TOKENS_MLP, CHANNELS_MLP, dtype=policies)
+    for _ in range(2):
+        block(tokens())
+        assert block.token_mixing.dense_0.compute_dtype == "bfloat16"
+        assert block.token_mixing.dense_1.compute_dtype == "float32"
+        assert block.channel_mixing.dense_0.compute_dtype == "float16"
+        assert block.channel_norm.compute_dtype == "float32"
+        block = keras_mixer.MixerBlock.from_config(block.get_config())
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_symbolic_shape_is_the_eager_one(name):
     make, _ = LAYERS[name]
     symbolic = make()(keras.Input((TOKENS, CHANNELS)))

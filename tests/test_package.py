@@ -17,6 +17,7 @@ PACKAGE = ROOT / "keras_mixer"
 
 # The floors: a module imports only from floors below its own.
 FLOORS = [
+    {"checking"},
     {
         "labels",
         "layers",

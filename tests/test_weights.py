@@ -153,6 +153,46 @@ def without_names(path):
     edit_h5(path, edit)
 
 
+def holding_text(path):
+    def edit(h5):
+        name = "layers/mixer_block_1/token_norm/vars/0"
+        del h5[name]
+        h5[name] = np.array([b"text"] * 10)
+
+    edit_h5(path, edit)
+
+
+def holding_complex_numbers(path):
+    def edit(h5):
+        del h5["layers/conv2d/vars/1"]
+        h5["layers/conv2d/vars/1"] = np.full(10, 1j, "complex64")
+
+    edit_h5(path, edit)
+
+
+def numbered_with_words(path):
+    def edit(h5):
+        h5["layers/conv2d/vars/zero"] = np.zeros(10, "float32")
+
+    edit_h5(path, edit)
+
+
+def with_a_layer_twice(path):
+    def edit(h5):
+        h5.copy("layers/conv2d", "layers/conv2d_1")
+
+    edit_h5(path, edit)
+
+
+def linked_at_the_root(path):
+    def edit(h5):
+        h5["elsewhere"] = h5["layers"]
+        del h5["layers"]
+        h5["layers"] = h5py.SoftLink("/elsewhere")
+
+    edit_h5(path, edit)
+
+
 def linked_out(path):
     def edit(h5):
         del h5["layers/conv2d/vars/0"]
@@ -213,6 +253,11 @@ def edit_h5(path, edit):
         emptied,
         text,
         without_names,
+        holding_text,
+        holding_complex_numbers,
+        numbered_with_words,
+        with_a_layer_twice,
+        linked_at_the_root,
         linked_out,
         linked_back,
         stored_outside,
@@ -222,8 +267,32 @@ def edit_h5(path, edit):
 def test_a_damaged_file_is_refused(tiny, saved, damage, suffix):
     path = saved[1][suffix]
     damage(path)
-    with pytest.raises(ValueError, match="Expected weights saved by Keras 3"):
-        tiny(weights=path)
+    model = tiny()
+    before = randomise(model, seed=9)
+    layers = [layer for layer in model.layers if layer.weights]
+    with pytest.raises(ValueError, match=r"^Cannot load '.*tiny.*': "):
+        loading.load(layers, path)
+    assert_equal(weights_of(model), before)
+
+
+def test_a_model_within_a_model_is_named(tiny, tmp_path):
+    backbone = tiny(include_top=False, pooling="avg", name="backbone")
+    model = keras.Sequential([backbone, keras.layers.Dense(3)])
+    model.save(tmp_path / "transfer.keras")
+    with pytest.raises(
+        ValueError, match="it holds the model 'backbone' within"
+    ):
+        tiny(include_top=False, weights=tmp_path / "transfer.keras")
+
+
+def test_a_quantised_file_is_named(tiny, tmp_path):
+    model = tiny()
+    model.quantize("int8")
+    model.save(tmp_path / "int8.keras")
+    with pytest.raises(
+        ValueError, match=r"holds int8, .*`keras.saving.load_model`"
+    ):
+        tiny(weights=tmp_path / "int8.keras")
 
 
 def test_an_archive_that_swells_is_refused(tiny, saved):

@@ -12,7 +12,8 @@ def rename(arrays):
         arrays: `{name: array}` as `reading.read` returns it.
 
     Returns:
-        `{path: array}`.
+        `{path: array}`. A number that no variable of ours has is left as it is:
+        `assigning.assign` then says that it is unexpected.
     """
     return {_path(name): array for name, array in arrays.items()}
 
@@ -22,7 +23,4 @@ def _path(name):
     variables = (
         ("gamma", "beta") if layer.endswith("norm") else ("kernel", "bias")
     )
-    # A number beyond these belongs to a quantised layer, say; left as it is,
-    # it shows up as unexpected.
-    names = dict(enumerate(variables))
-    return f"{layer}/{names.get(int(number), number)}"
+    return f"{layer}/{dict(enumerate(variables)).get(int(number), number)}"

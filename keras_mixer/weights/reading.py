@@ -28,6 +28,10 @@ ARCHIVED = "model.weights.h5"  # the weights within a `.keras` file
 MAX_DEPTH = 6
 
 
+class _RefusedError(Exception):
+    """What is wrong with a file that h5py could read."""
+
+
 def check_source(weights):
     """Returns `weights` as a path, or `None`; says what else it cannot be."""
     if weights is None:
@@ -62,22 +66,27 @@ def read(path):
         the variable, and its number in its layer: `block_0/token_norm/0`.
 
     Raises:
-        ValueError: If the file is none of the two, is damaged, or keeps data
-            elsewhere.
+        ValueError: If the file is none of the two, is damaged, keeps data
+            elsewhere, or holds a quantised model or one within another.
+        OSError: If the file may not be opened.
     """
     import h5py
 
     try:
         with _open(path) as file, h5py.File(file, "r") as h5:
             arrays = {}
-            for layer in _groups(h5["layers"]):
+            for layer in _groups(_child(h5, "layers")):
                 _read_layer(layer, (), arrays)
             return arrays
+    except _RefusedError as error:
+        raise ValueError(f"Cannot load '{path}': {error}") from error
+    except (MemoryError, PermissionError):
+        raise
     # h5py and zipfile raise nearly anything on broken files.
     except Exception as error:
         raise ValueError(
-            f"Expected weights saved by Keras 3 in '{path}', whole and "
-            f"unchanged. Received: {type(error).__name__}: {error}"
+            f"Cannot load '{path}': expected a file that Keras 3 has written, "
+            f"whole and unchanged. Received: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -90,7 +99,7 @@ def _open(path):
     with zipfile.ZipFile(path) as archive:
         size = archive.getinfo(ARCHIVED).file_size
         if size > path.stat().st_size:
-            raise ValueError(
+            raise _RefusedError(
                 f"{ARCHIVED} declares {size} bytes, more than the archive has"
             )
         yield io.BytesIO(archive.read(ARCHIVED))
@@ -98,11 +107,18 @@ def _open(path):
 
 def _read_layer(group, parents, arrays):
     if len(parents) > MAX_DEPTH:
-        raise ValueError(f"layers are nested too deep at '{group.name}'")
+        raise _RefusedError(f"layers are nested too deep at '{group.name}'")
     variables = _child(group, "vars")
     path = (*parents, variables.attrs["name"])
+    if "layers" in group:
+        raise _RefusedError(
+            f"it holds the model '{path[-1]}' within another. Save the inner "
+            "one by itself, with its `save_weights`, and load that file"
+        )
     for number in variables:
         name = "/".join((*path, number))
+        if name in arrays or not number.isdecimal():
+            raise _RefusedError(f"'{name}' is there twice, or is no variable")
         arrays[name] = _array(_child(variables, number))
     for layer in _groups(group):
         # Random seeds are state, not weights.
@@ -118,7 +134,7 @@ def _child(group, name):
     import h5py
 
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise ValueError(f"'{group.name}/{name}' is missing or a link")
+        raise _RefusedError(f"'{group.name}/{name}' is missing or a link")
     return group[name]
 
 
@@ -126,14 +142,19 @@ def _array(dataset):
     import ml_dtypes
 
     if dataset.external or dataset.is_virtual:
-        raise ValueError(f"'{dataset.name}' keeps its data in another file")
+        raise _RefusedError(f"'{dataset.name}' keeps its data in another file")
     if dataset.nbytes > dataset.id.get_storage_size():
-        raise ValueError(
+        raise _RefusedError(
             f"'{dataset.name}' declares {dataset.nbytes} bytes and stores "
             f"{dataset.id.get_storage_size()}"
         )
-    array = np.asarray(dataset)
     # HDF5 has no bfloat16: Keras stores two opaque bytes and says so.
     if dataset.attrs.get("dtype") == "bfloat16":
-        return array.view(ml_dtypes.bfloat16)
-    return array
+        return np.asarray(dataset).view(ml_dtypes.bfloat16)
+    if dataset.dtype.kind != "f":
+        raise _RefusedError(
+            f"'{dataset.name}' holds {dataset.dtype}, not floating-point "
+            "weights. A quantised model is loaded as it is, with "
+            "`keras.saving.load_model`"
+        )
+    return np.asarray(dataset)
