@@ -188,8 +188,10 @@ def _decode(image_module, file, channels):
 def _flatten(image_module, image, channels):
     from PIL import ImageOps
 
+    # Pillow brings the values of a PGM with more than 8 bits to this range.
+    is_16_bit = image.mode.startswith("I;16") or image.format == "PPM"
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
+    if is_16_bit and image.mode.startswith("I"):
         # Converting would clip everything above 255.
         levels = np.asarray(image).astype("float32") / 257
         image = image_module.fromarray(levels.round().astype("uint8"))

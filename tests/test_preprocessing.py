@@ -104,9 +104,10 @@ def test_greyscale_becomes_colour_and_colour_greyscale():
     np.testing.assert_allclose(luma, np.full((1, 8, 12, 1), expected), atol=1)
 
 
-def test_sixteen_bit_greyscale_keeps_its_range():
+@pytest.mark.parametrize("kind", ["png", "tiff", "ppm"])
+def test_sixteen_bit_greyscale_keeps_its_range(kind):
     levels = np.full((20, 30), 77 * 257, "uint16")
-    pixels = load(Image.fromarray(levels))
+    pixels = load(Image.fromarray(levels), kind=kind)
     np.testing.assert_array_equal(pixels, np.full((1, 8, 12, 3), 77))
 
 
