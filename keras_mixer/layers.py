@@ -11,14 +11,12 @@ weights have the shapes of the published files, and quantisation and LoRA come
 from Keras unchanged, which a product written by hand would lose.
 """
 
-import contextlib
-import functools
-
 import keras
 from keras import ops
 
 from keras_mixer.checking import check_positive_int
 from keras_mixer.checking import check_rate
+from keras_mixer.composite import Composite
 
 # The published Mixer weights were trained with Flax's default, 1e-6; Keras's
 # own default is 1e-3.
@@ -111,92 +109,7 @@ class StochasticDepth(keras.Layer):
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
 
-class _Composite(keras.Layer):
-    """A layer made of layers, as far as Keras needs help with such.
-
-    Dtypes: Keras quantises the `Dense` layers inside one by one, so each then
-    has a dtype policy of its own. The configuration carries these along as a
-    `DTypePolicyMap`, keyed by the path below this layer; without them a saved
-    quantised model could not be loaded. The map itself is never handed to a
-    `Dense`, which in Keras 3.15 then forgets its scales when it is saved again.
-
-    Rematerialisation: a composite is computed twice as a whole, and not what is
-    in it once more; `Dense` and norms never are on their own. Keras hands
-    `training` to the function that is computed twice, which TensorFlow refuses
-    in a graph and JAX turns into a tracer, so it is bound before. A function
-    that draws random numbers would draw others the second time, and yield wrong
-    gradients: a layer that does is computed once, and the composites in it that
-    do not are rematerialised instead.
-    """
-
-    @property
-    def _is_random(self):
-        """Whether the layer draws random numbers while training."""
-        raise NotImplementedError
-
-    def rematerialized_call(self, layer_call, inputs, training=None):
-        if self._is_random:
-            return layer_call
-        bound = functools.partial(layer_call, training=training)
-        # Keras measures outputs by the specification of the inputs.
-        spec = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-        rematerialized = super().rematerialized_call(bound, spec)
-        return lambda inputs, training=None: rematerialized(inputs)
-
-    def _scope_of_composites(self):
-        """The scope to make the composites within this one in."""
-        own = self._remat_mode
-        mode = getattr(own, "mode", None)
-        listed = mode == "list_of_layers" and self.name in own.layer_names
-        if listed and self._is_random:
-            return keras.RematScope("full")
-        if listed or (mode in ("full", "larger_than") and not self._is_random):
-            return keras.RematScope(None)
-        return contextlib.nullcontext()
-
-    @property
-    def _default_policy(self):
-        return getattr(self.dtype_policy, "default_policy", self.dtype_policy)
-
-    def _dtype_of(self, name):
-        """The dtype that the sub-layer `name` is to be made with."""
-        policy = self.dtype_policy
-        if not isinstance(policy, keras.dtype_policies.DTypePolicyMap):
-            return policy
-        below = {
-            path.removeprefix(f"{name}/"): policy[path]
-            for path in policy
-            if path.startswith(f"{name}/")
-        }
-        return _policy_map(self._default_policy, below) or policy[name]
-
-    def _own_policies(self, default):
-        """`{path: policy}` of the layers inside whose policy is their own."""
-        policies = {}
-        for layer in self._flatten_layers(recursive=False, include_self=False):
-            if isinstance(layer, _Composite):
-                below = layer._own_policies(default)
-                policies |= {f"{layer.name}/{p}": below[p] for p in below}
-            elif layer.dtype_policy != default:
-                policies[layer.name] = layer.dtype_policy
-        return policies
-
-    def get_config(self):
-        config = super().get_config()
-        default = self._default_policy
-        policy_map = _policy_map(default, self._own_policies(default))
-        if policy_map:
-            config["dtype"] = policy_map
-        return config
-
-
-def _policy_map(default, policies):
-    if policies:
-        return keras.dtype_policies.DTypePolicyMap(default, policies)
-    return None
-
-
-class _MLP(_Composite):
+class _MLP(Composite):
     """Dense, activation, Dense on the last axis, back to its own size."""
 
     def __init__(
@@ -210,12 +123,12 @@ class _MLP(_Composite):
         with keras.RematScope(None):
             self.dropout = keras.layers.Dropout(
                 self.dropout_rate,
-                dtype=self._dtype_of("dropout"),
+                dtype=self.dtype_of("dropout"),
                 name="dropout",
             )
 
     @property
-    def _is_random(self):
+    def is_random(self):
         return self.dropout_rate > 0
 
     def _dense(self, units, name):
@@ -223,7 +136,7 @@ class _MLP(_Composite):
             return keras.layers.Dense(
                 units,
                 kernel_initializer="lecun_normal",  # Flax's default
-                dtype=self._dtype_of(name),
+                dtype=self.dtype_of(name),
                 name=name,
             )
 
@@ -371,7 +284,7 @@ def _token_shape(layer, shape):
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
-class MixerBlock(_Composite):
+class MixerBlock(Composite):
     """One block of MLP-Mixer: token mixing, then channel mixing.
 
     Each is a residual branch, `x + mixing(norm(x))`, with layer normalisation
@@ -447,27 +360,27 @@ class MixerBlock(_Composite):
         # Called once for each branch, it draws anew each time.
         self.stochastic_depth = StochasticDepth(
             self.stochastic_depth_rate,
-            dtype=self._dtype_of("stochastic_depth"),
+            dtype=self.dtype_of("stochastic_depth"),
             name="stochastic_depth",
         )
 
     @property
-    def _is_random(self):
+    def is_random(self):
         return max(self.dropout_rate, self.stochastic_depth_rate) > 0
 
     def _norm(self, name):
         with keras.RematScope(None):
             return keras.layers.LayerNormalization(
-                epsilon=NORM_EPSILON, dtype=self._dtype_of(name), name=name
+                epsilon=NORM_EPSILON, dtype=self.dtype_of(name), name=name
             )
 
     def _mixing(self, mixing, mlp_dim, name):
-        with self._scope_of_composites():
+        with self.scope_of_composites():
             return mixing(
                 mlp_dim,
                 activation=self.activation,
                 dropout_rate=self.dropout_rate,
-                dtype=self._dtype_of(name),
+                dtype=self.dtype_of(name),
                 name=name,
             )
 

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "keras_mixer"
 
 # The floors: a module imports only from floors below its own.
 FLOORS = [
-    {"checking"},
+    {"checking", "composite"},
     {
         "labels",
         "layers",
