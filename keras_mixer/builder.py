@@ -110,8 +110,8 @@ def _image_shape(input_shape, input_tensor, patch_size):
         input_shape = _shape_of_tensor(input_tensor, input_shape)
     elif input_shape is None:
         input_shape = default
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
-        is_sequence = isinstance(input_shape, (tuple, list))
+    is_sequence = isinstance(input_shape, (tuple, list))
+    if not is_sequence or len(input_shape) != 3:
         raise (ValueError if is_sequence else TypeError)(
             f"`input_shape` must be a tuple of three integers, {axes}. "
             f"Received: input_shape={input_shape!r}"

@@ -205,7 +205,8 @@ class ChannelMixing(_MLP):
         The input's.
 
     Raises:
-        ValueError: If `mlp_dim` is below 1 or a rate outside [0, 1).
+        ValueError: If `mlp_dim` is below 1, a rate outside [0, 1), or the
+            number of channels unknown.
         TypeError: If `mlp_dim` is not an integer or a rate not a number.
 
     Example:
