@@ -1,6 +1,8 @@
-"""The all-MLP vision library for Keras 3: MLP-Mixer on every backend."""
+"""The all-MLP vision library for Keras 3: MLP-Mixer and ResMLP."""
 
 from keras_mixer import mixer
+from keras_mixer import resmlp
+from keras_mixer.exporting import export_weights
 from keras_mixer.layers import ChannelMixing
 from keras_mixer.layers import MixerBlock
 from keras_mixer.layers import StochasticDepth
@@ -15,11 +17,28 @@ from keras_mixer.mixer import MixerS8
 from keras_mixer.mixer import MixerS16
 from keras_mixer.mixer import MixerS32
 from keras_mixer.preprocessing import load_image
+from keras_mixer.resmlp import ResMLP
+from keras_mixer.resmlp import ResMLPB24
+from keras_mixer.resmlp import ResMLPB24P8
+from keras_mixer.resmlp import ResMLPS12
+from keras_mixer.resmlp import ResMLPS24
+from keras_mixer.resmlp import ResMLPS36
+from keras_mixer.resmlp_layers import Affine
+from keras_mixer.resmlp_layers import LayerScale
+from keras_mixer.resmlp_layers import ResMLPBlock
+from keras_mixer.resmlp_layers import TokenLinear
+from keras_mixer.resolution import resize
+from keras_mixer.weights.catalog import list_weights
+from keras_mixer.weights.errors import DownloadError
+from keras_mixer.weights.errors import WeightsError
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Affine",
     "ChannelMixing",
+    "DownloadError",
+    "LayerScale",
     "Mixer",
     "MixerB16",
     "MixerB32",
@@ -30,8 +49,21 @@ __all__ = [
     "MixerS8",
     "MixerS16",
     "MixerS32",
+    "ResMLP",
+    "ResMLPB24",
+    "ResMLPB24P8",
+    "ResMLPBlock",
+    "ResMLPS12",
+    "ResMLPS24",
+    "ResMLPS36",
     "StochasticDepth",
+    "TokenLinear",
     "TokenMixing",
+    "WeightsError",
+    "export_weights",
+    "list_weights",
     "load_image",
     "mixer",
+    "resize",
+    "resmlp",
 ]

@@ -12,6 +12,7 @@ it, the weights included, stays the same.
 
 import functools
 import inspect
+import textwrap
 from collections.abc import Callable
 from typing import Concatenate
 from typing import ParamSpec
@@ -19,20 +20,28 @@ from typing import ParamSpec
 import keras
 
 from keras_mixer.checking import check_positive_int
+from keras_mixer.layers import gelu_tanh
+from keras_mixer.parts import merge
+from keras_mixer.parts import split
 from keras_mixer.preprocessing import at_least_float32
+from keras_mixer.preprocessing import scaling
+from keras_mixer.weights import catalog
 from keras_mixer.weights import loading
-from keras_mixer.weights import reading
+from keras_mixer.weights import resizing
 
-DEFAULT_SIDE = 224
+DEFAULT_SIDE = catalog.IMAGE_SIZE
 
 
 def build_model(
     *,
+    family,
+    variant,
     patch_size,
     hidden_dim,
     blocks,
     norm,
-    preprocessing,
+    default_activation,
+    default_scaling,
     kernel_initializer,
     head_initializer,
     include_top,
@@ -44,59 +53,113 @@ def build_model(
     classes,
     classifier_activation,
     name,
+    activation,
+    resize,
 ):
     """Builds the functional model of a family from its parts.
 
     Args:
+        family: Whose weights the model has: a key of `naming.FAMILIES`.
+        variant: Whose published weights it may load, or `None`.
         patch_size: Side of the square patches, in pixels.
         hidden_dim: Channels of a token.
-        blocks: Layers from `(batch, tokens, channels)` to the same, unbuilt.
+        blocks: Makes the layers from `(batch, tokens, channels)` to the same,
+            unbuilt, given an activation and how many times wider than in the
+            variant the MLP across tokens is.
         norm: Makes the layer behind the last block, given its `name`.
-        preprocessing: Makes the layer from pixels in [0, 255] to network
-            input, given its `name`.
+        default_activation: The activation, unless weights have another.
+        default_scaling: Mean and std of the pixels, unless weights have others.
         kernel_initializer: Initializer of the stem's kernel.
         head_initializer: Initializer of the head's kernel.
         include_top: The rest is documented in `keras_mixer.Mixer`.
     """
-    source = reading.check_source(weights)
+    source = loading.check_source(weights, variant)
+    resizing.check_method(resize)
+    _check_pooling(pooling)
     patch_size = check_positive_int("patch_size", patch_size)
     hidden_dim = check_positive_int("hidden_dim", hidden_dim)
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(
-            "`pooling` must be `None`, 'avg' or 'max'. "
-            f"Received: pooling={pooling!r}"
-        )
     if include_top:
         classes = check_positive_int("classes", classes)
+        _check_head(source, classes, classifier_activation)
         pooling = "avg"
     shape = _image_shape(input_shape, input_tensor, patch_size)
     if input_tensor is not None and not include_preprocessing:
         _check_scaled(input_tensor)
+    *sides, channels = _channels_behind(shape)
+    grid = tuple(side // patch_size for side in sides)
+
+    checkpoint = loading.open_checkpoint(source, family, include_top)
+    plan = loading.plan(checkpoint, grid, resize)
+    if activation == "auto":
+        activation = checkpoint.activation or default_activation
+        activation = _ACTIVATIONS.get(activation, activation)
+    blocks = blocks(activation, plan.widening)
+
+    stem = _stem(patch_size, hidden_dim, kernel_initializer)
+    norm = norm(name="norm")
+    head = _head(classes, classifier_activation, head_initializer)
     image = input_tensor
     if image is None:
         image = keras.Input(shape, name="image")
-
     # The blocks were made in the caller's scope, and they are what is worth
     # rematerialising; the model as a whole, say, would be computed twice over.
     with keras.RematScope(None):
         x = _channels_last(image)
         if include_preprocessing:
-            x = preprocessing(name="preprocessing")(x)
-        x = _stem(patch_size, hidden_dim, kernel_initializer)(x)
+            mean_and_std = checkpoint.scaling or default_scaling
+            x = scaling(*mean_and_std, channels, name="preprocessing")(x)
+        x = stem(x)
         x = keras.layers.Reshape((-1, hidden_dim), name="tokens")(x)
+        x = split(x, plan)
         for block in blocks:
             x = block(x)  # (batch, tokens, channels)
-        x = norm(name="norm")(x)
+        x = norm(x)
+        x = merge(x, plan)
         if pooling:
             x = _pool(pooling)(x)  # (batch, channels)
         if include_top:
-            x = _head(classes, classifier_activation, head_initializer)(x)
+            x = head(x)
         model = keras.Model(_sources(image), x, name=name)
-    if source is not None:
-        names = ["stem", *(block.name for block in blocks), "norm"]
-        names += ["predictions"] if include_top else []
-        loading.load([model.get_layer(name) for name in names], source)
+    loading.load(checkpoint, plan, [stem, *blocks, norm, head], channels)
     return model
+
+
+def _check_pooling(pooling):
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(
+            "`pooling` must be `None`, 'avg' or 'max'. "
+            f"Received: pooling={pooling!r}"
+        )
+
+
+# The names of activations that Keras does not have.
+_ACTIVATIONS = {catalog.GELU_TANH: gelu_tanh}
+
+
+def _check_head(source, classes, activation):
+    """Refuses another head than that of published weights, as Keras does."""
+    if not isinstance(source, catalog.Record):
+        return
+    if source.classes is None:
+        raise ValueError(
+            f"`weights='{source.tag}'` has no trained head. Give "
+            "`include_top=False`, and add a head of your own."
+        )
+    if classes != source.classes:
+        raise ValueError(
+            f"If using `weights='{source.tag}'` with `include_top=True`, "
+            f"`classes` should be {source.classes}. "
+            f"Received classes={classes}"
+        )
+    activation = keras.activations.get(activation)
+    allowed = (keras.activations.softmax, keras.activations.linear)
+    if activation not in allowed:
+        raise ValueError(
+            "Only `None` and `softmax` activations are allowed for the "
+            "`classifier_activation` argument when using pretrained weights, "
+            "with `include_top=True`. "
+            f"Received: classifier_activation={activation}"
+        )
 
 
 def _image_shape(input_shape, input_tensor, patch_size):
@@ -175,6 +238,13 @@ def _check_scaled(input_tensor):
         )
 
 
+def _channels_behind(shape):
+    """`(height, width, channels)`, whatever the image data format."""
+    if keras.config.image_data_format() == "channels_first":
+        return (*shape[1:], shape[0])
+    return shape
+
+
 def _channels_last(image):
     if keras.config.image_data_format() == "channels_last":
         return image
@@ -223,13 +293,71 @@ def _sources(image):
     return sources[0] if len(sources) == 1 else sources
 
 
+# What the families document in the same words.
+OPTIONS = """\
+include_top: Boolean, whether to end with the mean over the tokens and the
+    classification head.
+include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and
+    scales them itself, as its weights expect. If `False`, they are to be scaled
+    before; `preprocess_input` says how. The layer has no weights: files fit
+    both ways.
+weights: One of `None` (random initialization); a tag such as `"imagenet"`, for
+    published weights (`keras_mixer.list_weights` lists them); the path of a
+    file; or `"hf://organisation/name"`, a repository of the Hugging Face hub.
+    Files are those of the official code (`.npz`), of timm (`.safetensors`,
+    `.pth`), and of Keras (`.weights.h5`, `.keras`). They have to fit exactly,
+    but for the grid of tokens (see `resize`) and for the channels of the image:
+    a stem for RGB is summed for one channel, and repeated for more. With
+    `include_top=False` the head in a file is left out.
+input_tensor: Optional Keras tensor of shape `(batch, height, width, channels)`
+    to use as the image; the model then begins at the inputs it was computed
+    from. Two models in one graph are called on it instead: `model(tensor)`,
+    each with a `name` of its own.
+input_shape: Optional shape of an image, `(height, width, channels)`, by default
+    (224, 224, 3), with the top or without. Height and width are multiples of
+    the patch size and may differ.
+pooling: What follows the last norm where `include_top` is `False`: `None` (the
+    tokens), `"avg"` (their mean, which is what the head reads) or `"max"`.
+classes: Positive integer, the number of classes of the head; with a tag, that
+    of the weights.
+classifier_activation: Activation of the head, by default `"softmax"`; `None`
+    for logits.
+name: Name of the model.
+dropout_rate: Float in [0, 1), the dropout after each dense layer of the MLPs.
+resize: How to bring the weights of token mixing to another grid of tokens than
+    they were trained for. `"tile"` (MLP-Mixer, appendix C) processes parts of
+    the old size by themselves, `"interleave"` spreads each part over the whole
+    image, `"interpolate"` resamples the weights for any grid, and `"compact"`
+    is the function of `"tile"` at the cost of its parts. `"auto"` is `"tile"`
+    where the new grid is a whole multiple, else `"interpolate"`; `None`
+    refuses. Files of Keras are for the `input_shape` they were saved with;
+    `keras_mixer.resize` resizes models."""
+
+
+def variant_with(sizes, variants):
+    """The variant of these sizes in a table, or `None`.
+
+    Its sizes choose the checkpoint of a model, never its name.
+    """
+    return next((key for key in variants if variants[key] == sizes), None)
+
+
+def documented(family):
+    """Puts `OPTIONS` in the place of `{options}` in a family's docstring."""
+    indent = 8 * " "
+    family.__doc__ = family.__doc__.replace(
+        indent + "{options}", textwrap.indent(OPTIONS, indent)
+    )
+    return family
+
+
 Options = ParamSpec("Options")
 
 
 # Annotated, as nothing else here, so that editors complete the options.
 def variant_of(
     family: Callable[
-        Concatenate[int, int, int, int, int, Options], keras.Model
+        Concatenate[int, int, int, int, float, Options], keras.Model
     ],
     name: str,
 ) -> Callable[[Callable[..., keras.Model]], Callable[Options, keras.Model]]:
@@ -237,14 +365,16 @@ def variant_of(
 
     Signature and documentation are the family's without the sizes, which have
     no default, and the constructor is called with every option by its name.
+    `weights` is "imagenet" by default where the variant has such.
 
     Args:
         family: The general constructor.
         name: The default of the variant's `name`.
     """
     signature = inspect.signature(family)
+    defaults = {"name": name, "weights": catalog.default_tag(name)}
     options = [
-        parameter.replace(default=name) if key == "name" else parameter
+        parameter.replace(default=defaults.get(key, parameter.default))
         for key, parameter in signature.parameters.items()
         if parameter.default is not parameter.empty
     ]

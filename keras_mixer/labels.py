@@ -14,14 +14,19 @@ import numpy as np
 from keras_mixer.checking import check_positive_int
 
 # Number of classes -> file in `class_names/`.
-CLASS_LISTS = {1000: "imagenet.txt", 21843: "imagenet21k.txt"}
+CLASS_LISTS = {
+    1000: "imagenet.txt",
+    11221: "imagenet21k_miil.txt",
+    21843: "imagenet21k.txt",
+}
 
 
 def decode_predictions(preds, top=5):
     """Decodes predictions into class names, most probable first.
 
     The number of classes tells the list: 1000 for ImageNet-1k, 21,843 for
-    ImageNet-21k in the order of the official checkpoints.
+    ImageNet-21k in the order of the official checkpoints, 11,221 for the part
+    of it that the weights of MIIL know.
 
     Source: `keras.applications.imagenet_utils.decode_predictions`, with the
     lists in the package.
@@ -53,9 +58,9 @@ def decode_predictions(preds, top=5):
     if preds.ndim != 2 or preds.shape[1] not in CLASS_LISTS:
         raise ValueError(
             "`decode_predictions` expects predictions of shape (batch, "
-            "classes), where classes is 1000 (ImageNet-1k) or 21843 "
-            "(ImageNet-21k): what a model with `include_top=True` and "
-            "these classes returns. "
+            "classes), where classes is 1000 (ImageNet-1k), 21843 "
+            "(ImageNet-21k) or 11221 (MIIL's part of it): what a model with "
+            "`include_top=True` and these classes returns. "
             f"Received: array of shape {preds.shape}"
         )
     top = check_positive_int("top", top)

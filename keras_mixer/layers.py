@@ -113,12 +113,18 @@ class _MLP(Composite):
     """Dense, activation, Dense on the last axis, back to its own size."""
 
     def __init__(
-        self, mlp_dim, activation=gelu_tanh, dropout_rate=0.0, **kwargs
+        self,
+        mlp_dim,
+        activation=gelu_tanh,
+        dropout_rate=0.0,
+        kernel_initializer="lecun_normal",  # Flax's default
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.mlp_dim = check_positive_int("mlp_dim", mlp_dim)
         self.activation = keras.activations.get(activation)
         self.dropout_rate = check_rate("dropout_rate", dropout_rate)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.dense_0 = self._dense(self.mlp_dim, "dense_0")
         with keras.RematScope(None):
             self.dropout = keras.layers.Dropout(
@@ -132,10 +138,14 @@ class _MLP(Composite):
         return self.dropout_rate > 0
 
     def _dense(self, units, name):
+        initializer = self.kernel_initializer
+        if isinstance(initializer, keras.initializers.Initializer):
+            # One that is used twice draws the same numbers twice.
+            initializer = initializer.clone()
         with keras.RematScope(None):
             return keras.layers.Dense(
                 units,
-                kernel_initializer="lecun_normal",  # Flax's default
+                kernel_initializer=initializer,
                 dtype=self.dtype_of(name),
                 name=name,
             )
@@ -173,6 +183,9 @@ class _MLP(Composite):
             "mlp_dim": self.mlp_dim,
             "activation": keras.activations.serialize(self.activation),
             "dropout_rate": self.dropout_rate,
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
         }
 
 
@@ -192,6 +205,8 @@ class ChannelMixing(_MLP):
         activation: What `keras.activations.get` takes; the tanh form of GELU
             by default.
         dropout_rate: Float in [0, 1), the dropout after each dense layer.
+        kernel_initializer: What `keras.initializers.get` takes, for both
+            kernels; Flax's default unless given, as in the published Mixers.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
@@ -237,6 +252,8 @@ class TokenMixing(_MLP):
         activation: What `keras.activations.get` takes; the tanh form of GELU
             by default.
         dropout_rate: Float in [0, 1), the dropout after each dense layer.
+        kernel_initializer: What `keras.initializers.get` takes, for both
+            kernels; Flax's default unless given, as in the published Mixers.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:

@@ -5,14 +5,15 @@ import functools
 import keras
 
 from keras_mixer.builder import build_model
+from keras_mixer.builder import documented
 from keras_mixer.builder import variant_of
+from keras_mixer.builder import variant_with
 from keras_mixer.checking import check_positive_int
 from keras_mixer.checking import check_rate
 from keras_mixer.labels import decode_predictions
 from keras_mixer.layers import NORM_EPSILON
 from keras_mixer.layers import MixerBlock
 from keras_mixer.layers import gelu_tanh
-from keras_mixer.preprocessing import plus_minus_one
 
 __all__ = [
     "Mixer",
@@ -45,6 +46,7 @@ VARIANTS = {
 # fmt: on
 
 
+@documented
 def Mixer(
     patch_size,
     num_blocks,
@@ -61,9 +63,10 @@ def Mixer(
     classifier_activation="softmax",
     name="mixer",
     *,
-    activation=gelu_tanh,
+    activation="auto",
     dropout_rate=0.0,
     stochastic_depth_rate=0.0,
+    resize="auto",
 ):
     """Instantiates an MLP-Mixer of any size.
 
@@ -83,37 +86,13 @@ def Mixer(
             (D_S).
         channels_mlp_dim: Positive integer, the width of the channel-mixing MLP
             (D_C).
-        include_top: Boolean, whether to end with the mean over the tokens and
-            the classification head.
-        include_preprocessing: Boolean, whether the model takes pixels in
-            [0, 255] and scales them itself. If `False`, it expects values in
-            [-1, 1]. The layer has no weights: files fit both ways.
-        weights: `None` (random initialization) or the path to a file that
-            `model.save_weights` (`.weights.h5`) or `model.save` (`.keras`) has
-            written. The file has to fit exactly; with `include_top=False` its
-            head is left out.
-        input_tensor: Optional Keras tensor of shape `(batch, height, width,
-            channels)` to use as the image; the model then begins at the inputs
-            it was computed from. Two models in one graph are called on it
-            instead: `model(tensor)`, each with a `name` of its own.
-        input_shape: Optional shape of an image, `(height, width, channels)`, by
-            default (224, 224, 3), with the top or without. Height and width
-            are multiples of the patch size and may differ.
-        pooling: What follows the last norm where `include_top` is `False`:
-            `None` (the tokens), `"avg"` (their mean, which is what the head
-            reads) or `"max"`.
-        classes: Positive integer, the number of classes of the head.
-        classifier_activation: Activation of the head, by default
-            `"softmax"`; `None` for logits.
-        name: Name of the model.
+        {options}
         activation: What `keras.activations.get` takes: the activation within
-            the MLPs. By default the tanh form of GELU, as in the official
-            models; `"gelu"` is the exact form, with which timm trains.
-        dropout_rate: Float in [0, 1), the dropout after each dense layer of the
-            MLPs.
+            the MLPs. `"auto"` is the one that the weights were trained with,
+            and without weights the tanh form of GELU, as in the official code.
         stochastic_depth_rate: Float in [0, 1), the probability that a sample
-            skips a branch of the last block while training; it grows
-            linearly from 0 in the first block.
+            skips a branch of the last block while training; it grows linearly
+            from 0 in the first block.
 
     Returns:
         A `keras.Model` from images of shape `(batch, height, width, channels)`
@@ -138,27 +117,41 @@ def Mixer(
     >>> model.output_shape
     (None, 7)
     """
-    num_blocks = check_positive_int("num_blocks", num_blocks)
+    sizes = (
+        patch_size,
+        num_blocks,
+        hidden_dim,
+        tokens_mlp_dim,
+        channels_mlp_dim,
+    )
+    check_positive_int("num_blocks", num_blocks)
+    check_positive_int("tokens_mlp_dim", tokens_mlp_dim)
     rate = check_rate("stochastic_depth_rate", stochastic_depth_rate)
-    blocks = [
-        MixerBlock(
-            tokens_mlp_dim,
-            channels_mlp_dim,
-            activation=activation,
-            dropout_rate=dropout_rate,
-            stochastic_depth_rate=rate * i / max(num_blocks - 1, 1),
-            name=f"block_{i}",
-        )
-        for i in range(num_blocks)
-    ]
+
+    def blocks(activation, widening):
+        return [
+            MixerBlock(
+                widening * tokens_mlp_dim,
+                channels_mlp_dim,
+                activation=activation,
+                dropout_rate=dropout_rate,
+                stochastic_depth_rate=rate * i / max(num_blocks - 1, 1),
+                name=f"block_{i}",
+            )
+            for i in range(num_blocks)
+        ]
+
     return build_model(
+        family="mixer",
+        variant=variant_with(sizes, VARIANTS),
         patch_size=patch_size,
         hidden_dim=hidden_dim,
         blocks=blocks,
         norm=functools.partial(
             keras.layers.LayerNormalization, epsilon=NORM_EPSILON
         ),
-        preprocessing=plus_minus_one,
+        default_activation=gelu_tanh,
+        default_scaling=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # to [-1, 1]
         # Flax's defaults, with which the published weights were trained, and
         # the authors' head of zeros.
         kernel_initializer="lecun_normal",
@@ -172,6 +165,8 @@ def Mixer(
         classes=classes,
         classifier_activation=classifier_activation,
         name=name,
+        activation=activation,
+        resize=resize,
     )
 
 
@@ -229,7 +224,7 @@ def preprocess_input(x, data_format=None):
     A placeholder that keeps the interface of Keras Applications, as in its
     models with `include_preprocessing`: the first layer of a Mixer takes pixels
     in [0, 255]. For a model built with `include_preprocessing=False`, scale
-    them to [-1, 1]: `x / 127.5 - 1`.
+    them to [-1, 1], `x / 127.5 - 1`; for the weights of MIIL to [0, 1].
 
     Args:
         x: Array or tensor of any shape.

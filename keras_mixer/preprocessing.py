@@ -28,16 +28,32 @@ INTERPOLATION = "bilinear"
 MAX_PIXELS = 200_000_000
 
 
-def plus_minus_one(name):
-    """A layer that maps pixels in [0, 255] to [-1, 1], as Mixer expects.
+def scaling(mean, std, channels, name):
+    """A layer that maps pixels in [0, 255] as weights expect them.
 
-    Source: `value_range(-1, 1)` of google-research/big_vision, which is
-    `keras.applications`' mode "tf".
+    Args:
+        mean: Per channel, of pixels in [0, 1]: three numbers for red, green and
+            blue. Images of other channels are scaled by the means of the three.
+        std: Likewise.
+        channels: Channels of the images.
+        name: Name of the layer.
     """
     # In float32 whatever the policy: bfloat16 has no room for the fractions of
     # a pixel value.
-    return keras.layers.Rescaling(
-        1 / 127.5, offset=-1.0, dtype=at_least_float32(), name=name
+    options = {"dtype": at_least_float32(), "name": name}
+    if channels != 3:
+        mean, std = [sum(mean) / 3], [sum(std) / 3]
+    if len({*zip(mean, std, strict=True)}) == 1:
+        return keras.layers.Rescaling(
+            1 / (255 * std[0]), offset=-mean[0] / std[0], **options
+        )
+    # Not `Rescaling`, which takes the channels for the last axis or the first
+    # as the image data format says; here they are always the last.
+    return keras.layers.Normalization(
+        axis=-1,
+        mean=[255 * value for value in mean],
+        variance=[(255 * value) ** 2 for value in std],
+        **options,
     )
 
 

@@ -97,14 +97,13 @@ def randomise(model, seed=0):
     unseen.
     """
     rng = np.random.default_rng(seed)
-    layers = [layer for layer in model.layers if layer.weights]
     arrays = {}
-    for path, variable in loading.variables_of(layers).items():
+    for path, variable in loading.variables_of(model.layers).items():
         array = rng.standard_normal(tuple(variable.shape))
         if path.endswith("kernel"):
             array /= np.sqrt(np.prod(array.shape[:-1]))
         else:
-            array = 0.1 * array + path.endswith("gamma")
+            array = 0.1 * array + path.endswith(("alpha", "norm/gamma"))
         arrays[path] = array.astype("float32")
         variable.assign(arrays[path])
     return arrays

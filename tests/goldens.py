@@ -21,14 +21,18 @@ CONSTRUCTORS = {
     "mixer_l32": keras_mixer.MixerL32,
     "mixer_l16": keras_mixer.MixerL16,
     "mixer_h14": keras_mixer.MixerH14,
+    "resmlp_s12": keras_mixer.ResMLPS12,
+    "resmlp_s24": keras_mixer.ResMLPS24,
+    "resmlp_s36": keras_mixer.ResMLPS36,
+    "resmlp_b24": keras_mixer.ResMLPB24,
+    "resmlp_b24p8": keras_mixer.ResMLPB24P8,
 }
 
 
 def shapes_of(model):
-    layers = [layer for layer in model.layers if layer.weights]
     return {
         path: list(variable.shape)
-        for path, variable in loading.variables_of(layers).items()
+        for path, variable in loading.variables_of(model.layers).items()
     }
 
 

@@ -116,15 +116,32 @@ OPTIONS = [
         {"weights": "imagenet"},
         ValueError,
         "The `weights` argument should be either `None` (random "
-        "initialization) or the path to the weights file to be loaded, saved "
-        "by `model.save_weights` (`.weights.h5`) or `model.save` (`.keras`). "
-        "Received: weights='imagenet'",
+        "initialization), 'hf://organisation/name' (a repository of the "
+        "Hugging Face hub), or the path to the weights file to be loaded "
+        "(.weights.h5, .keras, .npz, .safetensors, .pth, .pt, .bin). Received: "
+        "weights='imagenet'",
     ),
     (
         {"weights": "missing.weights.h5"},
         ValueError,
         "The `weights` argument should be ... Received: "
         "weights='missing.weights.h5', which is not a file",
+    ),
+    (
+        {"weights": "hf://organisation"},
+        ValueError,
+        "The `weights` argument should be ... weights='hf://organisation'",
+    ),
+    (
+        {"weights": "hf://organisation/name/notes.txt"},
+        ValueError,
+        "The `weights` argument should be ... notes.txt'",
+    ),
+    (
+        {"resize": "stretch"},
+        ValueError,
+        "The way to resize must be 'auto', one of ('tile', 'interleave', "
+        "'interpolate', 'compact'), or `None` to refuse. Received: 'stretch'",
     ),
     (
         {"weights": 3},
@@ -199,6 +216,51 @@ OPTIONS = [
 
 CALLS = [
     (
+        lambda: keras_mixer.MixerB16(weights="imagenot"),
+        ValueError,
+        "The `weights` argument should be either `None` (random "
+        "initialization), 'imagenet', 'imagenet21k', 'imagenet_sam', "
+        "'imagenet_gsam', 'imagenet_miil', 'imagenet21k_miil' (published "
+        "weights), 'hf://organisation/name' ... Received: weights='imagenot'",
+    ),
+    (
+        lambda: keras_mixer.MixerB16(weights="imagenet", classes=10),
+        ValueError,
+        "If using `weights='imagenet'` with `include_top=True`, `classes` "
+        "should be 1000. Received classes=10",
+    ),
+    (
+        lambda: keras_mixer.MixerB16(weights="imagenet21k"),
+        ValueError,
+        "If using `weights='imagenet21k'` with `include_top=True`, `classes` "
+        "should be 21843. Received classes=1000",
+    ),
+    (
+        lambda: keras_mixer.MixerB16(classifier_activation="sigmoid"),
+        ValueError,
+        "Only `None` and `softmax` activations are allowed for the "
+        "`classifier_activation` argument when using pretrained weights, with "
+        "`include_top=True`. Received: classifier_activation=...",
+    ),
+    (
+        lambda: keras_mixer.ResMLPS12(weights="imagenet_dino"),
+        ValueError,
+        "`weights='imagenet_dino'` has no trained head. Give "
+        "`include_top=False`, and add a head of your own.",
+    ),
+    (
+        lambda: keras_mixer.MixerS32(weights="imagenet"),
+        ValueError,
+        "The `weights` argument should be either `None` (random "
+        "initialization), 'imagenet_gsam' (published weights), ... Received: "
+        "weights='imagenet'",
+    ),
+    (
+        lambda: keras_mixer.list_weights(3),
+        TypeError,
+        "`pattern` must be a string, such as 'mixer_*'. Received: pattern=3",
+    ),
+    (
         lambda: keras_mixer.TokenMixing(0),
         ValueError,
         "`mlp_dim` must be a positive integer. Received: mlp_dim=0",
@@ -226,9 +288,9 @@ CALLS = [
         lambda: decode(np.zeros((2, 7))),
         ValueError,
         "`decode_predictions` expects predictions of shape (batch, classes), "
-        "where classes is 1000 (ImageNet-1k) or 21843 (ImageNet-21k): what a "
-        "model with `include_top=True` and these classes returns. Received: "
-        "array of shape (2, 7)",
+        "where classes is 1000 (ImageNet-1k), 21843 (ImageNet-21k) or 11221 "
+        "(MIIL's part of it): what a model with `include_top=True` and these "
+        "classes returns. Received: array of shape (2, 7)",
     ),
     (
         lambda: decode(np.zeros(1000)),

@@ -4,6 +4,7 @@ import json
 
 import keras
 import numpy as np
+import peers
 import pytest
 from conftest import ROOT
 
@@ -55,7 +56,7 @@ def test_more_than_all_classes_are_all_classes():
 
 
 def test_lists_are_sorted_and_unique():
-    for classes in (1000, 21843):
+    for classes in (1000, 11221, 21843):
         wnids = [wnid for wnid, _ in class_names(classes)]
         assert len(set(wnids)) == classes
         assert all(w.startswith("n") and len(w) == 9 for w in wnids)
@@ -72,6 +73,16 @@ def test_lists_are_the_published_ones():
     assert list(class_names(1000)) == published
     synsets = (LABELS / "imagenet21k_goog_synsets.txt").read_text().split()
     assert [wnid for wnid, _ in class_names(21843)] == synsets
+
+
+@pytest.mark.once
+def test_the_list_of_miil_is_timms():
+    peers.import_timm()
+    from timm.data import ImageNetInfo
+
+    theirs = ImageNetInfo("imagenet-21k-miil").label_names()
+    assert [wnid for wnid, _ in class_names(11221)] == theirs
+    assert decode(scores(11221, 2), top=1)[1][0][:2] == ("n00007846", "person")
 
 
 @pytest.mark.once

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 
 import goldens
 import keras
@@ -16,7 +17,8 @@ from conftest import SIZES
 from conftest import randomise
 
 import keras_mixer
-from keras_mixer.mixer import VARIANTS
+from keras_mixer import mixer
+from keras_mixer import resmlp
 
 # Published: `vit_jax/models_test.py` of google-research/vision_transformer has
 # B/16, B/32 and L/16; the others follow from table 1 of the paper.
@@ -29,14 +31,21 @@ PARAMETERS = {
     "mixer_l32": 206_939_264,
     "mixer_l16": 208_196_168,
     "mixer_h14": 432_350_952,
+    # Of `resmlp_models.py` in facebookresearch/deit and of timm.
+    "resmlp_s12": 15_350_872,
+    "resmlp_s24": 30_020_680,
+    "resmlp_s36": 44_690_488,
+    "resmlp_b24": 115_736_776,
+    "resmlp_b24p8": 129_138_280,
 }
 
 
 @pytest.mark.once
 def test_every_variant_is_tested():
-    assert set(PARAMETERS) == set(goldens.CONSTRUCTORS) == set(VARIANTS)
-    public = {n for n in dir(keras_mixer) if n.startswith("Mixer")}
-    public -= {"Mixer", "MixerBlock"}
+    variants = {**mixer.VARIANTS, **resmlp.VARIANTS}
+    assert set(PARAMETERS) == set(goldens.CONSTRUCTORS) == set(variants)
+    public = {n for n in dir(keras_mixer) if re.match("(Mixer|ResMLP)[A-Z]", n)}
+    public -= {"MixerBlock", "ResMLPBlock"}
     assert {c.__name__ for c in goldens.CONSTRUCTORS.values()} == public
 
 
@@ -58,7 +67,7 @@ def test_size_with_the_classes_of_imagenet21k():
     shapes["predictions/kernel"] = [768, 21843]
     shapes["predictions/bias"] = [21843]
     expected = {path: tuple(shape) for path, shape in shapes.items()}
-    model = keras_mixer.MixerB16(classes=21843)
+    model = keras_mixer.MixerB16(weights=None, classes=21843)
     assert model.count_params() == 75_908_739
     assert sum(math.prod(shape) for shape in expected.values()) == 75_908_739
 

@@ -20,8 +20,8 @@ def macs(shapes):
     The stem and channel mixing use a kernel once for each token, token mixing
     once for each channel, the head once.
     """
-    tokens, _ = shapes["block_0/token_mixing/dense_0/kernel"]
-    channels = shapes["norm/gamma"][0]
+    tokens = _tokens(shapes)
+    channels = shapes["norm/beta"][0]
     total = 0
     for path, shape in shapes.items():
         if path.endswith("/kernel"):
@@ -34,12 +34,18 @@ def macs(shapes):
     return total
 
 
+def _tokens(shapes):
+    name = "block_0/token_mixing/dense"
+    tokens, _ = shapes.get(f"{name}/kernel") or shapes[f"{name}_0/kernel"]
+    return tokens
+
+
 def row(name, shapes):
     constructor = goldens.CONSTRUCTORS[name].__name__
     parameters = sum(math.prod(shape) for shape in shapes.values())
-    tokens, _ = shapes["block_0/token_mixing/dense_0/kernel"]
-    blocks = sum(path.endswith("token_norm/gamma") for path in shapes)
-    (width,) = shapes["norm/gamma"]
+    tokens = _tokens(shapes)
+    blocks = sum(path.endswith("token_norm/beta") for path in shapes)
+    (width,) = shapes["norm/beta"]
     return (
         f"| `{constructor}` | {parameters:,} | {macs(shapes) / 1e9:.2f} "
         f"| {tokens} | {blocks} | {width} |\n"

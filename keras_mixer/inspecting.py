@@ -1,0 +1,53 @@
+"""What a model of this package is made of, told from the model alone.
+
+A model that was loaded from a file, or that was given another head, is a plain
+`keras.Model`. Its layers are named, so its weights have the paths of a family,
+and its stem knows the grid of the patches.
+"""
+
+import keras
+
+from keras_mixer.parts import PartsToBatch
+from keras_mixer.weights import loading
+from keras_mixer.weights import naming
+
+
+def weights_of(model):
+    """`{path: array}` of all weights of a model."""
+    return {
+        path: variable.numpy()
+        for path, variable in loading.variables_of(model.layers).items()
+    }
+
+
+def describe(model):
+    """The family of a model, and rows and columns of its tokens.
+
+    Raises:
+        ValueError: If the model is none of this package's, or is quantised.
+        TypeError: If it is no Keras model.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a Keras model. "
+            f"Received: model of type {type(model).__name__}"
+        )
+    family = naming.family_of(loading.variables_of(model.layers))
+    if family is None:
+        inner = [x.name for x in model.layers if isinstance(x, keras.Model)]
+        advice = (
+            f" It holds the model '{inner[0]}': give that one, "
+            f"`model.get_layer('{inner[0]}')`."
+            if inner
+            else " A quantised model is to be resized or exported before."
+        )
+        raise ValueError(
+            "`model` must be a model of this package, with its weights as they "
+            f"were built.{advice} Received: model='{model.name}'"
+        )
+    if any(isinstance(layer, PartsToBatch) for layer in model.layers):
+        raise ValueError(
+            f"'{model.name}' was resized by 'compact'. Give the model that it "
+            "was made from, which has the same weights."
+        )
+    return family, tuple(model.get_layer("stem").output.shape[1:3])

@@ -1,0 +1,221 @@
+"""ResMLP (arXiv 2105.03404): the paper's table and its constructors."""
+
+import keras
+
+from keras_mixer.builder import build_model
+from keras_mixer.builder import documented
+from keras_mixer.builder import variant_of
+from keras_mixer.builder import variant_with
+from keras_mixer.checking import check_positive_int
+from keras_mixer.checking import check_rate
+from keras_mixer.labels import decode_predictions
+from keras_mixer.resmlp_layers import Affine
+from keras_mixer.resmlp_layers import ResMLPBlock
+from keras_mixer.resmlp_layers import kernel_initializer
+
+__all__ = [
+    "ResMLP",
+    "ResMLPB24",
+    "ResMLPB24P8",
+    "ResMLPS12",
+    "ResMLPS24",
+    "ResMLPS36",
+    "decode_predictions",
+    "preprocess_input",
+]
+
+# Table 3 of the paper, and B24 on patches of 8 x 8, of which the published
+# weights are. The initial LayerScale is that of `resmlp_models.py` in
+# facebookresearch/deit. In the order of the first arguments of `ResMLP`.
+# fmt: off
+VARIANTS = {
+    #               patch  blocks  hidden  channels_mlp  layer_scale
+    "resmlp_s12":   (  16,     12,    384,         1536,         0.1),
+    "resmlp_s24":   (  16,     24,    384,         1536,        1e-5),
+    "resmlp_s36":   (  16,     36,    384,         1536,        1e-6),
+    "resmlp_b24":   (  16,     24,    768,         3072,        1e-6),
+    "resmlp_b24p8": (   8,     24,    768,         3072,        1e-6),
+}
+# fmt: on
+
+# ImageNet's, of pixels in [0, 1]: the authors' evaluation.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+@documented
+def ResMLP(
+    patch_size,
+    num_blocks,
+    hidden_dim,
+    channels_mlp_dim,
+    layer_scale_init,
+    include_top=True,
+    include_preprocessing=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name="resmlp",
+    *,
+    activation="auto",
+    dropout_rate=0.0,
+    stochastic_depth_rate=0.0,
+    resize="auto",
+):
+    """Instantiates a ResMLP of any size.
+
+    The image is cut into square patches, each becomes a token of `hidden_dim`
+    channels, and blocks mix in turn across the tokens, by one linear layer, and
+    across the channels, by an MLP. In place of norms there are learned scales
+    and offsets per channel. `ResMLPS12` and its siblings give the sizes of the
+    paper.
+
+    Source: section 2 and table 3 of ResMLP (arXiv 2105.03404);
+    `resmlp_models.py` of facebookresearch/deit.
+
+    Args:
+        patch_size: Positive integer, the side of a patch in pixels.
+        num_blocks: Positive integer, the number of blocks.
+        hidden_dim: Positive integer, the channels of a token.
+        channels_mlp_dim: Positive integer, the width of the MLP across the
+            channels: four times `hidden_dim` in the paper.
+        layer_scale_init: Float, the value with which the scales behind every
+            branch begin: the deeper the model, the smaller.
+        {options}
+        activation: What `keras.activations.get` takes: the activation within
+            the MLPs. `"auto"` is the one that the weights were trained with,
+            and without weights the exact form of GELU, as in the authors' code.
+        stochastic_depth_rate: Float in [0, 1), the probability that a sample
+            skips a branch while training, the same in every block.
+
+    Returns:
+        A `keras.Model` from images of shape `(batch, height, width, channels)`
+        to probabilities of shape `(batch, classes)`; without the top to tokens
+        `(batch, tokens, hidden_dim)`, row by row, or to `(batch, hidden_dim)`
+        with `pooling`. Where `keras.config.image_data_format()` is
+        `"channels_first"`, images have the shape `(batch, channels, height,
+        width)`.
+
+    Raises:
+        ValueError: If an argument has a value it cannot have, a side of the
+            image is unknown or no multiple of the patch size, or the weights
+            are not those of the model.
+        TypeError: If an argument has the wrong type.
+
+    Example:
+
+    >>> import keras_mixer
+    >>> model = keras_mixer.ResMLP(
+    ...     patch_size=4, num_blocks=2, hidden_dim=16, channels_mlp_dim=64,
+    ...     layer_scale_init=0.1, input_shape=(12, 20, 3), classes=7)
+    >>> model.output_shape
+    (None, 7)
+    """
+    sizes = (
+        patch_size,
+        num_blocks,
+        hidden_dim,
+        channels_mlp_dim,
+        layer_scale_init,
+    )
+    check_positive_int("num_blocks", num_blocks)
+    rate = check_rate("stochastic_depth_rate", stochastic_depth_rate)
+
+    def blocks(activation, widening):
+        return [
+            ResMLPBlock(
+                channels_mlp_dim,
+                layer_scale_init,
+                activation=activation,
+                dropout_rate=dropout_rate,
+                stochastic_depth_rate=rate,
+                name=f"block_{i}",
+            )
+            for i in range(num_blocks)
+        ]
+
+    return build_model(
+        family="resmlp",
+        variant=variant_with(sizes, VARIANTS),
+        patch_size=patch_size,
+        hidden_dim=hidden_dim,
+        blocks=blocks,
+        norm=Affine,
+        default_activation="gelu",
+        default_scaling=(MEAN, STD),
+        # The stem begins as PyTorch's convolutions do, the head as all linear
+        # layers of the authors.
+        kernel_initializer=keras.initializers.VarianceScaling(
+            1 / 3, "fan_in", "uniform"
+        ),
+        head_initializer=kernel_initializer(),
+        include_top=include_top,
+        include_preprocessing=include_preprocessing,
+        weights=weights,
+        input_tensor=input_tensor,
+        input_shape=input_shape,
+        pooling=pooling,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        name=name,
+        activation=activation,
+        resize=resize,
+    )
+
+
+@variant_of(ResMLP, "resmlp_s12")
+def ResMLPS12(**options):
+    """ResMLP-S12: 12 blocks of width 384 on patches of 16 x 16 pixels."""
+    return ResMLP(*VARIANTS["resmlp_s12"], **options)
+
+
+@variant_of(ResMLP, "resmlp_s24")
+def ResMLPS24(**options):
+    """ResMLP-S24: 24 blocks of width 384 on patches of 16 x 16 pixels."""
+    return ResMLP(*VARIANTS["resmlp_s24"], **options)
+
+
+@variant_of(ResMLP, "resmlp_s36")
+def ResMLPS36(**options):
+    """ResMLP-S36: 36 blocks of width 384 on patches of 16 x 16 pixels."""
+    return ResMLP(*VARIANTS["resmlp_s36"], **options)
+
+
+@variant_of(ResMLP, "resmlp_b24")
+def ResMLPB24(**options):
+    """ResMLP-B24: 24 blocks of width 768 on patches of 16 x 16 pixels."""
+    return ResMLP(*VARIANTS["resmlp_b24"], **options)
+
+
+@variant_of(ResMLP, "resmlp_b24p8")
+def ResMLPB24P8(**options):
+    """ResMLP-B24/8: 24 blocks of width 768 on patches of 8 x 8 pixels."""
+    return ResMLP(*VARIANTS["resmlp_b24p8"], **options)
+
+
+def preprocess_input(x, data_format=None):
+    """Returns its input: the models scale pixels themselves.
+
+    A placeholder that keeps the interface of Keras Applications, as in its
+    models with `include_preprocessing`: the first layer of a ResMLP takes
+    pixels in [0, 255]. For a model built with `include_preprocessing=False`,
+    bring them to [0, 1], subtract ImageNet's mean (0.485, 0.456, 0.406) and
+    divide by its standard deviation (0.229, 0.224, 0.225).
+
+    Args:
+        x: Array or tensor of any shape.
+        data_format: Ignored.
+
+    Returns:
+        `x`, unchanged.
+
+    Example:
+
+    >>> from keras_mixer.resmlp import preprocess_input
+    >>> preprocess_input(255)
+    255
+    """
+    return x

@@ -1,0 +1,59 @@
+"""Zip archives, before anything in them is used.
+
+`.npz`, `.keras` and PyTorch's files are zip archives, and a zip archive can
+name a file twice, declare a thousand times what it stores, or lead out of a
+folder. Python's `zipfile` notices none of that; it does check each file's
+CRC-32 when it reads it, which PyTorch does not. Nor does it stop at the size a
+file declares before it has swollen: `read` does.
+"""
+
+import contextlib
+import pathlib
+import zipfile
+
+from keras_mixer.weights.errors import WeightsError
+
+# Floating-point weights hardly compress: beyond this it is a bomb.
+MAX_RATIO = 20
+
+
+@contextlib.contextmanager
+def open_archive(path):
+    """Opens the archive at `path`, once its list of files is in order."""
+    with zipfile.ZipFile(path) as archive:
+        _check(archive, pathlib.Path(path).stat().st_size)
+        yield archive
+
+
+def _check(archive, size):
+    names = set()
+    for info in archive.infolist():
+        name = info.filename
+        path = pathlib.PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise WeightsError(f"the name {name!r} in it leads out of it")
+        if name.lower() in names:
+            raise WeightsError(f"it holds {name!r} twice")
+        names.add(name.lower())
+        # Others swell without limit, and nobody saves weights with them.
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise WeightsError(f"{name!r} in it is compressed in an odd way")
+    declared = sum(info.file_size for info in archive.infolist())
+    if declared > MAX_RATIO * size:
+        raise WeightsError(
+            f"it declares {declared} bytes of content, and has {size} bytes"
+        )
+
+
+def read(archive, info):
+    """The content of a file in an archive, with its CRC-32 checked."""
+    with archive.open(info) as file:
+        return file.read(info.file_size)  # unbounded, it swells first
+
+
+def check_content(path):
+    """Refuses an archive one of whose files is damaged."""
+    with open_archive(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise WeightsError(f"{damaged!r} in it is damaged (wrong CRC-32)")

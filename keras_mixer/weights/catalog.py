@@ -1,0 +1,243 @@
+"""The published weights: what they are, where they lie, how to use them.
+
+One row for each file; whatever belongs to the weights and not to the
+architecture is in the row or in the source that it names: the range of the
+pixels, the activation, the crop of the evaluation. Provenance is what the
+authors say, not what a copy is called: timm's `goog_in21k_ft_in1k` are the
+models that were trained on ImageNet-1k alone
+(huggingface/pytorch-image-models#651). An accuracy stands here only with the
+protocol it was measured by; where none could be verified there is none.
+
+The byte counts of Google's files follow from their list of tensors and the form
+of NumPy's archives, and add up to the total that the bucket listing gives.
+ImageNet itself was released for research that is not commercial: what that
+means for weights trained on it is not settled.
+"""
+
+import dataclasses
+import fnmatch
+
+IMAGE_SIZE = 224  # of all published weights
+
+GELU_TANH = "gelu_tanh"  # `keras_mixer.layers.gelu_tanh`
+GELU_EXACT = "gelu"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What all weights from one place have in common."""
+
+    url: str  # of a file, with `{file}` for its name
+    activation: str
+    mean: tuple  # per channel, of pixels in [0, 1]
+    std: tuple
+    crop_ratio: float  # side of the crop to the short side of the photo
+    interpolation: str
+    licence: str
+
+
+# fmt: off
+SOURCES = {
+    # google-research/vision_transformer; values and crop as big_vision's
+    # `configs/mlp_mixer_i1k.py`: resize_small(256), by area, and
+    # central_crop(224).
+    "google": Source(
+        "https://storage.googleapis.com/mixer_models/{file}", GELU_TANH,
+        (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 224 / 256, "area", "Apache-2.0",
+    ),
+    # Alibaba-MIIL/ImageNet21K, as converted for timm.
+    "miil": Source(
+        "https://huggingface.co/{repo}/resolve/main/{name}", GELU_EXACT,
+        (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 0.875, "bilinear",
+        "Apache-2.0, as timm states",
+    ),
+    # facebookresearch/deit, README_resmlp.md: resize 248, crop 224; the files
+    # as converted for timm.
+    "facebook": Source(
+        "https://huggingface.co/{repo}/resolve/main/{name}", GELU_EXACT,
+        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.9, "bicubic",
+        "Apache-2.0",
+    ),
+}
+# fmt: on
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One published file of weights."""
+
+    variant: str  # the constructor, such as "mixer_b16"
+    tag: str  # what `weights=` takes
+    source: Source = dataclasses.field(repr=False)
+    file: str  # its name on the server and in the cache
+    size: int | None  # bytes; none: only the server knows
+    classes: int | None  # of the head; none: there is no trained head
+    trained_on: str
+    top1: float | None  # ImageNet-1k validation accuracy [%]
+    protocol: str  # how `top1` was measured, and by whom
+    sha256: str | None = None  # hexadecimal, where it is known
+
+    @property
+    def name(self):
+        """What the record is listed as, such as "mixer_b16.imagenet"."""
+        return f"{self.variant}.{self.tag}"
+
+    @property
+    def repo(self):
+        """The repository on the Hugging Face hub, or `None`."""
+        repo, _, _ = self.file.rpartition("/")
+        return repo if "{repo}" in self.source.url else None
+
+    @property
+    def url(self):
+        repo, _, name = self.file.rpartition("/")
+        return self.source.url.format(file=self.file, repo=repo, name=name)
+
+
+_PAPER = "MLP-Mixer, table 3: short side 256, centre crop 224"
+_KECAM = "keras_cv_attention_models' README, which does not say how"
+_TIMM = "timm's results: short side 256, centre crop 224, bilinear"
+_DEIT = "the authors' README: short side 248, centre crop 224, bicubic"
+_NONE = "none that could be verified"
+_NO_1K = "none: the head is for other classes"
+_NO_HEAD = "none: the head was not trained"
+
+_1K = "ImageNet-1k only"
+_1K_SAM = "ImageNet-1k only, with SAM (arXiv 2106.01548)"
+_1K_GSAM = "ImageNet-1k only, with GSAM (arXiv 2203.08065)"
+_21K = "ImageNet-21k"
+_MIIL = "ImageNet-21k-P, 11,221 classes (arXiv 2104.10972)"
+_MIIL_1K = "ImageNet-21k-P, then ImageNet-1k"
+_DISTILLED = "ImageNet-1k only, distilled from a RegNetY-16GF"
+_22K_1K = "ImageNet-21k, then ImageNet-1k"
+_DINO = "ImageNet-1k without labels (DINO, arXiv 2104.14294)"
+
+# fmt: off
+_ROWS = (
+    # variant, tag, source, file, bytes, classes, trained on, top-1, protocol
+    ("mixer_b16", "imagenet", "google", "imagenet1k/Mixer-B_16.npz",
+     239_564_448, 1000, _1K, 76.44, _PAPER),
+    ("mixer_l16", "imagenet", "google", "imagenet1k/Mixer-L_16.npz",
+     832_868_560, 1000, _1K, 71.76, _PAPER),
+    ("mixer_b16", "imagenet21k", "google", "imagenet21k/Mixer-B_16.npz",
+     303_677_516, 21843, _21K, None, _NO_1K),
+    ("mixer_l16", "imagenet21k", "google", "imagenet21k/Mixer-L_16.npz",
+     918_324_860, 21843, _21K, None, _NO_1K),
+    ("mixer_b16", "imagenet_sam", "google", "sam/Mixer-B_16.npz",
+     239_567_448, 1000, _1K_SAM, 77.36, _KECAM),
+    ("mixer_b32", "imagenet_sam", "google", "sam/Mixer-B_32.npz",
+     241_219_272, 1000, _1K_SAM, 72.47, _KECAM),
+    ("mixer_b16", "imagenet_gsam", "google", "gsam/Mixer-B_16.npz",
+     239_567_448, 1000, _1K_GSAM, None, _NONE),
+    ("mixer_b32", "imagenet_gsam", "google", "gsam/Mixer-B_32.npz",
+     241_219_272, 1000, _1K_GSAM, None, _NONE),
+    ("mixer_s16", "imagenet_gsam", "google", "gsam/Mixer-S_16.npz",
+     74_143_928, 1000, _1K_GSAM, None, _NONE),
+    ("mixer_s32", "imagenet_gsam", "google", "gsam/Mixer-S_32.npz",
+     76_449_368, 1000, _1K_GSAM, None, _NONE),
+    ("mixer_s8", "imagenet_gsam", "google", "gsam/Mixer-S_8.npz",
+     82_616_888, 1000, _1K_GSAM, None, _NONE),
+    ("mixer_b16", "imagenet_miil", "miil",
+     "timm/mixer_b16_224.miil_in21k_ft_in1k/model.safetensors",
+     None, 1000, _MIIL_1K, 82.314, _TIMM),
+    ("mixer_b16", "imagenet21k_miil", "miil",
+     "timm/mixer_b16_224.miil_in21k/model.safetensors",
+     None, 11221, _MIIL, None, _NO_1K),
+    ("resmlp_s12", "imagenet", "facebook",
+     "timm/resmlp_12_224.fb_in1k/model.safetensors",
+     None, 1000, _1K, 76.6, _DEIT),
+    ("resmlp_s24", "imagenet", "facebook",
+     "timm/resmlp_24_224.fb_in1k/model.safetensors",
+     None, 1000, _1K, 79.4, _DEIT),
+    ("resmlp_s36", "imagenet", "facebook",
+     "timm/resmlp_36_224.fb_in1k/model.safetensors",
+     None, 1000, _1K, 79.7, _DEIT),
+    ("resmlp_b24p8", "imagenet", "facebook",
+     "timm/resmlp_big_24_224.fb_in1k/model.safetensors",
+     None, 1000, _1K, 81.0, _DEIT),
+    ("resmlp_s12", "imagenet_distilled", "facebook",
+     "timm/resmlp_12_224.fb_distilled_in1k/model.safetensors",
+     None, 1000, _DISTILLED, 77.8, _DEIT),
+    ("resmlp_s24", "imagenet_distilled", "facebook",
+     "timm/resmlp_24_224.fb_distilled_in1k/model.safetensors",
+     None, 1000, _DISTILLED, 80.8, _DEIT),
+    ("resmlp_s36", "imagenet_distilled", "facebook",
+     "timm/resmlp_36_224.fb_distilled_in1k/model.safetensors",
+     None, 1000, _DISTILLED, 81.1, _DEIT),
+    ("resmlp_b24p8", "imagenet_distilled", "facebook",
+     "timm/resmlp_big_24_224.fb_distilled_in1k/model.safetensors",
+     None, 1000, _DISTILLED, 83.6, _DEIT),
+    ("resmlp_b24p8", "imagenet21k_finetuned", "facebook",
+     "timm/resmlp_big_24_224.fb_in22k_ft_in1k/model.safetensors",
+     None, 1000, _22K_1K, 84.4, _DEIT),
+    ("resmlp_s12", "imagenet_dino", "facebook",
+     "timm/resmlp_12_224.fb_dino/model.safetensors",
+     None, None, _DINO, None, _NO_HEAD),
+    ("resmlp_s24", "imagenet_dino", "facebook",
+     "timm/resmlp_24_224.fb_dino/model.safetensors",
+     None, None, _DINO, None, _NO_HEAD),
+)
+# fmt: on
+
+RECORDS = tuple(
+    Record(variant, tag, SOURCES[source], *rest)
+    for variant, tag, source, *rest in _ROWS
+)
+
+
+def list_weights(pattern="*"):
+    """Lists the published weights.
+
+    Source: the bucket of google-research/vision_transformer, the repositories
+    of timm on the Hugging Face hub, `README_resmlp.md` of
+    facebookresearch/deit.
+
+    Args:
+        pattern: Which names to list, as a file pattern: a name is the variant
+            and the tag, such as `"mixer_b16.imagenet"`.
+
+    Returns:
+        A list of records. Each has the fields `name`, `variant`, `tag` (what
+        `weights=` takes), `url`, `file` (its name in the cache), `size` in
+        bytes, `classes`, `trained_on`, `top1` in percent, `protocol` (how that
+        was measured), and in `source` the `activation`, `mean`, `std`,
+        `crop_ratio`, `interpolation` and `licence`.
+
+    Raises:
+        TypeError: If `pattern` is not a string.
+
+    Example:
+
+    >>> import keras_mixer
+    >>> for record in keras_mixer.list_weights("mixer_b32*"):
+    ...     print(record.name, record.trained_on)
+    mixer_b32.imagenet_sam ImageNet-1k only, with SAM (arXiv 2106.01548)
+    mixer_b32.imagenet_gsam ImageNet-1k only, with GSAM (arXiv 2203.08065)
+    """
+    if not isinstance(pattern, str):
+        raise TypeError(
+            "`pattern` must be a string, such as 'mixer_*'. "
+            f"Received: pattern={pattern!r}"
+        )
+    return [r for r in RECORDS if fnmatch.fnmatchcase(r.name, pattern)]
+
+
+def find(variant, tag):
+    """The record of a variant's tag, or `None`."""
+    for record in RECORDS:
+        if (record.variant, record.tag) == (variant, tag):
+            return record
+    return None
+
+
+def find_file(file):
+    """The record of a file by its name on the server, or `None`."""
+    for record in RECORDS:
+        if record.file == file:
+            return record
+    return None
+
+
+def default_tag(variant):
+    """What `weights` is by default, as in Keras Applications."""
+    return "imagenet" if find(variant, "imagenet") else None

@@ -1,0 +1,222 @@
+"""Files that Keras has written to `{name: array}`.
+
+Keras numbers the layers of a file by their class (`mixer_block_3`) and the
+variables of a layer by their order, and `keras.Model.load_weights` goes by
+that: a deeper model's file then fills a shallower model without a word. The
+names of the layers are in the file too, as attributes, so they are read
+instead, and the next steps can tell exactly what is missing and what is too
+much.
+
+A file is refused unless all its data lies in it, plainly: a link out of the
+file, or an array that declares more bytes than it stores, is no weights file
+that Keras has written. libhdf5 sees it only after a look at the two places
+where a few changed bytes make it hang or trust a file cut short: the superblock
+and the global heaps, in which the names of the layers are.
+"""
+
+import contextlib
+import io
+import mmap
+import struct
+
+import numpy as np
+
+from keras_mixer.weights import archives
+from keras_mixer.weights.errors import WeightsError
+
+ARCHIVED = "model.weights.h5"  # the weights within a `.keras` file
+
+# Layers of a model, of a block, of an MLP, and their variables: a file that
+# nests deeper is no file of ours, or has a link that leads back.
+MAX_DEPTH = 6
+
+
+def read(path):
+    """Reads a `.weights.h5` or `.keras` file that Keras has written.
+
+    Args:
+        path: `pathlib.Path` of the file.
+
+    Returns:
+        `{name: array}`, where a name is the names of the layers that lead to
+        the variable, and its number in its layer: `block_0/token_norm/0`.
+
+    Raises:
+        WeightsError: If the file keeps data elsewhere, or holds a quantised
+            model or one within another. Libraries raise what they like on a
+            damaged file.
+    """
+    import h5py
+
+    with _open(path) as (file, content):
+        _check_superblock(content)
+        _check_heaps(content)
+        with h5py.File(file, "r") as h5:
+            reader = _Reader(len(content))
+            for layer in _groups(_child(h5, "layers")):
+                reader.read_layer(layer, ())
+            return reader.arrays
+
+
+@contextlib.contextmanager
+def _open(path):
+    """Gives the file for h5py, and its bytes without reading them all."""
+    if path.suffix == ".h5":
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            yield file, content
+        return
+    with archives.open_archive(path) as archive:
+        content = archives.read(archive, archive.getinfo(ARCHIVED))
+    yield io.BytesIO(content), content
+
+
+# By version of the superblock: where it has the sizes of an address and of a
+# length, the address that others count from, and that of the file's end.
+_SUPERBLOCKS = {
+    0: (13, 24, 40),
+    1: (13, 28, 44),
+    2: (9, 12, 28),
+    3: (9, 12, 28),
+}
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def _check_superblock(content):
+    if content[:8] != _SIGNATURE or content[8] not in _SUPERBLOCKS:
+        raise WeightsError("it is no HDF5 file that Keras has written")
+    sizes, base, end = _SUPERBLOCKS[content[8]]
+    addresses = [
+        int.from_bytes(content[at : at + 8], "little") for at in (base, end)
+    ]
+    if content[sizes : sizes + 2] != b"\x08\x08" or addresses[0] != 0:
+        raise WeightsError("it is no HDF5 file that Keras has written")
+    if addresses[1] != len(content):
+        raise WeightsError(
+            f"it declares {addresses[1]} bytes and has {len(content)}"
+        )
+
+
+# Version 1, and three bytes that say nothing.
+_HEAP = b"GCOL\x01"
+_HEAP_HEADER = _OBJECT_HEADER = 16
+
+
+def _check_heaps(content):
+    """Refuses global heaps whose objects do not lead to the heap's end.
+
+    libhdf5 goes from object to object by their sizes, and an object of no size
+    (or one near 2**64) keeps it there for good.
+    """
+    at = content.find(_HEAP)
+    while at >= 0:
+        _check_heap(content, at)
+        at = content.find(_HEAP, at + 1)
+
+
+def _check_heap(content, start):
+    size = int.from_bytes(content[start + 8 : start + 16], "little")
+    at, end = start + _HEAP_HEADER, start + size
+    is_whole = end <= len(content)
+    while is_whole and end - at >= _OBJECT_HEADER:
+        index, _, _, size = struct.unpack_from("<HHIQ", content, at)
+        # The object 0 is the free space, and counts its header.
+        needed = size + -size % 8 + _OBJECT_HEADER if index else size
+        is_whole = _OBJECT_HEADER <= needed <= end - at
+        at += needed
+    if not is_whole:
+        raise WeightsError("its heap of names is damaged")
+
+
+class _Reader:
+    """Reads the layers of a file of `size` bytes, each of them once."""
+
+    def __init__(self, size):
+        self.arrays = {}
+        self._bytes_left = size
+        self._seen = set()
+
+    def read_layer(self, group, parents):
+        if len(parents) > MAX_DEPTH or group.id in self._seen:
+            raise WeightsError(
+                f"layers are nested too deep, or twice, at '{group.name}'"
+            )
+        self._seen.add(group.id)
+        variables = _child(group, "vars")
+        path = (*parents, _text(variables, "name"))
+        if "layers" in group:
+            raise WeightsError(
+                f"it holds the model '{path[-1]}' within another. Save the "
+                "inner one by itself, with its `save_weights`, and load that "
+                "file"
+            )
+        for number in variables:
+            name = "/".join((*path, number))
+            if name in self.arrays or not number.isdecimal():
+                raise WeightsError(
+                    f"'{name}' is there twice, or is no variable"
+                )
+            self.arrays[name] = self._read_array(_child(variables, number))
+        for layer in _groups(group):
+            # Random seeds are state, not weights.
+            if not layer.name.endswith(("/vars", "/seed_generator")):
+                self.read_layer(layer, path)
+
+    def _read_array(self, dataset):
+        self._bytes_left -= dataset.nbytes
+        if self._bytes_left < 0:
+            raise WeightsError("its arrays declare more bytes than it has")
+        return _array(dataset)
+
+
+def _groups(group):
+    return [_child(group, name) for name in group]
+
+
+def _child(group, name):
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise WeightsError(f"'{group.name}/{name}' is missing or a link")
+    return group[name]
+
+
+def _text(thing, name):
+    """An attribute that is a text, as Keras writes it.
+
+    Any other is not even read: a sequence of what there is no such thing as
+    makes libhdf5 crash.
+    """
+    import h5py
+
+    attribute = thing.attrs.get_id(name)
+    kind = h5py.check_string_dtype(attribute.dtype)
+    if attribute.shape != () or kind is None or kind.length is not None:
+        raise WeightsError(f"'{thing.name}' has a {name!r} that is no text")
+    return thing.attrs[name]
+
+
+def _array(dataset):
+    import ml_dtypes
+
+    if dataset.external or dataset.is_virtual:
+        raise WeightsError(f"'{dataset.name}' keeps its data in another file")
+    if dataset.nbytes > dataset.id.get_storage_size():
+        raise WeightsError(
+            f"'{dataset.name}' declares {dataset.nbytes} bytes and stores "
+            f"{dataset.id.get_storage_size()}"
+        )
+    if dataset.id.get_create_plist().get_nfilters():
+        raise WeightsError(f"'{dataset.name}' is compressed or filtered")
+    # HDF5 has no bfloat16: Keras stores two opaque bytes and says so.
+    if dataset.dtype == "V2" and _text(dataset, "dtype") == "bfloat16":
+        return np.asarray(dataset).view(ml_dtypes.bfloat16)
+    if dataset.dtype.kind != "f":
+        raise WeightsError(
+            f"'{dataset.name}' holds {dataset.dtype}, not floating-point "
+            "weights. A quantised model is loaded as it is, with "
+            "`keras.saving.load_model`"
+        )
+    return np.asarray(dataset)

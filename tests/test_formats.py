@@ -1,0 +1,498 @@
+"""Files of others: read as they are, written so that they can read them."""
+
+import pathlib
+
+import keras
+import numpy as np
+import peers
+import pytest
+import reference
+import torch
+from conftest import CLASSES
+from conftest import IMAGE
+from conftest import SIZES
+from conftest import randomise
+from test_weights import assert_equal
+from test_weights import weights_of
+
+import keras_mixer
+from keras_mixer.weights import naming
+from keras_mixer.weights import reading
+
+
+def timm_model(name):
+    """A model of timm, every parameter random, and ours to load it into."""
+    timm = peers.import_timm()
+    from timm.models import mlp_mixer
+
+    options = {"num_classes": CLASSES, "img_size": IMAGE[:2], "patch_size": 4}
+    if name == "mixer_b16_224":
+        model, ours = timm.create_model(name), keras_mixer.MixerB16
+    elif name == "resmlp_12_224":
+        model, ours = timm.create_model(name), keras_mixer.ResMLPS12
+    elif name == "like mixer_l16_224":
+        # L/16 in small: tokens 32 -> 16 and channels 32 -> 128, 24 blocks.
+        model = mlp_mixer.MlpMixer(num_blocks=24, embed_dim=32, **options)
+        ours = small(keras_mixer.Mixer, 4, 24, 32, 16, 128)
+    else:
+        # Big in small: 24 blocks of ResMLP.
+        model = mlp_mixer.MlpMixer(
+            num_blocks=24,
+            embed_dim=20,
+            mlp_ratio=4,
+            block_layer=mlp_mixer.ResBlock,
+            norm_layer=mlp_mixer.Affine,
+            **options,
+        )
+        ours = small(keras_mixer.ResMLP, 4, 24, 20, 80, 1e-6)
+    generator = torch.Generator().manual_seed(5)
+    for key, value in model.state_dict().items():
+        array = torch.randn(value.shape, generator=generator)
+        if key.endswith("weight") and value.ndim > 1:
+            array *= value[0].numel() ** -0.5
+        else:
+            array = 0.1 * array + key.endswith(("alpha", "weight"))
+        value.copy_(array)
+    return model.eval(), ours
+
+
+def small(constructor, *sizes):
+    def build(**options):
+        return constructor(
+            *sizes, input_shape=IMAGE, **{"classes": CLASSES, **options}
+        )
+
+    return build
+
+
+def logits(model, images, mean, std):
+    scaled = (images / 255 - np.array(mean)) / np.array(std)
+    with torch.no_grad():
+        tensor = torch.tensor(scaled.transpose(0, 3, 1, 2)).float()
+        return model(tensor).numpy()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mixer_b16_224",
+        "resmlp_12_224",
+        "like mixer_l16_224",
+        "like resmlp_big_24_224",
+    ],
+)
+def test_files_of_timm_give_the_logits_of_timm(name, tmp_path):
+    from safetensors.torch import save_file
+
+    theirs, constructor = timm_model(name)
+    save_file(theirs.state_dict(), tmp_path / "timm.safetensors")
+    torch.save(theirs.state_dict(), tmp_path / "timm.pth")
+    model = constructor(
+        weights=tmp_path / "timm.safetensors", classifier_activation=None
+    )
+    images = np.random.default_rng(3).integers(
+        0, 256, (2, *model.input.shape[1:])
+    )
+    mean_and_std = ((0.5,), (0.5,))
+    if "resmlp" in name:
+        mean_and_std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    expected = logits(theirs, images, *mean_and_std)
+    assert expected.std() > 0.1
+    received = model.predict(images.astype("uint8"), verbose=0)
+    np.testing.assert_allclose(received, expected, rtol=0, atol=1e-4)
+    pickled = constructor(weights=tmp_path / "timm.pth")
+    assert_equal(weights_of(pickled), weights_of(model))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".safetensors"])
+def test_every_suffix_and_training_checkpoints_are_read(tmp_path, suffix):
+    from safetensors.torch import save_file
+
+    theirs, constructor = timm_model("like mixer_l16_224")
+    file = tmp_path / f"timm{suffix}"
+    if suffix == ".safetensors":
+        save_file(theirs.state_dict(), file)
+    else:
+        key = "model" if suffix == ".pt" else "state_dict"
+        torch.save({key: theirs.state_dict(), "epoch": 3}, file)
+    model = constructor(weights=file)
+    np.testing.assert_array_equal(
+        weights_of(model)["stem/kernel"],
+        theirs.stem.proj.weight.detach().numpy().transpose(2, 3, 1, 0),
+    )
+
+
+def test_the_layout_of_the_authors_of_resmlp(tmp_path):
+    """Their names, which timm's own filter turns into timm's."""
+    theirs, constructor = timm_model("like resmlp_big_24_224")
+    from timm.models.mlp_mixer import checkpoint_filter_fn
+
+    state = {}
+    for key, value in theirs.state_dict().items():
+        for timm, facebook in (
+            ("stem.", "patch_embed."),
+            ("linear_tokens.", "attn."),
+            ("mlp_channels.", "mlp."),
+            (".ls", ".gamma_"),
+        ):
+            key = key.replace(timm, facebook)
+        vector = key.endswith(("alpha", "beta"))
+        state[key] = value.reshape(-1) if vector else value
+    filtered = checkpoint_filter_fn(dict(state), theirs)
+    theirs.load_state_dict(filtered, strict=True)
+    torch.save(state, tmp_path / "resmlp.pth")
+    assert "blocks.23.gamma_2" in state
+    model = constructor(
+        weights=tmp_path / "resmlp.pth", classifier_activation=None
+    )
+    images = np.random.default_rng(4).uniform(0, 255, (7, *IMAGE))
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0),
+        logits(theirs, images, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        rtol=0,
+        atol=1e-4,
+    )
+
+
+def official(tokens, seed=6, patch=4, blocks=2, hidden=10, mlps=(7, 11)):
+    """Random weights under the names of the official checkpoints."""
+    rng = np.random.default_rng(seed)
+
+    def random(*shape):
+        scale = np.prod(shape[:-1]) ** -0.5 if len(shape) > 1 else 0.1
+        return (scale * rng.standard_normal(shape)).astype("float32")
+
+    arrays = {
+        "stem/kernel": random(patch, patch, 3, hidden),
+        "stem/bias": random(hidden),
+        "pre_head_layer_norm/scale": 1 + random(hidden),
+        "pre_head_layer_norm/bias": random(hidden),
+        "head/kernel": random(hidden, CLASSES),
+        "head/bias": random(CLASSES),
+    }
+    for i in range(blocks):
+        mixings = (("token", tokens, mlps[0]), ("channel", hidden, mlps[1]))
+        for j, (mixing, size, width) in enumerate(mixings):
+            norm = f"MixerBlock_{i}/LayerNorm_{j}"
+            mlp = f"MixerBlock_{i}/{mixing}_mixing"
+            arrays |= {
+                f"{norm}/scale": 1 + random(hidden),
+                f"{norm}/bias": random(hidden),
+                f"{mlp}/Dense_0/kernel": random(size, width),
+                f"{mlp}/Dense_0/bias": random(width),
+                f"{mlp}/Dense_1/kernel": random(width, size),
+                f"{mlp}/Dense_1/bias": random(size),
+            }
+    return arrays
+
+
+def as_ours(arrays):
+    """Official names to ours, written out once more."""
+    ours = {}
+    for name, array in arrays.items():
+        for theirs, path in (
+            ("MixerBlock_", "block_"),
+            ("LayerNorm_0", "token_norm"),
+            ("LayerNorm_1", "channel_norm"),
+            ("pre_head_layer_norm", "norm"),
+            ("head/", "predictions/"),
+            ("Dense_", "dense_"),
+            ("scale", "gamma"),
+        ):
+            name = name.replace(theirs, path)
+        if "norm/" in name:
+            name = name.replace("bias", "beta")
+        ours[name] = array
+    return ours
+
+
+def before_linen(arrays):
+    """The layout that big_vision still reads."""
+    old = {}
+    for name, array in arrays.items():
+        name = name.replace("MixerBlock_", "Mixer/encoderblock_")
+        name = name.replace("pre_head_layer_norm", "Mixer/encoder_norm")
+        name = name.replace("stem/", "embedding/")
+        for i in (0, 1):
+            for variable in ("kernel", "bias"):
+                name = name.replace(
+                    f"mixing/Dense_{i}/{variable}",
+                    f"mixing_phase_0/{variable}{i + 1}",
+                )
+        if "phase_0" in name and array.ndim == 2:
+            array = array[None]
+        old[name] = array
+    return old
+
+
+@pytest.mark.parametrize("layout", [dict, before_linen])
+def test_official_files_give_the_function_of_the_oracle(
+    layout, tmp_path, images
+):
+    square = images[:, :, :8]
+    arrays = official(tokens=4)
+    np.savez(tmp_path / "Mixer.npz", **layout(arrays))
+    model = keras_mixer.Mixer(
+        **SIZES,
+        input_shape=(8, 8, 3),
+        classes=CLASSES,
+        classifier_activation=None,
+        weights=tmp_path / "Mixer.npz",
+    )
+    assert_equal(weights_of(model), as_ours(arrays))
+    weights = {k: v.astype("float64") for k, v in as_ours(arrays).items()}
+    np.testing.assert_allclose(
+        model.predict(square, verbose=0),
+        reference.mixer(square, weights, 4)["predictions"],
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float16", 0), ("bfloat16", 0), ("float64", 1e-7)]
+)
+def test_other_widths_of_floats_are_read(tmp_path, dtype, tolerance):
+    import ml_dtypes
+
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    arrays = {k: v.astype(kind) for k, v in official(tokens=4).items()}
+    np.savez(tmp_path / "Mixer.npz", **arrays)  # bfloat16 becomes "|V2"
+    tensors = {
+        k: torch.tensor(v.astype("float64")).to(getattr(torch, dtype))
+        for k, v in as_timm(arrays).items()
+    }
+    torch.save(tensors, tmp_path / "Mixer.pth")
+    from safetensors.torch import save_file
+
+    contiguous = {k: v.contiguous() for k, v in tensors.items()}
+    save_file(contiguous, tmp_path / "Mixer.safetensors")
+    for suffix in (".npz", ".pth", ".safetensors"):
+        model = keras_mixer.Mixer(
+            **SIZES,
+            input_shape=(8, 8, 3),
+            classes=CLASSES,
+            weights=tmp_path / f"Mixer{suffix}",
+        )
+        for path, array in as_ours(arrays).items():
+            np.testing.assert_allclose(
+                weights_of(model)[path],
+                array.astype("float32"),
+                atol=tolerance,
+                err_msg=path,
+            )
+
+
+def as_timm(arrays):
+    ours = as_ours(arrays)
+    state = {}
+    for path, name in peers.PATHS:
+        for i in range(2 if "{}" in path else 1):
+            array = ours[path.format(i)]
+            if array.ndim == 4:
+                array = array.transpose(3, 2, 0, 1)
+            state[name.format(i)] = array.T if array.ndim == 2 else array
+    return state
+
+
+def families():
+    yield keras_mixer.Mixer, tuple(SIZES.values()), (".npz", ".safetensors")
+    yield keras_mixer.ResMLP, (4, 2, 10, 11, 0.1), (".safetensors",)
+
+
+@pytest.mark.parametrize(
+    ("constructor", "sizes", "suffix"),
+    [(c, s, suffix) for c, s, x in families() for suffix in x],
+)
+@pytest.mark.parametrize("include_top", [True, False])
+def test_export_and_load_is_bit_identical(
+    tmp_path, constructor, sizes, suffix, include_top
+):
+    options = {
+        "input_shape": IMAGE,
+        "classes": CLASSES,
+        "include_top": include_top,
+    }
+    model = constructor(*sizes, **options)
+    arrays = randomise(model)
+    file = tmp_path / f"exported{suffix}"
+    keras_mixer.export_weights(model, file)
+    loaded = constructor(*sizes, **options, weights=file)
+    assert_equal(weights_of(loaded), arrays)
+    again = tmp_path / f"again{suffix}"
+    keras_mixer.export_weights(loaded, str(again))
+    first, second = reading.read(file), reading.read(again)
+    assert first.grid == second.grid == (2, 3)
+    assert_equal(second.arrays, first.arrays)
+
+
+def test_exported_npz_has_the_official_names_and_bits(tmp_path, tiny):
+    arrays = official(tokens=4)
+    np.savez(tmp_path / "official.npz", **arrays)
+    model = tiny(input_shape=(8, 8, 3), weights=tmp_path / "official.npz")
+    keras_mixer.export_weights(model, tmp_path / "ours.npz")
+    with np.load(tmp_path / "ours.npz") as exported:
+        assert_equal(dict(exported), arrays)
+
+
+@pytest.mark.parametrize(
+    "name", ["like mixer_l16_224", "like resmlp_big_24_224"]
+)
+def test_timm_loads_what_is_exported(tmp_path, name):
+    from safetensors.torch import load_file
+
+    theirs, constructor = timm_model(name)
+    model = constructor(classifier_activation=None, activation="gelu")
+    randomise(model, seed=8)
+    keras_mixer.export_weights(model, tmp_path / "ours.safetensors")
+    theirs.load_state_dict(
+        load_file(tmp_path / "ours.safetensors"), strict=True
+    )
+    images = np.random.default_rng(4).uniform(0, 255, (7, *IMAGE))
+    mean_and_std = ((0.5,), (0.5,))
+    if "resmlp" in name:
+        mean_and_std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0),
+        logits(theirs, images, *mean_and_std),
+        rtol=0,
+        atol=1e-4,
+    )
+
+
+def test_a_grid_that_is_no_square_travels_with_the_file(tmp_path, tiny):
+    """2 x 8 tokens are as many as 4 x 4."""
+    model = tiny(input_shape=(8, 32, 3))
+    arrays = randomise(model)
+    for suffix in (".npz", ".safetensors"):
+        file = tmp_path / f"wide{suffix}"
+        keras_mixer.export_weights(model, file)
+        same = tiny(input_shape=(8, 32, 3), weights=file, resize=None)
+        assert_equal(weights_of(same), arrays)
+        with pytest.raises(ValueError, match="are for 2 x 8 tokens, the mod"):
+            tiny(input_shape=(16, 16, 3), weights=file, resize=None)
+        taller = tiny(input_shape=(16, 32, 3), weights=file)
+        expected = keras_mixer.resize(model, (16, 32, 3), "tile")
+        assert_equal(weights_of(taller), weights_of(expected))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+def test_the_stem_is_adapted_as_timm_does_it(tmp_path, tiny, channels):
+    peers.import_timm()
+    from timm.models import adapt_input_conv
+
+    arrays = official(tokens=4)
+    np.savez(tmp_path / "Mixer.npz", **arrays)
+    model = tiny(input_shape=(8, 8, channels), weights=tmp_path / "Mixer.npz")
+    kernel = arrays["stem/kernel"].transpose(3, 2, 0, 1)
+    expected = adapt_input_conv(channels, torch.tensor(kernel)).numpy()
+    np.testing.assert_allclose(
+        weights_of(model)["stem/kernel"],
+        expected.transpose(2, 3, 1, 0),
+        rtol=1e-6,
+        atol=1e-7,
+    )
+
+
+def test_a_grey_image_gives_what_it_gives_as_rgb(tmp_path, tiny, images):
+    np.savez(tmp_path / "Mixer.npz", **official(tokens=4))
+    options = {"weights": tmp_path / "Mixer.npz", "pooling": "avg"}
+    options |= {"include_top": False}
+    grey = images[:, :, :8, :1]
+    rgb = tiny(input_shape=(8, 8, 3), **options)
+    single = tiny(input_shape=(8, 8, 1), **options)
+    np.testing.assert_allclose(
+        single.predict(grey, verbose=0),
+        rgb.predict(np.repeat(grey, 3, axis=-1), verbose=0),
+        atol=1e-5,
+    )
+
+
+def test_a_stem_for_one_channel_is_not_adapted(tmp_path, tiny):
+    model = tiny(input_shape=(8, 8, 1))
+    keras_mixer.export_weights(model, tmp_path / "grey.npz")
+    with pytest.raises(keras_mixer.WeightsError, match="expected stem/kernel"):
+        tiny(input_shape=(8, 8, 3), weights=tmp_path / "grey.npz")
+
+
+def test_weights_of_the_other_family_are_named(tmp_path, tiny):
+    model = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=IMAGE)
+    for suffix in (".safetensors", ".weights.h5"):
+        file = tmp_path / f"resmlp{suffix}"
+        if suffix == ".safetensors":
+            keras_mixer.export_weights(model, file)
+        else:
+            model.save_weights(file)
+        with pytest.raises(
+            keras_mixer.WeightsError,
+            match=r"'mixer'\. Received: weights of the",
+        ):
+            tiny(weights=file)
+
+
+def test_own_files_of_resmlp(tmp_path):
+    options = {"input_shape": IMAGE, "classes": CLASSES}
+    model = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, **options)
+    arrays = randomise(model)
+    model.save(tmp_path / "resmlp.keras")
+    loaded = keras_mixer.ResMLP(
+        4, 2, 10, 11, 0.1, **options, weights=tmp_path / "resmlp.keras"
+    )
+    assert_equal(weights_of(loaded), arrays)
+
+
+EXPORTS = [
+    ("mixer.pth", "must end in .npz .* or in .safetensors"),
+    ("mixer", "must end in .npz"),
+]
+
+
+@pytest.mark.parametrize(("name", "message"), EXPORTS)
+def test_export_refuses_other_formats(tmp_path, tiny, name, message):
+    with pytest.raises(ValueError, match=message):
+        keras_mixer.export_weights(tiny(), tmp_path / name)
+
+
+def test_export_refuses_what_others_could_not_load(tmp_path, tiny):
+    file = tmp_path / "mixer.npz"
+    file.write_text("precious")
+    resmlp = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=IMAGE)
+    with pytest.raises(ValueError, match="There is no ResMLP in Flax"):
+        keras_mixer.export_weights(resmlp, file)
+    backbone = tiny(include_top=False, pooling="avg", name="backbone")
+    wrapped = keras.Sequential([backbone, keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="It holds the model 'backbone'"):
+        keras_mixer.export_weights(wrapped, file)
+    head = keras.layers.Dense(3, name="my_head")(backbone.output)
+    with pytest.raises(ValueError, match="received my_head/kernel"):
+        keras_mixer.export_weights(keras.Model(backbone.input, head), file)
+    quantised = tiny()
+    quantised.quantize("int8")
+    with pytest.raises(ValueError, match="A quantised model"):
+        keras_mixer.export_weights(quantised, file)
+    with pytest.raises(TypeError, match="`model` must be a Keras model"):
+        keras_mixer.export_weights("model", file)
+    with pytest.raises(TypeError, match="`path` must be a path"):
+        keras_mixer.export_weights(tiny(), 3)
+    missing = pathlib.Path(tmp_path, "missing", "mixer.npz")
+    with pytest.raises(FileNotFoundError, match="missing"):
+        keras_mixer.export_weights(tiny(), missing)
+    assert file.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.once
+def test_naming_is_invertible():
+    """Every layout but Keras's and the oldest: names to paths and back."""
+    for layout in naming.LAYOUTS:
+        names = list(layout.names().values())
+        assert len(set(names)) == len(names) == len(layout.names())
+        rank = {"kernel": 2, "stem/kernel": 4}
+        for path, name in layout.names().items():
+            shape = range(3, 3 + rank.get(path, rank.get(path[-6:], 1)))
+            array = np.zeros(tuple(shape))
+            exported = naming.export_names({path.format(17): array}, layout)
+            assert list(exported) == [name.format(17)]
+            back = naming.rename(exported, layout)
+            assert {k: v.shape for k, v in back.items()} == {
+                path.format(17): array.shape
+            }
