@@ -4,6 +4,7 @@ import ast
 import configparser
 import re
 
+import published
 import pytest
 import variants_table
 from conftest import ROOT
@@ -150,12 +151,15 @@ def test_the_gate_runs_the_test_command_of_readme():
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_readme_code_runs_from_top_to_bottom(backend, tmp_path):
-    """In one process and a folder with a photo and some images in it."""
+    """Offline, in a folder with a photo, images, and weights in its cache."""
+    published.put_into(tmp_path, "mixer_b16.imagenet")
     setup = f"""
 import os
 import numpy as np
 from PIL import Image
 os.chdir({str(tmp_path)!r})
+os.environ["KERAS_HOME"] = os.getcwd()
+os.environ["KERAS_MIXER_OFFLINE"] = "1"
 Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 90).save("photo.jpg")
 images = np.random.default_rng(0).uniform(0, 255, (4, 224, 224, 3))
 labels = np.arange(4) % 3

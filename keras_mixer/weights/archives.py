@@ -38,6 +38,12 @@ def _check(archive, size):
         # Others swell without limit, and nobody saves weights with them.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise WeightsError(f"{name!r} in it is compressed in an odd way")
+        is_stored = info.compress_type == zipfile.ZIP_STORED
+        if is_stored and info.compress_size != info.file_size:
+            raise WeightsError(
+                f"{name!r} in it declares {info.file_size} bytes and stores "
+                f"{info.compress_size}"
+            )
     declared = sum(info.file_size for info in archive.infolist())
     if declared > MAX_RATIO * size:
         raise WeightsError(
