@@ -1,16 +1,19 @@
 """Says what is on photos: the five most probable classes of each.
 
+    python examples/classify.py cat.jpg
+    python examples/classify.py cat.jpg --model ResMLPS12 --weights imagenet
     python examples/classify.py cat.jpg --weights b16.weights.h5
-    python examples/classify.py cat.jpg --model MixerS8 --weights s8.weights.h5
     python examples/classify.py digit.png --weights runs/train/model.keras
 
-This version of the library comes without trained weights: `--weights` is a file
-of your own. A `.keras` file is a whole model with any classes, such as
-`train.py` saves. A `.weights.h5` file goes into `--model`, with ImageNet's 1000
-classes. Without a file the model is untrained, and its answers mean nothing.
+`--weights` is a tag of published weights (`python -m keras_mixer weights` lists
+them), which are downloaded once, or a file of your own: a whole model with any
+classes (`.keras`), such as `train.py` saves, or weights for `--model` with
+ImageNet's 1000 classes. By default it is "imagenet" where the model has such; a
+model that has not is untrained, and its answers mean nothing.
 """
 
 import argparse
+import inspect
 import sys
 
 import keras
@@ -18,18 +21,22 @@ import numpy as np
 
 import keras_mixer
 
-VARIANTS = [name for name in keras_mixer.mixer.__all__ if name[-1].isdigit()]
-NAMED = (1000, 21843)  # numbers of classes of which the library has the names
+VARIANTS = [name for name in keras_mixer.__all__ if name[-1].isdigit()]
+NAMED = (
+    1000,
+    11221,
+    21843,
+)  # numbers of classes of which the library has the names
 
 
 def main():
     parser = argument_parser()
     args = parser.parse_args()
     try:
-        model, crop_ratio = load_model(args.model, args.weights)
+        model, evaluation = load_model(args.model, args.weights)
         # All of them before the first answer, in case one is missing.
         images = [
-            keras_mixer.load_image(photo, model, crop_ratio)
+            keras_mixer.load_image(photo, model, **evaluation)
             for photo in args.photos
         ]
     except (ImportError, OSError, ValueError) as error:
@@ -52,23 +59,32 @@ def argument_parser():
         help=" ".join(VARIANTS),
     )
     parser.add_argument(
-        "--weights", metavar="FILE", help=".weights.h5 or .keras"
+        "--weights", metavar="TAG_OR_FILE", help="such as imagenet_sam"
     )
     return parser
 
 
 def load_model(name, weights):
-    """A classifier, and how much of a photo it expects to see."""
+    """A classifier, and the options of `load_image` for its photos."""
     if weights is not None and weights.endswith(".keras"):
-        return load_whole(weights), 1.0  # train.py cuts only to a square
+        return load_whole(weights), {"crop_ratio": 1.0}  # as train.py cuts
+    constructor = getattr(keras_mixer, name)
+    defaults = inspect.signature(constructor).parameters
+    weights = weights or defaults["weights"].default
     if weights is None:
         print(
             "Warning: without --weights the model is untrained, and its "
             "answers mean nothing.",
             file=sys.stderr,
         )
-    model = getattr(keras_mixer, name)(weights=weights)
-    return model, 224 / 256  # as the paper's models are evaluated
+    published = f"{defaults['name'].default}.{weights}"
+    for record in keras_mixer.list_weights(published):
+        source = record.source
+        return constructor(weights=weights, classes=record.classes or 1000), {
+            "crop_ratio": source.crop_ratio,
+            "interpolation": source.interpolation,
+        }
+    return constructor(weights=weights), {}
 
 
 def load_whole(file):

@@ -1,4 +1,4 @@
-"""Trains an MLP-Mixer from scratch; saves it and its learning curves.
+"""Trains a Mixer or a ResMLP from scratch; saves it and its learning curves.
 
     python examples/train.py
     python examples/train.py --data photos --image-size 64 --epochs 30
@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 
 import keras_mixer
 
-VARIANTS = [name for name in keras_mixer.mixer.__all__ if name[-1].isdigit()]
+VARIANTS = [name for name in keras_mixer.__all__ if name[-1].isdigit()]
 
 
 def main():
@@ -37,7 +37,9 @@ def main():
     try:
         data = load(args)
         build = getattr(keras_mixer, args.model) if args.model else small_mixer
-        model = build(input_shape=data.image_shape, classes=data.classes)
+        model = build(
+            weights=None, input_shape=data.image_shape, classes=data.classes
+        )
         args.output.mkdir(parents=True, exist_ok=True)
     except ImportError as error:
         parser.error(f"{error} (try `pip install keras_mixer[train]`)")

@@ -302,12 +302,13 @@ include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and
     before; `preprocess_input` says how. The layer has no weights: files fit
     both ways.
 weights: One of `None` (random initialization); a tag such as `"imagenet"`, for
-    published weights (`keras_mixer.list_weights` lists them); the path of a
-    file; or `"hf://organisation/name"`, a repository of the Hugging Face hub.
-    Files are those of the official code (`.npz`), of timm (`.safetensors`,
-    `.pth`), and of Keras (`.weights.h5`, `.keras`). They have to fit exactly,
-    but for the grid of tokens (see `resize`) and for the channels of the image:
-    a stem for RGB is summed for one channel, and repeated for more. With
+    published weights (`keras_mixer.list_weights` lists them), the default
+    of variants that have `"imagenet"`; the path of a file; or
+    `"hf://organisation/name"`, a repository of the Hugging Face hub. Files are
+    those of the official code (`.npz`), of timm (`.safetensors`, `.pth`), and
+    of Keras (`.weights.h5`, `.keras`). They have to fit exactly, but for the
+    grid of tokens (see `resize`) and for the channels of the image: a stem for
+    RGB is summed for one channel, and repeated for more. With
     `include_top=False` the head in a file is left out.
 input_tensor: Optional Keras tensor of shape `(batch, height, width, channels)`
     to use as the image; the model then begins at the inputs it was computed

@@ -69,9 +69,15 @@ def resize(model, input_shape, method="auto", name=None):
     if method is None:
         raise ValueError("`method` must not be `None`: give 'auto', for one.")
     family, grid = describe(model)
+    patch = model.get_layer("stem").kernel_size
+    if len(model.inputs) != 1 or _grid(model.input_shape[1:], patch) != grid:
+        raise ValueError(
+            "`model` must take one image, which reaches its stem in the size "
+            "it has. Resize the model before adding layers in front of it. "
+            f"Received: model='{model.name}'"
+        )
     shape = _check_shape(model, input_shape)
-    new_grid = _grid_of(shape, model.get_layer("stem").kernel_size)
-    plan = resizing.plan(grid, new_grid, method)
+    plan = resizing.plan(grid, _grid(shape, patch), method)
 
     resized = _clone(model, shape, plan, name or model.name)
     arrays = resizing.resize(weights_of(model), family, plan)
@@ -115,7 +121,7 @@ def _sides(shape):
     return shape[1:] if _channel_axis() == 0 else shape[:2]
 
 
-def _grid_of(shape, patch):
+def _grid(shape, patch):
     return tuple(
         side // size for side, size in zip(_sides(shape), patch, strict=True)
     )

@@ -9,6 +9,7 @@ import zipfile
 
 import keras
 import numpy as np
+import published
 import pytest
 from conftest import ROOT
 from conftest import randomise
@@ -116,6 +117,24 @@ def test_classify_with_the_names_of_imagenet(tmp_path, digits):
     ((wnid, name, score),) = keras_mixer.mixer.decode_predictions(scores, 1)[0]
 
     options = ("--model", "MixerS32", "--weights", tmp_path / "s32.weights.h5")
+    printed = lines("classify.py", photo, *options)
+    expected = re.fullmatch(rf"{wnid} {name} (\d+\.\d) %", printed[1])
+    assert float(expected[1]) == pytest.approx(100 * score, abs=0.2)
+
+
+def test_classify_with_published_weights(tmp_path, digits, monkeypatch):
+    """A tag, of which a file of the exact structure is in the cache."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_MIXER_OFFLINE", "1")
+    published.put_into(tmp_path, "mixer_s32.imagenet_gsam")
+    model = keras_mixer.MixerS32(weights="imagenet_gsam")
+    save_digits(tmp_path / "digits", digits[1][0][:1])
+    photo = tmp_path / "digits" / "0.png"
+    image = keras_mixer.load_image(photo, model, 224 / 256, "area")
+    scores = model.predict(image, verbose=0)
+    ((wnid, name, score),) = keras_mixer.mixer.decode_predictions(scores, 1)[0]
+
+    options = ("--model", "MixerS32", "--weights", "imagenet_gsam")
     printed = lines("classify.py", photo, *options)
     expected = re.fullmatch(rf"{wnid} {name} (\d+\.\d) %", printed[1])
     assert float(expected[1]) == pytest.approx(100 * score, abs=0.2)

@@ -180,13 +180,13 @@ def _scaling_of_hub(source):
     except DownloadError:
         return None
     try:
-        config = json.loads(path.read_text())
+        config = dict(json.loads(path.read_text()))
         config = config.get("pretrained_cfg", config)
         scaling = tuple(
             tuple(float(value) for value in config[key])
             for key in ("mean", "std")
         )
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, RecursionError):
         return None
     if [len(values) for values in scaling] != [3, 3] or 0 in scaling[1]:
         return None
