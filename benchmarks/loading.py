@@ -3,9 +3,9 @@
     KERAS_BACKEND=jax python benchmarks/loading.py
 
 The file is one of the exact structure of imagenet21k/Mixer-L_16.npz (918 MB),
-with random weights, in a temporary folder and in the cache of the disk. Each row
-is a process of its own; memory is what the process takes beyond the imports, at
-its highest. Building the model alone is measured too, since it is most of it.
+with random weights, in a temporary folder and in the cache of the disk. Each
+row is a process of its own; memory is what the process takes beyond the
+imports, at its highest. Building the model alone is measured too.
 """
 
 import os

@@ -149,6 +149,25 @@ def test_classify_says_that_a_model_is_untrained(tmp_path, digits):
     assert len(result.stdout.splitlines()) == 6
 
 
+@pytest.mark.once
+def test_resolution_compares_every_method(monkeypatch):
+    # What compiles least; on busy cores its threads wait for each other.
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    options = ("--images", "120", "--epochs", "1")
+    _, _, *table = lines("resolution.py", *options)
+    rows = [line.split(" | ")[0] for line in table[2:]]
+    assert rows == [
+        "| not resized",
+        "| tile",
+        "| interleave",
+        "| interpolate",
+        "| compact",
+        "| from scratch, epochs: 1",
+        "| from scratch, epochs: 2",
+    ]
+
+
 def test_features_beat_pixels(default_run):
     weights = default_run[1] / "model.keras"
     pixels, features = lines("features.py", "--weights", weights)

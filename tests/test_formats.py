@@ -440,6 +440,23 @@ def test_own_files_of_resmlp(tmp_path):
     assert_equal(weights_of(loaded), arrays)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("block_1/token_norm/gamma", "two names in it mean the same weight"),
+        ("MixerBlock_{}/LayerNorm_0/scale", "do not make up one model"),
+        ("MixerBlock_01/LayerNorm_0/scale", "do not make up one model"),
+        ("optimizer/step", "holds more than the model"),
+    ],
+)
+def test_names_too_many_are_refused(tmp_path, tiny, name, message):
+    arrays = official(tokens=4)
+    arrays[name] = np.zeros(10, "float32")
+    np.savez(tmp_path / "Mixer.npz", **arrays)
+    with pytest.raises(keras_mixer.WeightsError, match=message):
+        tiny(input_shape=(8, 8, 3), weights=tmp_path / "Mixer.npz")
+
+
 EXPORTS = [
     ("mixer.pth", "must end in .npz .* or in .safetensors"),
     ("mixer", "must end in .npz"),

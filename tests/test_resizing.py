@@ -129,7 +129,7 @@ def test_the_same_grid_is_the_same_weights(float64, method):
     assert_equal(resized(family, arrays, GRID, method), arrays)
 
 
-@pytest.mark.parametrize("new", [(4, 6), (3, 5), (1, 2), (2, 7), (5, 1)])
+@pytest.mark.parametrize("new", [(4, 6), (3, 5), (1, 2), (2, 7), (5, 2)])
 def test_interpolation_is_the_mlp_between_two_resamplings(float64, new):
     """Resampled by `keras.ops.image.resize`, for grids larger and smaller."""
     family, arrays, _ = float64
@@ -159,7 +159,7 @@ def resample(x, size):
         x.astype("float32"),
         size,
         interpolation="bilinear",
-        antialias=keras.backend.backend() != "torch",
+        antialias=True,
         data_format="channels_last",
     )
     return keras.ops.convert_to_numpy(resized).astype("float64")

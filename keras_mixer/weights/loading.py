@@ -125,9 +125,9 @@ def open_checkpoint(source, family=None, include_top=True):
                 f"expected the weights of a model of the family '{family}'. "
                 f"Received: weights of the family '{layout.family}'"
             )
+        arrays = naming.rename(file.arrays, layout)
     except WeightsError as error:
         raise WeightsError(f"Cannot load '{path}': {error}") from error
-    arrays = naming.rename(file.arrays, layout)
     if not include_top:
         arrays = {p: a for p, a in arrays.items() if not _is_head(p)}
     sizes = _check_whole(arrays, layout.family, path)

@@ -191,9 +191,10 @@ def rename(arrays, layout):
         path = paths[template]
         if layout.is_torch:
             array = _transpose(array, _TO_OURS)
-        renamed[_numbered(path, name, template)] = _squeeze(
-            array, len(axes[path])
-        )
+        array = _squeeze(array, len(axes[path]))
+        renamed[_numbered(path, name, template)] = array
+    if len(renamed) < len(arrays):
+        raise WeightsError("two names in it mean the same weight")
     return renamed
 
 
@@ -227,7 +228,11 @@ _NUMBER = re.compile("[0-9]+")
 
 def _template(name, known):
     """`name` as it stands in a table: with `{}` for the number of a block."""
-    return name if name in known else _NUMBER.sub("{}", name, count=1)
+    if "{" in name:
+        return ""  # no name of a weight, and not to be taken for a template
+    if name in known:
+        return name
+    return _NUMBER.sub("{}", name, count=1)
 
 
 def _numbered(target, name, template):
