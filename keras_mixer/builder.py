@@ -95,15 +95,15 @@ def build_model(
         activation = _ACTIVATIONS.get(activation, activation)
     blocks = blocks(activation, plan.widening)
 
-    stem = _stem(patch_size, hidden_dim, kernel_initializer)
-    norm = norm(name="norm")
-    head = _head(classes, classifier_activation, head_initializer)
     image = input_tensor
     if image is None:
         image = keras.Input(shape, name="image")
     # The blocks were made in the caller's scope, and they are what is worth
     # rematerialising; the model as a whole, say, would be computed twice over.
     with keras.RematScope(None):
+        stem = _stem(patch_size, hidden_dim, kernel_initializer)
+        norm = norm(name="norm")
+        head = _head(classes, classifier_activation, head_initializer)
         x = _channels_last(image)
         if include_preprocessing:
             mean_and_std = checkpoint.scaling or default_scaling

@@ -135,7 +135,8 @@ OPTIONS = [
     (
         {"weights": "hf://organisation/name/notes.txt"},
         ValueError,
-        "The `weights` argument should be ... notes.txt'",
+        "The `weights` argument should be ... Received: "
+        "weights='hf://organisation/name/notes.txt'",
     ),
     (
         {"resize": "stretch"},

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "keras_mixer"
 
 # The floors: a module imports only from floors below its own.
 FLOORS = [
-    {"checking", "composite", "weights.errors"},
+    {"checking", "composite", "weights.errors", "weights.formats"},
     {
         "labels",
         "layers",
@@ -34,6 +34,7 @@ FLOORS = [
         "weights.assigning",
         "weights.keras_files",
         "weights.resizing",
+        "weights.torch_files",
     },
     {"weights.reading"},
     {"weights.loading", "weights.writing"},

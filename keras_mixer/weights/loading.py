@@ -91,8 +91,8 @@ def _check_hub(weights, variant):
 
 def _expected(weights, variant):
     records = catalog.list_weights(f"{variant}.*")
-    tags = "".join(f"{record.tag!r}, " for record in records)
-    published = f"{tags}(published weights), " if tags else ""
+    tags = ", ".join(repr(record.tag) for record in records)
+    published = f"{tags} (published weights), " if tags else ""
     return (
         "The `weights` argument should be either `None` (random "
         f"initialization), {published}'hf://organisation/name' (a repository "

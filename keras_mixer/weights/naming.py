@@ -179,8 +179,7 @@ def rename(arrays, layout):
     A name that the layout does not have is left as it is: assigning then says
     that it is unexpected.
     """
-    rows = FAMILIES[layout.family]
-    axes = {row[0]: row[1] for row in rows}
+    table = axes_of(layout.family)
     paths = {name: path for path, name in layout.names().items()}
     renamed = {}
     for name, array in arrays.items():
@@ -191,7 +190,7 @@ def rename(arrays, layout):
         path = paths[template]
         if layout.is_torch:
             array = _transpose(array, _TO_OURS)
-        array = _squeeze(array, len(axes[path]))
+        array = _squeeze(array, len(table[path]))
         renamed[_numbered(path, name, template)] = array
     if len(renamed) < len(arrays):
         raise WeightsError("two names in it mean the same weight")
