@@ -36,10 +36,18 @@ def tests(session):
     session.install(TORCH)
     session.install("-e", ".[tensorflow,jax,torch,train,examples,test]")
     session.install("--no-deps", TIMM)
+    # Two files at a time, each with a core of its own.
+    pytest = ("pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
+    env = {
+        "OMP_NUM_THREADS": "1",
+        # Most of JAX's time here is compiling, which is not what is tested.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
     for backend in BACKENDS:
-        env = {"KERAS_BACKEND": backend}
-        session.run("pytest", "-m", "not once", *session.posargs, env=env)
-    session.run("pytest", "-m", "once", *session.posargs)
+        session.run(
+            *pytest, "-m", "not once", env={**env, "KERAS_BACKEND": backend}
+        )
+    session.run(*pytest, "-m", "once", env=env)
 
 
 @nox.session
