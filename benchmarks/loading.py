@@ -10,7 +10,6 @@ imports, at its highest. Building the model alone is measured too.
 
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -69,7 +68,9 @@ def measure(row):
 
 
 def peak():
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not `ru_maxrss`, which a child has from its parent.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 if __name__ == "__main__":
