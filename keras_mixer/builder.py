@@ -19,6 +19,8 @@ from typing import ParamSpec
 
 import keras
 
+from keras_mixer.blank import blank
+from keras_mixer.blank import unblank
 from keras_mixer.checking import check_positive_int
 from keras_mixer.layers import gelu_tanh
 from keras_mixer.parts import merge
@@ -104,6 +106,9 @@ def build_model(
         stem = _stem(patch_size, hidden_dim, kernel_initializer)
         norm = norm(name="norm")
         head = _head(classes, classifier_activation, head_initializer)
+        layers = [stem, *blocks, norm, head]
+        if source is not None:
+            blank(layers)
         x = _channels_last(image)
         if include_preprocessing:
             mean_and_std = checkpoint.scaling or default_scaling
@@ -120,7 +125,8 @@ def build_model(
         if include_top:
             x = head(x)
         model = keras.Model(_sources(image), x, name=name)
-    loading.load(checkpoint, plan, [stem, *blocks, norm, head], channels)
+    unblank(layers)
+    loading.load(checkpoint, plan, layers, channels)
     return model
 
 

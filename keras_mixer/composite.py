@@ -38,17 +38,6 @@ class Composite(keras.Layer):
         rematerialized = super().rematerialized_call(bound, spec)
         return lambda inputs, training=None: rematerialized(inputs)
 
-    def scope_of_composites(self):
-        """The scope to make the composites within this one in."""
-        own = self._remat_mode
-        mode = getattr(own, "mode", None)
-        listed = mode == "list_of_layers" and self.name in own.layer_names
-        if listed and self.is_random:
-            return keras.RematScope("full")
-        if listed or (mode in ("full", "larger_than") and not self.is_random):
-            return keras.RematScope(None)
-        return contextlib.nullcontext()
-
     @property
     def _default_policy(self):
         return getattr(self.dtype_policy, "default_policy", self.dtype_policy)
@@ -64,6 +53,40 @@ class Composite(keras.Layer):
             if path.startswith(f"{name}/")
         }
         return _policy_map(self._default_policy, below) or policy[name]
+
+    def _part(self, layer, name, **options):
+        """Makes a layer inside, never to be rematerialised on its own."""
+        with keras.RematScope(None):
+            return layer(**options, dtype=self.dtype_of(name), name=name)
+
+    def _dense(self, name, units):
+        """Makes a `Dense` inside, with the kernel initializer of this layer."""
+        initializer = self.kernel_initializer
+        if isinstance(initializer, keras.initializers.Initializer):
+            # One that is used twice draws the same numbers twice.
+            initializer = initializer.clone()
+        return self._part(
+            keras.layers.Dense,
+            name,
+            units=units,
+            kernel_initializer=initializer,
+        )
+
+    def _composite(self, layer, name, **options):
+        """Makes a composite within this one."""
+        with self._scope_of_composites():
+            return layer(**options, dtype=self.dtype_of(name), name=name)
+
+    def _scope_of_composites(self):
+        """The scope to make the composites within this one in."""
+        own = self._remat_mode
+        mode = getattr(own, "mode", None)
+        listed = mode == "list_of_layers" and self.name in own.layer_names
+        if listed and self.is_random:
+            return keras.RematScope("full")
+        if listed or (mode in ("full", "larger_than") and not self.is_random):
+            return keras.RematScope(None)
+        return contextlib.nullcontext()
 
     def _own_policies(self, default):
         """`{path: policy}` of the layers inside whose policy is their own."""

@@ -11,6 +11,8 @@ weights have the shapes of the published files, and quantisation and LoRA come
 from Keras unchanged, which a product written by hand would lose.
 """
 
+import functools
+
 import keras
 from keras import ops
 
@@ -125,30 +127,14 @@ class _MLP(Composite):
         self.activation = keras.activations.get(activation)
         self.dropout_rate = check_rate("dropout_rate", dropout_rate)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.dense_0 = self._dense(self.mlp_dim, "dense_0")
-        with keras.RematScope(None):
-            self.dropout = keras.layers.Dropout(
-                self.dropout_rate,
-                dtype=self.dtype_of("dropout"),
-                name="dropout",
-            )
+        self.dense_0 = self._dense("dense_0", self.mlp_dim)
+        self.dropout = self._part(
+            keras.layers.Dropout, "dropout", rate=self.dropout_rate
+        )
 
     @property
     def is_random(self):
         return self.dropout_rate > 0
-
-    def _dense(self, units, name):
-        initializer = self.kernel_initializer
-        if isinstance(initializer, keras.initializers.Initializer):
-            # One that is used twice draws the same numbers twice.
-            initializer = initializer.clone()
-        with keras.RematScope(None):
-            return keras.layers.Dense(
-                units,
-                kernel_initializer=initializer,
-                dtype=self.dtype_of(name),
-                name=name,
-            )
 
     def build(self, input_shape):
         size = input_shape[-1]
@@ -158,7 +144,7 @@ class _MLP(Composite):
                 "channels) with a known size of the axis that it mixes. "
                 f"Received: shape={tuple(input_shape)}"
             )
-        self.dense_1 = self._dense(size, "dense_1")
+        self.dense_1 = self._dense("dense_1", size)
         self.dense_0.build(input_shape)
         self.dense_1.build((*input_shape[:-1], self.mlp_dim))
 
@@ -282,7 +268,7 @@ class TokenMixing(_MLP):
     """
 
     def build(self, input_shape):
-        batch, tokens, channels = _token_shape(self, input_shape)
+        batch, tokens, channels = token_shape(self, input_shape)
         super().build((batch, channels, tokens))
 
     def call(self, inputs, training=None):
@@ -291,7 +277,8 @@ class TokenMixing(_MLP):
         return ops.swapaxes(y, 1, 2)
 
 
-def _token_shape(layer, shape):
+def token_shape(layer, shape):
+    """Refuses a shape that is not of tokens, or not of a known number."""
     if len(shape) != 3 or shape[1] is None:
         raise ValueError(
             f"Layer '{layer.name}' expects inputs of shape (batch, tokens, "
@@ -301,8 +288,64 @@ def _token_shape(layer, shape):
     return shape
 
 
+class Block(Composite):
+    """The base of the families' blocks: two residual branches, to be dropped.
+
+    Subclasses make the layers of a block in their `__init__`, in the order in
+    which they are called, and each is built for the shape of the tokens.
+    """
+
+    def __init__(
+        self,
+        channels_mlp_dim,
+        activation,
+        dropout_rate,
+        stochastic_depth_rate,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.channels_mlp_dim = check_positive_int(
+            "channels_mlp_dim", channels_mlp_dim
+        )
+        self.activation = keras.activations.get(activation)
+        self.dropout_rate = check_rate("dropout_rate", dropout_rate)
+        self.stochastic_depth_rate = check_rate(
+            "stochastic_depth_rate", stochastic_depth_rate
+        )
+        # Called once for each branch, it draws anew each time.
+        self.stochastic_depth = self._part(
+            StochasticDepth, "stochastic_depth", rate=self.stochastic_depth_rate
+        )
+
+    @property
+    def is_random(self):
+        return max(self.dropout_rate, self.stochastic_depth_rate) > 0
+
+    def build(self, input_shape):
+        shape = token_shape(self, input_shape)
+        for layer in self._flatten_layers(recursive=False, include_self=False):
+            layer.build(shape)
+
+    def _drop(self, y, training):
+        if not self.stochastic_depth_rate:
+            return y
+        return self.stochastic_depth(y, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channels_mlp_dim": self.channels_mlp_dim,
+            "activation": keras.activations.serialize(self.activation),
+            "dropout_rate": self.dropout_rate,
+            "stochastic_depth_rate": self.stochastic_depth_rate,
+        }
+
+
 @keras.saving.register_keras_serializable(package="keras_mixer")
-class MixerBlock(Composite):
+class MixerBlock(Block):
     """One block of MLP-Mixer: token mixing, then channel mixing.
 
     Each is a residual branch, `x + mixing(norm(x))`, with layer normalisation
@@ -355,63 +398,31 @@ class MixerBlock(Composite):
         stochastic_depth_rate=0.0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(
+            channels_mlp_dim,
+            activation,
+            dropout_rate,
+            stochastic_depth_rate,
+            **kwargs,
+        )
         self.tokens_mlp_dim = check_positive_int(
             "tokens_mlp_dim", tokens_mlp_dim
         )
-        self.channels_mlp_dim = check_positive_int(
-            "channels_mlp_dim", channels_mlp_dim
+        norm = functools.partial(
+            keras.layers.LayerNormalization, epsilon=NORM_EPSILON
         )
-        self.activation = keras.activations.get(activation)
-        self.dropout_rate = check_rate("dropout_rate", dropout_rate)
-        self.stochastic_depth_rate = check_rate(
-            "stochastic_depth_rate", stochastic_depth_rate
+        mlp = {"activation": self.activation, "dropout_rate": self.dropout_rate}
+        self.token_norm = self._part(norm, "token_norm")
+        self.token_mixing = self._composite(
+            TokenMixing, "token_mixing", mlp_dim=self.tokens_mlp_dim, **mlp
         )
-        self.token_norm = self._norm("token_norm")
-        self.token_mixing = self._mixing(
-            TokenMixing, self.tokens_mlp_dim, "token_mixing"
+        self.channel_norm = self._part(norm, "channel_norm")
+        self.channel_mixing = self._composite(
+            ChannelMixing,
+            "channel_mixing",
+            mlp_dim=self.channels_mlp_dim,
+            **mlp,
         )
-        self.channel_norm = self._norm("channel_norm")
-        self.channel_mixing = self._mixing(
-            ChannelMixing, self.channels_mlp_dim, "channel_mixing"
-        )
-        # Called once for each branch, it draws anew each time.
-        self.stochastic_depth = StochasticDepth(
-            self.stochastic_depth_rate,
-            dtype=self.dtype_of("stochastic_depth"),
-            name="stochastic_depth",
-        )
-
-    @property
-    def is_random(self):
-        return max(self.dropout_rate, self.stochastic_depth_rate) > 0
-
-    def _norm(self, name):
-        with keras.RematScope(None):
-            return keras.layers.LayerNormalization(
-                epsilon=NORM_EPSILON, dtype=self.dtype_of(name), name=name
-            )
-
-    def _mixing(self, mixing, mlp_dim, name):
-        with self.scope_of_composites():
-            return mixing(
-                mlp_dim,
-                activation=self.activation,
-                dropout_rate=self.dropout_rate,
-                dtype=self.dtype_of(name),
-                name=name,
-            )
-
-    def build(self, input_shape):
-        shape = _token_shape(self, input_shape)
-        for layer in (
-            self.token_norm,
-            self.token_mixing,
-            self.channel_norm,
-            self.channel_mixing,
-            self.stochastic_depth,
-        ):
-            layer.build(shape)
 
     def call(self, inputs, training=None):
         x = inputs
@@ -422,23 +433,8 @@ class MixerBlock(Composite):
         y = self.channel_mixing(y, training=training)
         return ops.add(x, self._drop(y, training))
 
-    def _drop(self, y, training):
-        if not self.stochastic_depth_rate:
-            return y
-        return self.stochastic_depth(y, training=training)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
     def get_config(self):
-        return {
-            **super().get_config(),
-            "tokens_mlp_dim": self.tokens_mlp_dim,
-            "channels_mlp_dim": self.channels_mlp_dim,
-            "activation": keras.activations.serialize(self.activation),
-            "dropout_rate": self.dropout_rate,
-            "stochastic_depth_rate": self.stochastic_depth_rate,
-        }
+        return {**super().get_config(), "tokens_mlp_dim": self.tokens_mlp_dim}
 
 
 def _fork(x):

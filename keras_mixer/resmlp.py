@@ -11,7 +11,7 @@ from keras_mixer.checking import check_rate
 from keras_mixer.labels import decode_predictions
 from keras_mixer.resmlp_layers import Affine
 from keras_mixer.resmlp_layers import ResMLPBlock
-from keras_mixer.resmlp_layers import kernel_initializer
+from keras_mixer.resmlp_layers import authors_initializer
 
 __all__ = [
     "ResMLP",
@@ -151,7 +151,7 @@ def ResMLP(
         kernel_initializer=keras.initializers.VarianceScaling(
             1 / 3, "fan_in", "uniform"
         ),
-        head_initializer=kernel_initializer(),
+        head_initializer=authors_initializer(),
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         weights=weights,

@@ -18,19 +18,19 @@ of `MixerBlock` on JAX: `Affine` reads its input once, and XLA compiles both to
 the same cost.
 """
 
+import functools
+
 import keras
 from keras import ops
 
-from keras_mixer.checking import check_positive_int
-from keras_mixer.checking import check_rate
 from keras_mixer.checking import check_real
 from keras_mixer.composite import Composite
+from keras_mixer.layers import Block
 from keras_mixer.layers import ChannelMixing
-from keras_mixer.layers import StochasticDepth
-from keras_mixer.layers import _token_shape
+from keras_mixer.layers import token_shape
 
 
-def kernel_initializer():
+def authors_initializer():
     """A new initializer for a kernel of ResMLP, as its authors' code has it.
 
     The authors' truncated normal is cut off at -2 and 2, a hundred standard
@@ -182,6 +182,8 @@ class TokenLinear(Composite):
     sublayer.
 
     Args:
+        kernel_initializer: What `keras.initializers.get` takes; the authors'
+            unless given.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
@@ -209,15 +211,15 @@ class TokenLinear(Composite):
 
     is_random = False
 
+    def __init__(self, kernel_initializer=None, **kwargs):
+        super().__init__(**kwargs)
+        if kernel_initializer is None:
+            kernel_initializer = authors_initializer()
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
     def build(self, input_shape):
-        batch, tokens, channels = _token_shape(self, input_shape)
-        with keras.RematScope(None):
-            self.dense = keras.layers.Dense(
-                tokens,
-                kernel_initializer=kernel_initializer(),
-                dtype=self.dtype_of("dense"),
-                name="dense",
-            )
+        batch, tokens, channels = token_shape(self, input_shape)
+        self.dense = self._dense("dense", tokens)
         self.dense.build((batch, channels, tokens))
 
     def call(self, inputs, training=None):
@@ -227,9 +229,17 @@ class TokenLinear(Composite):
     def compute_output_shape(self, input_shape):
         return input_shape
 
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+        }
+
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
-class ResMLPBlock(Composite):
+class ResMLPBlock(Block):
     """One block of ResMLP: a linear map over tokens, an MLP over channels.
 
     Each is a residual branch, `x + scale(mixing(norm(x)))`, with an `Affine`
@@ -284,64 +294,29 @@ class ResMLPBlock(Composite):
         stochastic_depth_rate=0.0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.channels_mlp_dim = check_positive_int(
-            "channels_mlp_dim", channels_mlp_dim
+        super().__init__(
+            channels_mlp_dim,
+            activation,
+            dropout_rate,
+            stochastic_depth_rate,
+            **kwargs,
         )
         check_real("layer_scale_init", layer_scale_init)
         self.layer_scale_init = float(layer_scale_init)
-        self.activation = keras.activations.get(activation)
-        self.dropout_rate = check_rate("dropout_rate", dropout_rate)
-        self.stochastic_depth_rate = check_rate(
-            "stochastic_depth_rate", stochastic_depth_rate
-        )
+        scale = functools.partial(LayerScale, init_value=self.layer_scale_init)
         self.token_norm = self._part(Affine, "token_norm")
-        with self.scope_of_composites():
-            self.token_mixing = TokenLinear(
-                dtype=self.dtype_of("token_mixing"), name="token_mixing"
-            )
-        self.token_scale = self._part(
-            LayerScale, "token_scale", init_value=self.layer_scale_init
-        )
+        self.token_mixing = self._composite(TokenLinear, "token_mixing")
+        self.token_scale = self._part(scale, "token_scale")
         self.channel_norm = self._part(Affine, "channel_norm")
-        with self.scope_of_composites():
-            self.channel_mixing = ChannelMixing(
-                self.channels_mlp_dim,
-                activation=self.activation,
-                dropout_rate=self.dropout_rate,
-                kernel_initializer=kernel_initializer(),
-                dtype=self.dtype_of("channel_mixing"),
-                name="channel_mixing",
-            )
-        self.channel_scale = self._part(
-            LayerScale, "channel_scale", init_value=self.layer_scale_init
+        self.channel_mixing = self._composite(
+            ChannelMixing,
+            "channel_mixing",
+            mlp_dim=self.channels_mlp_dim,
+            activation=self.activation,
+            dropout_rate=self.dropout_rate,
+            kernel_initializer=authors_initializer(),
         )
-        # Called once for each branch, it draws anew each time.
-        self.stochastic_depth = self._part(
-            StochasticDepth, "stochastic_depth", rate=self.stochastic_depth_rate
-        )
-
-    @property
-    def is_random(self):
-        return max(self.dropout_rate, self.stochastic_depth_rate) > 0
-
-    def _part(self, layer, name, **options):
-        """A layer inside that is never rematerialised on its own."""
-        with keras.RematScope(None):
-            return layer(**options, dtype=self.dtype_of(name), name=name)
-
-    def build(self, input_shape):
-        shape = _token_shape(self, input_shape)
-        for layer in (
-            self.token_norm,
-            self.token_mixing,
-            self.token_scale,
-            self.channel_norm,
-            self.channel_mixing,
-            self.channel_scale,
-            self.stochastic_depth,
-        ):
-            layer.build(shape)
+        self.channel_scale = self._part(scale, "channel_scale")
 
     def call(self, inputs, training=None):
         x = inputs
@@ -350,20 +325,6 @@ class ResMLPBlock(Composite):
         y = self.channel_mixing(self.channel_norm(x), training=training)
         return ops.add(x, self._drop(self.channel_scale(y), training))
 
-    def _drop(self, y, training):
-        if not self.stochastic_depth_rate:
-            return y
-        return self.stochastic_depth(y, training=training)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
     def get_config(self):
-        return {
-            **super().get_config(),
-            "channels_mlp_dim": self.channels_mlp_dim,
-            "layer_scale_init": self.layer_scale_init,
-            "activation": keras.activations.serialize(self.activation),
-            "dropout_rate": self.dropout_rate,
-            "stochastic_depth_rate": self.stochastic_depth_rate,
-        }
+        config = super().get_config()
+        return {**config, "layer_scale_init": self.layer_scale_init}

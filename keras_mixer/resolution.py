@@ -9,6 +9,8 @@ import logging
 
 import keras
 
+from keras_mixer.blank import blank
+from keras_mixer.blank import unblank
 from keras_mixer.checking import check_positive_int
 from keras_mixer.inspecting import describe
 from keras_mixer.inspecting import weights_of
@@ -134,7 +136,9 @@ def _clone(model, shape, plan, name):
         config = layer.get_config()
         if "tokens_mlp_dim" in config:
             config["tokens_mlp_dim"] *= plan.widening
-        return type(layer).from_config(config)
+        cloned = type(layer).from_config(config)
+        blank([cloned])
+        return cloned
 
     def call(layer, *args, **kwargs):
         if layer.name == "block_0":
@@ -148,4 +152,5 @@ def _clone(model, shape, plan, name):
     resized = keras.models.clone_model(
         model, image, clone_function=clone, call_function=call
     )
+    unblank(resized.layers)
     return keras.Model(resized.input, resized.output, name=name)

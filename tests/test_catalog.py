@@ -235,17 +235,7 @@ print(peak() - before)
 """
 
 
-TOO_MUCH = pytest.mark.xfail(reason="2.3 and 3.7 times have been seen here")
-
-
-@pytest.mark.parametrize(
-    "backend",
-    [
-        "jax",
-        pytest.param("tensorflow", marks=TOO_MUCH),
-        pytest.param("torch", marks=TOO_MUCH),
-    ],
-)
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_the_largest_file_loads_within_twice_its_size(offline, backend):
     """And a fifth; beyond what the backend takes by itself."""
     (record,) = keras_mixer.list_weights("mixer_l16.imagenet21k")

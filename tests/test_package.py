@@ -18,7 +18,7 @@ PACKAGE = ROOT / "keras_mixer"
 
 # The floors: a module imports only from floors below its own.
 FLOORS = [
-    {"checking", "composite", "weights.errors", "weights.formats"},
+    {"blank", "checking", "composite", "weights.errors", "weights.formats"},
     {
         "labels",
         "layers",

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import CLASSES
+from conftest import IMAGE
 from conftest import randomise
 
 import keras_mixer
@@ -55,6 +56,44 @@ def test_file_loads_bit_for_bit(tiny, saved, suffix):
     arrays, files = saved
     assert_equal(weights_of(tiny(weights=files[suffix])), arrays)
     assert_equal(weights_of(tiny(weights=str(files[suffix]))), arrays)
+
+
+def test_nothing_is_drawn_where_weights_follow(tiny, saved, monkeypatch):
+    """And a clone of the model still begins with other weights than zeros."""
+    arrays, files = saved
+    resmlp = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=IMAGE)
+    resmlp.save_weights(files[".keras"].with_name("resmlp.weights.h5"))
+
+    def draw(*args, **kwargs):
+        raise AssertionError("drawn")
+
+    with monkeypatch.context() as context:
+        for name in ("normal", "truncated_normal", "uniform"):
+            context.setattr(keras.random, name, draw)
+            context.setattr(keras.src.backend.random, name, draw)
+        with pytest.raises(AssertionError, match="drawn"):
+            tiny()
+        model = tiny(weights=files[".keras"])
+        resized = keras_mixer.resize(model, (16, 24, 3))
+        assert_equal(weights_of(model), arrays)
+        keras_mixer.ResMLP(
+            4,
+            2,
+            10,
+            11,
+            0.1,
+            input_shape=IMAGE,
+            weights=files[".keras"].with_name("resmlp.weights.h5"),
+        )
+    for loaded in (model, resized):
+        for path, array in weights_of(keras.models.clone_model(loaded)).items():
+            if path.endswith("kernel") and not path.startswith("predictions"):
+                assert np.unique(array).size == array.size, path
+    for block in (model, resized):
+        mlp = block.get_layer("block_0").token_mixing
+        for layer in (mlp, mlp.dense_0, mlp.dense_1):
+            initializer = layer.kernel_initializer
+            assert type(initializer) is keras.initializers.LecunNormal
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
