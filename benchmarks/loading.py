@@ -21,7 +21,7 @@ import keras
 import published
 
 import keras_mixer
-from keras_mixer.weights import fetching
+from keras_mixer.weights import cache
 from keras_mixer.weights import loading
 from keras_mixer.weights import reading
 
@@ -46,7 +46,7 @@ def main():
         return
     with tempfile.TemporaryDirectory() as home:
         os.environ["KERAS_HOME"] = home
-        file = fetching.cache_folder() / RECORD.file
+        file = cache.folder() / RECORD.file
         published.write(RECORD, file)
         file.read_bytes()
         for row in ROWS:
@@ -54,7 +54,7 @@ def main():
 
 
 def measure(row):
-    file = fetching.cache_folder() / RECORD.file
+    file = cache.folder() / RECORD.file
     keras.ops.convert_to_numpy(keras.ops.ones(3) * 2)  # starts the backend
     before = peak()
     start = time.perf_counter()

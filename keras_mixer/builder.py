@@ -12,6 +12,7 @@ it, the weights included, stays the same.
 
 import functools
 import inspect
+import re
 import textwrap
 from collections.abc import Callable
 from typing import Concatenate
@@ -341,6 +342,22 @@ resize: How to bring the weights of token mixing to another grid of tokens than
     `keras_mixer.resize` resizes models."""
 
 
+CONTRACT = """\
+Returns:
+    A `keras.Model` from images of shape `(batch, height, width, channels)`
+    to probabilities of shape `(batch, classes)`; without the top to tokens
+    `(batch, tokens, hidden_dim)`, row by row, or to `(batch, hidden_dim)`
+    with `pooling`. Where `keras.config.image_data_format()` is
+    `"channels_first"`, images have the shape `(batch, channels, height,
+    width)`.
+
+Raises:
+    ValueError: If an argument has a value it cannot have, a side of the
+        image is unknown or no multiple of the patch size, or the weights
+        are not those of the model.
+    TypeError: If an argument has the wrong type."""
+
+
 def variant_with(sizes, variants):
     """The variant of these sizes in a table, or `None`.
 
@@ -350,11 +367,17 @@ def variant_with(sizes, variants):
 
 
 def documented(family):
-    """Puts `OPTIONS` in the place of `{options}` in a family's docstring."""
-    indent = 8 * " "
-    family.__doc__ = family.__doc__.replace(
-        indent + "{options}", textwrap.indent(OPTIONS, indent)
-    )
+    """Puts `OPTIONS` and `CONTRACT` into a family's docstring.
+
+    They stand for the lines `{options}` and `{contract}`, indented as those.
+    """
+    for key, text in (("{options}", OPTIONS), ("{contract}", CONTRACT)):
+        family.__doc__ = re.sub(
+            f"^( +){key}$",
+            lambda line, text=text: textwrap.indent(text, line[1]),
+            family.__doc__,
+            flags=re.MULTILINE,
+        )
     return family
 
 

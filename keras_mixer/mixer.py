@@ -94,19 +94,7 @@ def Mixer(
             skips a branch of the last block while training; it grows linearly
             from 0 in the first block.
 
-    Returns:
-        A `keras.Model` from images of shape `(batch, height, width, channels)`
-        to probabilities of shape `(batch, classes)`; without the top to tokens
-        `(batch, tokens, hidden_dim)`, row by row, or to `(batch, hidden_dim)`
-        with `pooling`. Where `keras.config.image_data_format()` is
-        `"channels_first"`, images have the shape `(batch, channels, height,
-        width)`.
-
-    Raises:
-        ValueError: If an argument has a value it cannot have, a side of the
-            image is unknown or no multiple of the patch size, or the weights
-            are not those of the model.
-        TypeError: If an argument has the wrong type.
+    {contract}
 
     Example:
 

@@ -6,6 +6,8 @@ mixing see one token at a time, and token mixing one part. So the parts may as
 well be samples, and the weights stay those of one part.
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -25,7 +27,13 @@ def merge(x, plan):
 
 
 class _Regroup(keras.Layer):
-    """Between `(batch, tokens, channels)` and a part of the tokens a sample."""
+    """Between `(batch, tokens, channels)` and a part of the tokens a sample.
+
+    Tokens are numbered by part, row, part and column: parts down and rows in a
+    part, parts across and columns in a part. To make parts samples is to bring
+    the two numbers of parts together, and to undo it is to bring rows and
+    columns back between them: the same transposition.
+    """
 
     def __init__(self, grid, parts, **kwargs):
         super().__init__(**kwargs)
@@ -36,6 +44,12 @@ class _Regroup(keras.Layer):
     def part_grid(self):
         """Rows and columns of one part."""
         return tuple(n // k for n, k in zip(self.grid, self.parts, strict=True))
+
+    def _regroup(self, inputs, axes, tokens):
+        channels = inputs.shape[-1]
+        x = ops.reshape(inputs, (-1, *axes, channels))
+        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+        return ops.reshape(x, (-1, tokens, channels))
 
     def get_config(self):
         return {**super().get_config(), "grid": self.grid, "parts": self.parts}
@@ -53,14 +67,11 @@ class PartsToBatch(_Regroup):
 
     def call(self, inputs):
         (down, across), (rows, columns) = self.parts, self.part_grid
-        channels = inputs.shape[-1]
-        x = ops.reshape(inputs, (-1, down, rows, across, columns, channels))
-        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
-        return ops.reshape(x, (-1, rows * columns, channels))
+        axes = (down, rows, across, columns)
+        return self._regroup(inputs, axes, rows * columns)
 
     def compute_output_shape(self, input_shape):
-        rows, columns = self.part_grid
-        return (None, rows * columns, input_shape[-1])
+        return (None, math.prod(self.part_grid), input_shape[-1])
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
@@ -74,11 +85,8 @@ class BatchToParts(_Regroup):
     """
 
     def call(self, inputs):
-        (down, across), (rows, columns) = self.parts, self.part_grid
-        channels = inputs.shape[-1]
-        x = ops.reshape(inputs, (-1, down, across, rows, columns, channels))
-        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
-        return ops.reshape(x, (-1, self.grid[0] * self.grid[1], channels))
+        axes = (*self.parts, *self.part_grid)
+        return self._regroup(inputs, axes, math.prod(self.grid))
 
     def compute_output_shape(self, input_shape):
-        return (None, self.grid[0] * self.grid[1], input_shape[-1])
+        return (None, math.prod(self.grid), input_shape[-1])

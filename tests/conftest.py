@@ -8,6 +8,9 @@ import torch  # noqa: F401  # isort: skip
 
 import os
 import pathlib
+import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -109,11 +112,70 @@ def randomise(model, seed=0):
     return arrays
 
 
+def weights_of(model):
+    variables = loading.variables_of(model.layers)
+    return {path: variable.numpy() for path, variable in variables.items()}
+
+
+def assert_equal(arrays, expected):
+    assert arrays.keys() == expected.keys()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(arrays[path], array, err_msg=path)
+
+
+def matches(message):
+    return "^" + re.escape(message).replace(re.escape("..."), ".*")
+
+
+def fit_tiny(model, images, **compile_options):
+    labels = np.arange(BATCH) % CLASSES
+    model.compile(
+        keras.optimizers.Adam(1e-2),
+        "sparse_categorical_crossentropy",
+        **compile_options,
+    )
+    history = model.fit(images, labels, epochs=8, batch_size=BATCH, verbose=0)
+    return history.history["loss"]
+
+
+def computations_of_gelu(model, images):
+    """How often one step, forward and backward, computes an activation."""
+    count = 0
+    for i in range(2):
+        block = model.get_layer(f"block_{i}")
+        for mixing in (block.token_mixing, block.channel_mixing):
+
+            def counted(x):
+                nonlocal count
+                count += 1
+                return keras.ops.sin(x)  # once in JAX's expression
+
+            mixing.activation = counted
+    if keras.backend.backend() == "torch":
+        model(images, training=True).sum().backward()
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = keras.ops.sum(model(images, training=True))
+        tape.gradient(loss, model.trainable_weights)
+    else:
+        import jax
+
+        def loss(trainable):
+            variables = [v.value for v in model.non_trainable_variables]
+            y, _ = model.stateless_call(
+                trainable, variables, images, training=True
+            )
+            return y.sum()
+
+        trainable = [v.value for v in model.trainable_variables]
+        return str(jax.make_jaxpr(jax.grad(loss))(trainable)).count("= sin ")
+    return count
+
+
 def python(code, *arguments, backend=None):
     """Runs Python code in a process of its own; returns what it printed."""
-    import subprocess
-    import sys
-
     env = dict(os.environ)
     env["KERAS_BACKEND"] = backend or keras.backend.backend()
     result = subprocess.run(
@@ -126,3 +188,28 @@ def python(code, *arguments, backend=None):
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def run_example(script, *arguments, backend="jax", cwd=ROOT, **env):
+    """Runs a script of `examples/` to its end, whatever that is."""
+    # Long enough to pay for being compiled.
+    env = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", **env}
+    return subprocess.run(
+        [sys.executable, ROOT / "examples" / script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend, **env},
+        cwd=cwd,
+        timeout=300,
+        check=False,
+    )
+
+
+def save_digits(folder, images):
+    """Writes digits as PNG files."""
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    for i, pixels in enumerate(images):
+        image = Image.fromarray(pixels[..., 0].astype("uint8"))
+        image.save(folder / f"{i}.png")

@@ -12,9 +12,9 @@ import published
 import pytest
 import weights_table
 from conftest import ROOT
+from conftest import assert_equal
 from conftest import python
-from test_weights import assert_equal
-from test_weights import weights_of
+from conftest import weights_of
 
 import keras_mixer
 from keras_mixer import mixer

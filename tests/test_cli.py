@@ -8,10 +8,10 @@ import threading
 import numpy as np
 import pytest
 from conftest import IMAGE
+from conftest import assert_equal
 from conftest import randomise
-from test_formats import official
-from test_weights import assert_equal
-from test_weights import weights_of
+from conftest import weights_of
+from published import official
 
 import keras_mixer
 from keras_mixer import cli

@@ -1,11 +1,10 @@
 """Bad input: one table of what is called and the message that comes back."""
 
-import re
-
 import keras
 import numpy as np
 import pytest
 from conftest import IMAGE
+from conftest import matches
 
 import keras_mixer
 
@@ -328,10 +327,6 @@ CALLS = [
         "Received: file of type bytes",
     ),
 ]
-
-
-def matches(message):
-    return "^" + re.escape(message).replace(re.escape("..."), ".*")
 
 
 @pytest.mark.parametrize(("options", "error", "message"), OPTIONS)

@@ -1,11 +1,7 @@
 """The scripts in `examples/`: as users run them, on real images."""
 
-import os
 import re
-import subprocess
-import sys
 import tarfile
-import zipfile
 
 import keras
 import numpy as np
@@ -13,6 +9,8 @@ import published
 import pytest
 from conftest import ROOT
 from conftest import randomise
+from conftest import run_example
+from conftest import save_digits
 from PIL import Image
 
 import keras_mixer
@@ -26,22 +24,9 @@ RESULT = re.compile(
 )
 
 
-def run(script, *arguments, backend="jax", cwd=ROOT, **env):
-    """Runs a script to its end, whatever that is."""
-    return subprocess.run(
-        [sys.executable, ROOT / "examples" / script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": backend, **env},
-        cwd=cwd,
-        timeout=300,
-        check=False,
-    )
-
-
 def lines(*call, **options):
     """What a script that succeeds prints."""
-    result = run(*call, **options)
+    result = run_example(*call, **options)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
@@ -50,13 +35,6 @@ def accuracy(printed):
     """Percentage and number of images of the result, the last line."""
     percent, images = RESULT.fullmatch(printed[-1]).groups()
     return float(percent), int(images)
-
-
-def save_digits(folder, images):
-    folder.mkdir(parents=True)
-    for i, pixels in enumerate(images):
-        image = Image.fromarray(pixels[..., 0].astype("uint8"))
-        image.save(folder / f"{i}.png")
 
 
 @pytest.fixture(scope="module")
@@ -143,19 +121,16 @@ def test_classify_with_published_weights(tmp_path, digits, monkeypatch):
 def test_classify_says_that_a_model_is_untrained(tmp_path, digits):
     save_digits(tmp_path / "digits", digits[1][0][:1])
     photo = tmp_path / "digits" / "0.png"
-    result = run("classify.py", photo, "--model", "MixerS32")
+    result = run_example("classify.py", photo, "--model", "MixerS32")
     assert result.returncode == 0, result.stderr
     assert "Warning: without --weights the model is untrained" in result.stderr
     assert len(result.stdout.splitlines()) == 6
 
 
-@pytest.mark.once
-def test_resolution_compares_every_method(monkeypatch):
-    # What compiles least; on busy cores its threads wait for each other.
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_resolution_compares_every_method():
     options = ("--images", "120", "--epochs", "1")
-    _, _, *table = lines("resolution.py", *options)
+    # On the backend that compiles least, of seven models.
+    _, _, *table = lines("resolution.py", *options, backend="torch")
     rows = [line.split(" | ")[0] for line in table[2:]]
     assert rows == [
         "| not resized",
@@ -231,86 +206,3 @@ def test_train_on_tfds(tmp_path):
     percent, images = accuracy(printed)
     assert images == 1000
     assert percent > 20  # by chance 10
-
-
-# Each row: the call, in a folder with the files of `bad_files`, and words of
-# the message.
-BAD_CALLS = {
-    "missing folder": ("train.py --data missing", "No such file .*missing"),
-    "one class": ("train.py --data one", r"two\s+classes at least.*\['cat'\]"),
-    "broken image": ("train.py --data broken --epochs 1", "image is broken"),
-    "unknown model": ("train.py --model Mixer", "invalid choice: 'Mixer'"),
-    "indivisible": ("train.py --image-size 9", "multiples of the patch size"),
-    "no epochs": ("train.py --epochs 0", "0 is less than 1"),
-    "two sources": ("train.py --data one --dataset mnist", "not allowed with"),
-    "lone data-dir": (
-        "train.py --data one --data-dir one",
-        "--data-dir is for --dataset",
-    ),
-    "no TFDS set": ("train.py --dataset nonesuch", "nonesuch not found"),
-    "missing photo": (
-        "classify.py missing.png --model MixerS32",
-        "No such file .*missing.png",
-    ),
-    "not an image": (
-        "classify.py broken.png --model MixerS32",
-        "Expected an image file",
-    ),
-    "missing model": (
-        "classify.py a.png --weights no.keras",
-        "File not found.*no.keras",
-    ),
-    "broken model": (
-        "classify.py a.png --weights zip.keras",
-        "no model that classifies",
-    ),
-    "missing weights": (
-        "classify.py a.png --weights no.weights.h5",
-        "no.weights.h5.*not a file",
-    ),
-    "missing features": (
-        "features.py --weights no.keras",
-        "no.keras.*not a file",
-    ),
-}
-
-
-@pytest.fixture
-def bad_files(tmp_path, digits):
-    """A folder in which no call of `BAD_CALLS` can succeed."""
-    folder = tmp_path / "bad"
-    images = digits[0][0][:6]
-    for classes in ("one/cat", "broken/cat", "broken/dog"):
-        save_digits(folder / classes, images)
-    (folder / "broken" / "dog" / "0.png").write_text("not an image")
-    (folder / "broken.png").write_text("not an image")
-    with zipfile.ZipFile(folder / "zip.keras", "w") as archive:
-        archive.writestr("config.json", "{}")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("call", "message"), BAD_CALLS.values(), ids=BAD_CALLS.keys()
-)
-def test_bad_calls_say_what_is_wrong(call, message, bad_files):
-    result = run(*call.split(), cwd=bad_files)
-    assert result.returncode == 2
-    assert re.search(message, result.stderr)
-    assert "Traceback" not in result.stderr
-    assert not [path for path in bad_files.glob("runs/**/*") if path.is_file()]
-
-
-@pytest.mark.parametrize(
-    ("module", "option"),
-    [("tensorflow", "--data"), ("tensorflow_datasets", "--dataset")],
-)
-def test_missing_packages_are_named(module, option, bad_files, tmp_path):
-    # In front of the real one, and as absent.
-    hiding = tmp_path / "hiding"
-    hiding.mkdir()
-    (hiding / f"{module}.py").write_text("raise ModuleNotFoundError(__name__)")
-    path = os.pathsep.join([str(hiding), os.environ.get("PYTHONPATH", ".")])
-    result = run("train.py", option, "broken", cwd=bad_files, PYTHONPATH=path)
-    assert result.returncode == 2
-    assert re.search(f"{module}.*pip install keras_mixer", result.stderr)
-    assert "Traceback" not in result.stderr

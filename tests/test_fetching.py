@@ -18,8 +18,10 @@ import time
 import pytest
 from conftest import ROOT
 
+from keras_mixer.weights import cache
 from keras_mixer.weights import errors
 from keras_mixer.weights import fetching
+from keras_mixer.weights.hub import fetch as fetch_from_hub
 
 pytestmark = pytest.mark.once
 
@@ -117,6 +119,8 @@ class Worker:
 import json, os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from keras_mixer.weights import fetching
+from keras_mixer.weights import hub
+functions = {"fetch": fetching.fetch, "fetch_from_hub": hub.fetch}
 results, sys.stdout = sys.stdout, sys.stderr
 environment = dict(os.environ)
 for line in sys.stdin:
@@ -124,7 +128,7 @@ for line in sys.stdin:
     os.environ.clear()
     os.environ.update({**environment, **variables})
     try:
-        result = [str(getattr(fetching, name)(*arguments)), ""]
+        result = [str(functions[name](*arguments)), ""]
     except BaseException as error:
         result = [type(error).__name__, str(error)]
     print(json.dumps(result), file=results, flush=True)
@@ -202,7 +206,7 @@ def home(tmp_path, monkeypatch):
 
 
 def put(file, content):
-    path = fetching.cache_folder() / file
+    path = cache.folder() / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
@@ -210,7 +214,7 @@ def put(file, content):
 
 def files():
     """All files in the cache, partial ones included."""
-    folder = fetching.cache_folder()
+    folder = cache.folder()
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -229,7 +233,7 @@ def refused(*arguments, **options):
 
 
 def by_hand(file=FILE):
-    return f"put the file at '{fetching.cache_folder() / file}'"
+    return f"put the file at '{cache.folder() / file}'"
 
 
 # Downloads that succeed
@@ -481,7 +485,7 @@ def test_a_cache_that_cannot_be_written_is_an_error(
         pytest.skip("there is no /proc here")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / place))
     message = refused("unwritable.npz", site.publish())
-    folder = fetching.cache_folder()
+    folder = cache.folder()
     assert message.startswith(f"Cannot keep weights in '{folder}': ")
     assert "set KERAS_HOME" in message
     assert site.requests == []
@@ -489,7 +493,7 @@ def test_a_cache_that_cannot_be_written_is_an_error(
 
 
 def test_a_folder_under_the_name_is_an_error(site):
-    (fetching.cache_folder() / FILE).mkdir(parents=True)
+    (cache.folder() / FILE).mkdir(parents=True)
     message = refused(FILE, site.publish())
     assert message.startswith("Cannot keep weights in ")
     assert "directory" in message
@@ -499,13 +503,13 @@ def test_the_cache_is_where_keras_has_its_own(monkeypatch, tmp_path):
     monkeypatch.delenv("KERAS_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     expected = tmp_path / ".keras" / "models" / "keras_mixer"
-    assert fetching.cache_folder() == expected
+    assert cache.folder() == expected
     monkeypatch.setenv("KERAS_HOME", "~/elsewhere")
     expected = tmp_path / "elsewhere" / "models" / "keras_mixer"
-    assert fetching.cache_folder() == expected
+    assert cache.folder() == expected
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KERAS_HOME", "elsewhere")
-    assert fetching.cache_folder() == expected
+    assert cache.folder() == expected
 
 
 NAMES = ["/etc/passwd", "../a", "a/../../b", "a/..", "", "a//b", "./a", "a/"]
@@ -516,7 +520,7 @@ def test_a_name_that_leads_out_is_refused(site, name):
     with pytest.raises(ValueError, match="must be relative"):
         fetching.fetch(name, site.publish())
     with pytest.raises(ValueError, match="must be relative"):
-        fetching.fetch_from_hub("mlp/tiny", (name,))
+        fetch_from_hub("mlp/tiny", (name,))
     assert site.requests == []
 
 
@@ -536,7 +540,7 @@ def wait_for(condition):
 
 
 def partial_sizes():
-    folder = (fetching.cache_folder() / FILE).parent
+    folder = (cache.folder() / FILE).parent
     return [path.stat().st_size for path in folder.glob(".tiny.npz.*.part")]
 
 
@@ -555,7 +559,7 @@ def test_a_killed_process_leaves_nothing_that_passes(site, home, make_worker):
     # Another process may be writing there; a day later none is.
     assert files() == sorted([left, FILE])
     yesterday = time.time() - 25 * 60 * 60
-    os.utime(fetching.cache_folder() / left, (yesterday, yesterday))
+    os.utime(cache.folder() / left, (yesterday, yesterday))
     fetching.fetch("imagenet1k/next.npz", site.publish("/next"))
     assert files() == ["imagenet1k/next.npz", FILE]
 
@@ -576,7 +580,7 @@ def test_two_processes_at_once_both_get_the_file(site, home, workers):
     url = site.publish(midway=both.wait, pause=0.01)
     for worker in workers:
         worker.start("fetch", FILE, url, KERAS_HOME=str(home))
-    path = fetching.cache_folder() / FILE
+    path = cache.folder() / FILE
     assert [worker.result() for worker in workers] == [[str(path), ""]] * 2
     assert path.read_bytes() == BODY
     assert files() == [FILE]
@@ -590,7 +594,7 @@ def test_two_processes_at_once_both_get_the_file(site, home, workers):
 def test_offline_says_what_to_put_where(site, monkeypatch, value):
     monkeypatch.setenv("KERAS_MIXER_OFFLINE", value)
     url = site.publish()
-    path = fetching.cache_folder() / FILE
+    path = cache.folder() / FILE
     message = refused(FILE, url, len(BODY))
     assert message.startswith(f"Cannot fetch '{FILE}': KERAS_MIXER_OFFLINE is ")
     assert f"there is no file '{path}'" in message
@@ -615,7 +619,7 @@ def test_a_mirror_stands_in_for_the_address(site, monkeypatch, slash):
     monkeypatch.setenv("KERAS_MIXER_WEIGHTS_URL", mirror + slash)
     site.publish(f"/mirror/{FILE}")
     path = fetching.fetch(FILE, "http://nowhere.invalid/tiny.npz", len(BODY))
-    assert path == fetching.cache_folder() / FILE
+    assert path == cache.folder() / FILE
     assert path.read_bytes() == BODY
     site.publish("/mirror/with%20a%20%23.npz")
     path = fetching.fetch("with a #.npz", "http://nowhere.invalid")
@@ -632,10 +636,10 @@ def test_a_mirror_may_be_a_folder(tmp_path, monkeypatch):
     assert "No such file" in refused("other.npz", "http://nowhere.invalid")
     (tmp_path / "mlp" / "tiny").mkdir(parents=True)
     (tmp_path / "mlp" / "tiny" / "second").write_bytes(OTHER)
-    path = fetching.fetch_from_hub("mlp/tiny", ("first", "second"))
+    path = fetch_from_hub("mlp/tiny", ("first", "second"))
     assert path.read_bytes() == OTHER
     with pytest.raises(errors.DownloadError, match="The mirror has none of"):
-        fetching.fetch_from_hub("mlp/tiny", ("first", "third"))
+        fetch_from_hub("mlp/tiny", ("first", "third"))
 
 
 # The hub
@@ -698,7 +702,7 @@ def from_hub(hub_and_worker, home):
 def content(result):
     path, message = result
     assert not message, result
-    assert path.startswith(str(fetching.cache_folder()))
+    assert path.startswith(str(cache.folder()))
     return pathlib.Path(path).read_bytes()
 
 
@@ -753,7 +757,7 @@ def test_offline_a_repository_comes_from_the_cache(hub, from_hub):
     assert error == "DownloadError"
     assert "KERAS_MIXER_OFFLINE or HF_HUB_OFFLINE is set" in message
     for name in WEIGHTS:
-        assert f"'{fetching.cache_folder() / REPO / name}'" in message
+        assert f"'{cache.folder() / REPO / name}'" in message
     assert hub.requests == []
     hub.push("tiny.weights.h5", b"second")
     assert content(from_hub(names=WEIGHTS[1:])) == b"second"
@@ -780,7 +784,7 @@ def test_a_failed_download_from_a_hub_is_an_error(hub, from_hub):
     assert error == "DownloadError"
     assert "500" in message
     with pytest.raises(StopIteration):
-        next(fetching.cache_folder().rglob("model.safetensors"))
+        next(cache.folder().rglob("model.safetensors"))
 
 
 @pytest.mark.parametrize("place", ["file/keras", "/proc/keras"])
@@ -802,18 +806,18 @@ def test_a_hub_cache_that_cannot_be_written_is_an_error(
 def test_a_mirror_stands_in_for_the_hub(site, monkeypatch):
     monkeypatch.setenv("KERAS_MIXER_WEIGHTS_URL", site.url)
     site.publish(f"/{REPO}/tiny.weights.h5", body=b"second")
-    path = fetching.fetch_from_hub(REPO, WEIGHTS)
-    assert path == fetching.cache_folder() / REPO / "tiny.weights.h5"
+    path = fetch_from_hub(REPO, WEIGHTS)
+    assert path == cache.folder() / REPO / "tiny.weights.h5"
     assert path.read_bytes() == b"second"
 
     with pytest.raises(errors.DownloadError) as caught:
-        fetching.fetch_from_hub("mlp-org/other", WEIGHTS)
+        fetch_from_hub("mlp-org/other", WEIGHTS)
     message = str(caught.value)
     assert f"none of {site.url}/mlp-org/other/model.safetensors, " in message
     assert by_hand("mlp-org/other/model.safetensors") in message
     site.publish("/mlp-org/other/model.safetensors", status=500)
     with pytest.raises(errors.DownloadError, match="answers 500"):
-        fetching.fetch_from_hub("mlp-org/other", WEIGHTS)
+        fetch_from_hub("mlp-org/other", WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -835,15 +839,15 @@ def test_a_mirror_stands_in_for_the_hub(site, monkeypatch):
 )
 def test_what_is_no_repository_is_refused(repo):
     with pytest.raises(ValueError, match="given as 'organisation/name'"):
-        fetching.fetch_from_hub(repo, WEIGHTS)
+        fetch_from_hub(repo, WEIGHTS)
 
 
 def test_without_the_hub_library_files_by_hand_still_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r"pip install keras_mixer\[hub\]"):
-        fetching.fetch_from_hub(REPO, WEIGHTS)
+        fetch_from_hub(REPO, WEIGHTS)
     path = put(f"{REPO}/tiny.weights.h5", b"by hand")
-    assert fetching.fetch_from_hub(REPO, WEIGHTS) == path
+    assert fetch_from_hub(REPO, WEIGHTS) == path
 
 
 def test_a_hub_out_of_reach_is_an_error(unreachable_hub):

@@ -11,9 +11,10 @@ import torch
 from conftest import CLASSES
 from conftest import IMAGE
 from conftest import SIZES
+from conftest import assert_equal
 from conftest import randomise
-from test_weights import assert_equal
-from test_weights import weights_of
+from conftest import weights_of
+from published import official
 
 import keras_mixer
 from keras_mixer.weights import naming
@@ -152,38 +153,6 @@ def test_the_layout_of_the_authors_of_resmlp(tmp_path):
         rtol=0,
         atol=1e-4,
     )
-
-
-def official(tokens, seed=6, patch=4, blocks=2, hidden=10, mlps=(7, 11)):
-    """Random weights under the names of the official checkpoints."""
-    rng = np.random.default_rng(seed)
-
-    def random(*shape):
-        scale = np.prod(shape[:-1]) ** -0.5 if len(shape) > 1 else 0.1
-        return (scale * rng.standard_normal(shape)).astype("float32")
-
-    arrays = {
-        "stem/kernel": random(patch, patch, 3, hidden),
-        "stem/bias": random(hidden),
-        "pre_head_layer_norm/scale": 1 + random(hidden),
-        "pre_head_layer_norm/bias": random(hidden),
-        "head/kernel": random(hidden, CLASSES),
-        "head/bias": random(CLASSES),
-    }
-    for i in range(blocks):
-        mixings = (("token", tokens, mlps[0]), ("channel", hidden, mlps[1]))
-        for j, (mixing, size, width) in enumerate(mixings):
-            norm = f"MixerBlock_{i}/LayerNorm_{j}"
-            mlp = f"MixerBlock_{i}/{mixing}_mixing"
-            arrays |= {
-                f"{norm}/scale": 1 + random(hidden),
-                f"{norm}/bias": random(hidden),
-                f"{mlp}/Dense_0/kernel": random(size, width),
-                f"{mlp}/Dense_0/bias": random(width),
-                f"{mlp}/Dense_1/kernel": random(width, size),
-                f"{mlp}/Dense_1/bias": random(size),
-            }
-    return arrays
 
 
 def as_ours(arrays):

@@ -82,7 +82,7 @@ def read_all(folder):
         outcome = load(model, folder / name)
         seconds = time.monotonic() - start
         signal.alarm(0)
-        weights = weights_of(model)
+        weights = conftest.weights_of(model)
         if outcome == "loaded":
             if allowed == NOTHING or not is_same(weights, good, allowed):
                 outcome = f"loaded, but {allowed} may happen"
@@ -94,7 +94,6 @@ def read_all(folder):
 
 def load(model, path):
     """As the builder does it."""
-    layers = [layer for layer in model.layers if layer.weights]
     grid = (
         conftest.IMAGE[0] // conftest.SIZES["patch_size"],
         conftest.IMAGE[1] // conftest.SIZES["patch_size"],
@@ -102,7 +101,7 @@ def load(model, path):
     try:
         checkpoint = loading.open_checkpoint(path, "mixer", True)
         plan = loading.plan(checkpoint, grid, None)
-        loading.load(checkpoint, plan, layers, conftest.IMAGE[2])
+        loading.load(checkpoint, plan, model.layers, conftest.IMAGE[2])
     except WeightsError as error:
         message = str(error)
         if not message.startswith(f"Cannot load '{path}'"):
@@ -118,18 +117,8 @@ def used_memory():
     return int(pages) * resource.getpagesize()
 
 
-def variables_of(model):
-    layers = [layer for layer in model.layers if layer.weights]
-    return loading.variables_of(layers)
-
-
-def weights_of(model):
-    variables = variables_of(model)
-    return {path: variable.numpy() for path, variable in variables.items()}
-
-
 def reset(model, arrays):
-    for path, variable in variables_of(model).items():
+    for path, variable in loading.variables_of(model.layers).items():
         variable.assign(arrays[path])
 
 

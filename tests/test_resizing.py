@@ -11,10 +11,10 @@ from conftest import BATCH
 from conftest import CLASSES
 from conftest import IMAGE
 from conftest import SIZES
+from conftest import assert_equal
 from conftest import randomise
-from test_formats import official
-from test_weights import assert_equal
-from test_weights import weights_of
+from conftest import weights_of
+from published import official
 
 import keras_mixer
 from keras_mixer.weights import naming

@@ -7,10 +7,10 @@ import pytest
 import reference
 from conftest import CLASSES
 from conftest import IMAGE
+from conftest import computations_of_gelu
+from conftest import fit_tiny
+from conftest import matches
 from conftest import randomise
-from test_errors import matches
-from test_training import computations_of_gelu
-from test_training import fit_tiny
 
 import keras_mixer
 from keras_mixer.resmlp_layers import Affine

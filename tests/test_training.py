@@ -5,9 +5,10 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from conftest import BATCH
 from conftest import CLASSES
+from conftest import computations_of_gelu
 from conftest import digits_mixer
+from conftest import fit_tiny
 from conftest import randomise
 
 import keras_mixer
@@ -19,17 +20,6 @@ def accuracy(model, pair):
     x, y = pair
     predicted = model.predict(x, verbose=0, batch_size=len(x)).argmax(1)
     return (predicted == y).mean()
-
-
-def fit_tiny(model, images, **compile_options):
-    labels = np.arange(BATCH) % CLASSES
-    model.compile(
-        keras.optimizers.Adam(1e-2),
-        "sparse_categorical_crossentropy",
-        **compile_options,
-    )
-    history = model.fit(images, labels, epochs=8, batch_size=BATCH, verbose=0)
-    return history.history["loss"]
 
 
 @pytest.mark.parametrize(
@@ -137,42 +127,6 @@ def test_rematerialisation_gives_equal_gradients(
     np.testing.assert_allclose(remat_loss, loss, rtol=1e-4)
     for received, expected in zip(remat_weights, weights, strict=True):
         np.testing.assert_allclose(received, expected, atol=1e-3)
-
-
-def computations_of_gelu(model, images):
-    """How often one step, forward and backward, computes an activation."""
-    count = 0
-    for i in range(2):
-        block = model.get_layer(f"block_{i}")
-        for mixing in (block.token_mixing, block.channel_mixing):
-
-            def counted(x):
-                nonlocal count
-                count += 1
-                return keras.ops.sin(x)  # once in JAX's expression
-
-            mixing.activation = counted
-    if BACKEND == "torch":
-        model(images, training=True).sum().backward()
-    elif BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            loss = keras.ops.sum(model(images, training=True))
-        tape.gradient(loss, model.trainable_weights)
-    else:
-        import jax
-
-        def loss(trainable):
-            variables = [v.value for v in model.non_trainable_variables]
-            y, _ = model.stateless_call(
-                trainable, variables, images, training=True
-            )
-            return y.sum()
-
-        trainable = [v.value for v in model.trainable_variables]
-        return str(jax.make_jaxpr(jax.grad(loss))(trainable)).count("= sin ")
-    return count
 
 
 LISTED = {"mode": "list_of_layers"}

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from conftest import CLASSES
 from conftest import IMAGE
+from conftest import assert_equal
 from conftest import randomise
+from conftest import weights_of
 
 import keras_mixer
 from keras_mixer.weights import assigning
@@ -33,22 +35,11 @@ def saved(tiny, tmp_path):
     return arrays, files
 
 
-def weights_of(model):
-    variables = loading.variables_of(model.layers)
-    return {path: variable.numpy() for path, variable in variables.items()}
-
-
 def load_into(model, path):
     """Loads a file into a model that is there, as `weights=` does."""
     checkpoint = loading.open_checkpoint(path, "mixer")
     plan = loading.plan(checkpoint, (2, 3), None)
     loading.load(checkpoint, plan, model.layers, 3)
-
-
-def assert_equal(arrays, expected):
-    assert arrays.keys() == expected.keys()
-    for path, array in expected.items():
-        np.testing.assert_array_equal(arrays[path], array, err_msg=path)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

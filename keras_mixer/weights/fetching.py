@@ -5,14 +5,7 @@ it trusts whatever stands under the name it looks for, takes half a file for a
 whole one where the server does not say how long it is, falls back to a folder
 in /tmp that anybody can write to, waits for ever on a server that has gone
 silent, and raises bare `Exception`s. So it is given a name of this call's own,
-`.<name>.<random>.part` beside the final one, and what it has left there is
-checked and only then renamed. The rename is atomic: whoever sees the final name
-sees a whole file, however many processes fetch it and wherever one is killed.
-
-Two variables of the environment are read at every call:
-
-- `KERAS_MIXER_WEIGHTS_URL`, a mirror: a file comes from `<mirror>/<file>`.
-- `KERAS_MIXER_OFFLINE=1`: nothing is fetched; errors say what to put where.
+and what it has left there is checked and only then put into the cache.
 """
 
 import base64
@@ -20,49 +13,30 @@ import contextlib
 import email.message
 import hashlib
 import os
-import pathlib
 import re
 import socket
 import threading
-import time
 import urllib.error
-import urllib.parse
 import urllib.request
-import uuid
 
 import keras
 
+from keras_mixer.weights import cache
 from keras_mixer.weights.errors import DownloadError
 
 # A server that sends nothing for so long has gone; a slow one sends something.
 STALL_SECONDS = 30
-# A download writes all the time: one that has not for a day was killed.
-ABANDONED_SECONDS = 24 * 60 * 60
-PARTIAL = ".part"
 
 # How servers say that they do not answer HEAD; 403 is that of storage where the
 # address is signed for GET alone.
 REFUSES_HEAD = (403, 405, 501)
-NOT_THERE = (404, 410)
 
 _MD5 = re.compile(r"[A-Za-z0-9+/]{22}==")
 _SHA256 = re.compile(r'(?:W/)?"?([0-9a-f]{64})"?')
-_REPOSITORY = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 
 # One download at a time in a process: the timeout of sockets is global, and a
 # thread that waited finds the file there.
 _LOCK = threading.Lock()
-
-
-def cache_folder():
-    """Where fetched files are: `models/keras_mixer` in the folder of Keras.
-
-    That is `KERAS_HOME`, or `~/.keras`, as `keras.utils.get_file` has it; but
-    never its last resort, /tmp/.keras, where others may have put files.
-    """
-    home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
-    home = os.path.abspath(os.path.expanduser(home))
-    return pathlib.Path(home, "models", "keras_mixer")
 
 
 def fetch(file, url, size=None, sha256=None):
@@ -84,91 +58,20 @@ def fetch(file, url, size=None, sha256=None):
             may not be, or the cache cannot be written.
         ValueError: If `file` is absolute or leads out of the cache.
     """
-    path = _path(file)
-    url = _mirrored(file) or url
-    if _is_cached(path, size):
+    path = cache.path_of(file)
+    url = cache.mirrored(file) or url
+    if cache.is_cached(path, size):
         return path
-    if _is_offline():
+    if cache.is_offline():
         raise DownloadError(
             f"Cannot fetch '{file}': KERAS_MIXER_OFFLINE is set, and "
             f"{_state(path, size)}. Get the file from {url} and put it at "
             f"'{path}', or unset KERAS_MIXER_OFFLINE."
         )
     with _LOCK:
-        if not _is_cached(path, size):
+        if not cache.is_cached(path, size):
             _download(path, url, size, sha256)
     return path
-
-
-def fetch_from_hub(repo, names):
-    """Returns the path of a file of a repository of the Hugging Face hub.
-
-    A file that somebody has put at `<cache>/<repo>/<name>` goes first, then a
-    mirror, then the hub.
-
-    Args:
-        repo: String, `"organisation/name"`.
-        names: Tuple of names of files, the preferred one first.
-
-    Returns:
-        `pathlib.Path` of the first of `names` that is there.
-
-    Raises:
-        DownloadError: If none of `names` is there, or the repository is not, or
-            may not be read, or cannot be reached.
-        ImportError: If it takes huggingface_hub, which is not installed.
-        ValueError: If `repo` is no name of a repository, or a name leads out of
-            the cache.
-    """
-    _check_repository(repo)
-    files = [f"{repo}/{name}" for name in names]
-    for file in files:
-        if _is_cached(_path(file)):
-            return _path(file)
-    if _mirrored(repo) and not _is_offline():
-        return _fetch_first(files)
-    return _fetch_from_hub(repo, names, files)
-
-
-def _path(file):
-    parts = file.split("/")
-    if {"", ".", ".."} & set(parts) or re.search(r"[\\:\0]", file):
-        raise ValueError(
-            "The name of a file of weights must be relative, with '/' between "
-            "its parts and none of them empty, '.' or '..'. "
-            f"Received: {file!r}"
-        )
-    return cache_folder().joinpath(*parts)
-
-
-def _check_repository(repo):
-    if (
-        not _REPOSITORY.fullmatch(repo)
-        or "--" in repo
-        or ".." in repo
-        or repo.endswith(".git")
-    ):
-        raise ValueError(
-            "A repository of the Hugging Face hub must be given as "
-            f"'organisation/name'. Received: {repo!r}"
-        )
-
-
-def _mirrored(file):
-    """Where the mirror has `file`, or `None` without a mirror."""
-    mirror = os.environ.get("KERAS_MIXER_WEIGHTS_URL", "").rstrip("/")
-    return f"{mirror}/{urllib.parse.quote(file)}" if mirror else None
-
-
-def _is_offline():
-    value = os.environ.get("KERAS_MIXER_OFFLINE", "").strip().lower()
-    return value in ("1", "true", "yes", "on")
-
-
-def _is_cached(path, size=None):
-    # `os.path` calls what it may not look at no file; the download then says
-    # what is wrong with the folder.
-    return os.path.isfile(path) and size in (None, os.path.getsize(path))
 
 
 def _state(path, size):
@@ -178,41 +81,14 @@ def _state(path, size):
 
 
 def _download(path, url, size, sha256):
-    partial = _reserve(path)
+    partial = cache.reserve(path)
     try:
         expected = _receive(partial, url, path, size, sha256)
         _check(partial, expected, url, path)
-        _publish(partial, path)
+        cache.publish(partial, path)
     finally:
         # Also after Ctrl-C; once renamed it is no longer there.
         partial.unlink(missing_ok=True)
-
-
-def _reserve(path):
-    """An empty file beside `path`, under a name that nobody else has."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Asking for permissions would not tell of a read-only or full disk.
-        partial.touch(exist_ok=False)
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-    _remove_abandoned(path.parent)
-    return partial
-
-
-def _unwritable(folder, error):
-    return DownloadError(
-        f"Cannot keep weights in '{folder}': {error}. Make that folder "
-        "writable (`chmod`), or set KERAS_HOME to one that is."
-    )
-
-
-def _remove_abandoned(folder):
-    for partial in folder.glob(f".*{PARTIAL}"):
-        with contextlib.suppress(OSError):
-            if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
-                partial.unlink()
 
 
 def _receive(partial, url, path, size, sha256):
@@ -238,7 +114,7 @@ def _receive(partial, url, path, size, sha256):
         if isinstance(cause, urllib.error.HTTPError):
             cause.close()
         raise DownloadError(
-            f"Cannot fetch {url}: {_reason(cause)}. {_advice(path)}"
+            f"Cannot fetch {url}: {reason(cause)}. {cache.advice(path)}"
         ) from cause
 
 
@@ -258,22 +134,16 @@ def _socket_timeout():
         socket.setdefaulttimeout(before)
 
 
-def _reason(error):
+def reason(error):
+    """Why there was no answer, in a few words."""
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answers {error.code} {error.reason}"
-    reason = getattr(error, "reason", error)
-    if isinstance(reason, TimeoutError):
+    cause = getattr(error, "reason", error)
+    if isinstance(cause, TimeoutError):
         return f"the server has sent nothing for {STALL_SECONDS} seconds"
-    if isinstance(reason, str):
-        return reason
-    return f"{type(reason).__name__}: {reason}"
-
-
-def _advice(*paths):
-    return (
-        f"Try again, or put the file at {_either(paths)} by hand, or set "
-        "KERAS_MIXER_WEIGHTS_URL to a mirror that has it."
-    )
+    if isinstance(cause, str):
+        return cause
+    return f"{type(cause).__name__}: {cause}"
 
 
 def _expected(url, size, sha256):
@@ -360,7 +230,7 @@ def _check(partial, expected, url, path):
         raise DownloadError(
             f"What came from {url} is not the file. "
             f"Expected: {_listed(expected)}. Received: {_listed(received)}. "
-            f"It was removed. {_advice(path)}"
+            f"It was removed. {cache.advice(path)}"
         )
 
 
@@ -381,120 +251,3 @@ def _measure(path, kind):
 
 def _listed(measures):
     return ", ".join(f"{kind}={value}" for kind, value in measures.items())
-
-
-def _publish(partial, path):
-    try:
-        os.replace(partial, path)
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-
-
-def _fetch_first(files):
-    """The first of `files` that the mirror has."""
-    for file in files:
-        try:
-            return fetch(file, _mirrored(file))
-        except DownloadError as error:
-            if not _is_missing(error.__cause__):
-                raise
-    raise DownloadError(
-        f"The mirror has none of {', '.join(map(_mirrored, files))}. "
-        f"{_advice(*map(_path, files))}"
-    )
-
-
-def _is_missing(error):
-    if isinstance(error, urllib.error.HTTPError):
-        return error.code in NOT_THERE
-    # A mirror may be a folder, as `file://`.
-    return isinstance(getattr(error, "reason", None), FileNotFoundError)
-
-
-def _fetch_from_hub(repo, names, files):
-    hub = _huggingface_hub()
-    offline = _is_offline() or hub.constants.HF_HUB_OFFLINE
-    try:
-        path = _first_of_hub(hub, repo, names, offline)
-    # It raises errors of its own, of its HTTP client and of files.
-    except Exception as error:
-        # It has looked into its cache for the name that failed, but not for
-        # those after it.
-        path = _first_of_hub(hub, repo, names, offline=True)
-        if path is None:
-            _reserve(_hub_folder() / "file").unlink()
-            raise DownloadError(
-                f"Cannot fetch {_either(names)} from the repository '{repo}' "
-                f"of the Hugging Face hub: {_hub_reason(hub, error)}\n"
-                "Check that the repository exists and that you may read it "
-                f"(`hf auth login`). {_advice(*map(_path, files))}"
-            ) from error
-    if path is None:
-        raise DownloadError(_none_there(repo, names, files, offline))
-    return path
-
-
-def _hub_folder():
-    return cache_folder() / "hub"
-
-
-def _hub_reason(hub, error):
-    # Out of reach: why is in the cause only.
-    if isinstance(error, hub.errors.LocalEntryNotFoundError):
-        return _reason(error.__cause__ or error)
-    return _reason(error)
-
-
-def _huggingface_hub():
-    try:
-        import huggingface_hub
-        import huggingface_hub.constants
-        import huggingface_hub.errors
-    except ImportError as error:
-        raise ImportError(
-            "Fetching from the Hugging Face hub needs huggingface_hub. Install "
-            "it with `pip install keras_mixer[hub]`."
-        ) from error
-    return huggingface_hub
-
-
-def _first_of_hub(hub, repo, names, offline):
-    """The first of `names` in the repository, or offline in the hub's cache.
-
-    Returns `None` if none is there.
-    """
-    for name in names:
-        try:
-            path = hub.hf_hub_download(
-                repo,
-                name,
-                cache_dir=_hub_folder(),
-                local_files_only=offline,
-            )
-            return pathlib.Path(path)
-        except hub.errors.EntryNotFoundError as error:
-            # Online, one that is missing here was out of reach there.
-            is_local = isinstance(error, hub.errors.LocalEntryNotFoundError)
-            if is_local and not offline:
-                raise
-    return None
-
-
-def _none_there(repo, names, files, offline):
-    places = _either(map(_path, files))
-    if offline:
-        return (
-            f"Cannot fetch {_either(names)} of the repository '{repo}': "
-            "KERAS_MIXER_OFFLINE or HF_HUB_OFFLINE is set, and none of them is "
-            f"in '{_hub_folder()}'. Put the file at {places}, or unset "
-            "the variable."
-        )
-    return (
-        f"The repository '{repo}' of the Hugging Face hub has none of "
-        f"{_either(names)}. Give the name of another one, or put the "
-        f"file at {places}."
-    )
-
-
-def _either(names):
-    return " or ".join(f"'{name}'" for name in names)

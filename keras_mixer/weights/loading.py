@@ -17,6 +17,7 @@ from typing import NamedTuple
 from keras_mixer.weights import assigning
 from keras_mixer.weights import catalog
 from keras_mixer.weights import fetching
+from keras_mixer.weights import hub
 from keras_mixer.weights import naming
 from keras_mixer.weights import reading
 from keras_mixer.weights import resizing
@@ -154,7 +155,7 @@ def _locate(source):
     if isinstance(source, pathlib.Path):
         return source, None, None
     if isinstance(source, HubFile):
-        path = fetching.fetch_from_hub(source.repo, source.names)
+        path = hub.fetch(source.repo, source.names)
         return path, None, _scaling_of_hub(source)
     return (
         fetch(source),
@@ -170,13 +171,13 @@ def fetch(record):
             record.file, record.url, record.size, record.sha256
         )
     _, _, name = record.file.rpartition("/")
-    return fetching.fetch_from_hub(record.repo, (name,))
+    return hub.fetch(record.repo, (name,))
 
 
 def _scaling_of_hub(source):
     """The mean and std that timm's `config.json` of a repository gives."""
     try:
-        path = fetching.fetch_from_hub(source.repo, ("config.json",))
+        path = hub.fetch(source.repo, ("config.json",))
     except DownloadError:
         return None
     try:
@@ -221,7 +222,12 @@ def _grid(noted, layout, tokens):
 
 def plan(checkpoint, grid, method):
     """How a checkpoint gets to the grid of a model: a `resizing.Plan`."""
-    return resizing.plan(checkpoint.grid or grid, grid, method)
+    try:
+        return resizing.plan(checkpoint.grid or grid, grid, method)
+    except ValueError as error:
+        raise ValueError(
+            f"Cannot load '{checkpoint.source}' on this grid. {error}"
+        ) from error
 
 
 def load(checkpoint, plan, layers, channels):
