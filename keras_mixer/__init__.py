@@ -3,6 +3,7 @@
 from keras_mixer import mixer
 from keras_mixer import resmlp
 from keras_mixer.exporting import export_weights
+from keras_mixer.fusing import fuse
 from keras_mixer.layers import ChannelMixing
 from keras_mixer.layers import MixerBlock
 from keras_mixer.layers import StochasticDepth
@@ -61,6 +62,7 @@ __all__ = [
     "TokenMixing",
     "WeightsError",
     "export_weights",
+    "fuse",
     "list_weights",
     "load_image",
     "mixer",

@@ -59,7 +59,7 @@ class Composite(keras.Layer):
         with keras.RematScope(None):
             return layer(**options, dtype=self.dtype_of(name), name=name)
 
-    def _dense(self, name, units):
+    def _dense(self, name, units, **options):
         """Makes a `Dense` inside, with the kernel initializer of this layer."""
         initializer = self.kernel_initializer
         if isinstance(initializer, keras.initializers.Initializer):
@@ -70,6 +70,7 @@ class Composite(keras.Layer):
             name,
             units=units,
             kernel_initializer=initializer,
+            **options,
         )
 
     def _composite(self, layer, name, **options):

@@ -7,6 +7,8 @@ and its stem knows the grid of the patches.
 
 import keras
 
+from keras_mixer.fused_layers import FusedMixerBlock
+from keras_mixer.fused_layers import FusedResMLPBlock
 from keras_mixer.parts import PartsToBatch
 from keras_mixer.weights import loading
 from keras_mixer.weights import naming
@@ -20,17 +22,30 @@ def weights_of(model):
     }
 
 
-def describe(model):
-    """The family of a model, and rows and columns of its tokens.
+def is_fused(model):
+    """Whether a model is one that `keras_mixer.fuse` made."""
+    return isinstance(model, keras.Model) and any(
+        isinstance(layer, (FusedMixerBlock, FusedResMLPBlock))
+        for layer in model.layers
+    )
+
+
+def family_of(model):
+    """The family of a model.
 
     Raises:
-        ValueError: If the model is none of this package's, or is quantised.
+        ValueError: If the model is none of this package's, or is quantised or
+            fused.
         TypeError: If it is no Keras model.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(
             "`model` must be a Keras model. "
             f"Received: model of type {type(model).__name__}"
+        )
+    if is_fused(model):
+        raise ValueError(
+            f"'{model.name}' is fused. Give the model that it was made from."
         )
     family = naming.family_of(loading.variables_of(model.layers))
     if family is None:
@@ -39,12 +54,24 @@ def describe(model):
             f" It holds the model '{inner[0]}': give that one, "
             f"`model.get_layer('{inner[0]}')`."
             if inner
-            else " A quantised model is to be resized or exported before."
+            else " Resize, fuse or export a model before it is quantised."
         )
         raise ValueError(
             "`model` must be a model of this package, with its weights as they "
             f"were built.{advice} Received: model='{model.name}'"
         )
+    return family
+
+
+def describe(model):
+    """The family of a model, and rows and columns of its tokens.
+
+    Raises:
+        ValueError: If the model is none of this package's, or is quantised,
+            fused or compact.
+        TypeError: If it is no Keras model.
+    """
+    family = family_of(model)
     if any(isinstance(layer, PartsToBatch) for layer in model.layers):
         raise ValueError(
             f"'{model.name}' was resized by 'compact'. Give the model that it "

@@ -11,8 +11,6 @@ weights have the shapes of the published files, and quantisation and LoRA come
 from Keras unchanged, which a product written by hand would lose.
 """
 
-import functools
-
 import keras
 from keras import ops
 
@@ -408,20 +406,25 @@ class MixerBlock(Block):
         self.tokens_mlp_dim = check_positive_int(
             "tokens_mlp_dim", tokens_mlp_dim
         )
-        norm = functools.partial(
-            keras.layers.LayerNormalization, epsilon=NORM_EPSILON
-        )
         mlp = {"activation": self.activation, "dropout_rate": self.dropout_rate}
-        self.token_norm = self._part(norm, "token_norm")
+        self.token_norm = self._norm("token_norm")
         self.token_mixing = self._composite(
             TokenMixing, "token_mixing", mlp_dim=self.tokens_mlp_dim, **mlp
         )
-        self.channel_norm = self._part(norm, "channel_norm")
+        self.channel_norm = self._norm("channel_norm")
         self.channel_mixing = self._composite(
             ChannelMixing,
             "channel_mixing",
             mlp_dim=self.channels_mlp_dim,
             **mlp,
+        )
+
+    def _norm(self, name, **options):
+        return self._part(
+            keras.layers.LayerNormalization,
+            name,
+            epsilon=NORM_EPSILON,
+            **options,
         )
 
     def call(self, inputs, training=None):

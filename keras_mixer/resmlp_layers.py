@@ -43,14 +43,15 @@ def authors_initializer():
     return keras.initializers.RandomNormal(stddev=0.02)
 
 
-class _PerChannel(keras.Layer):
-    """Weights of shape `(channels,)` that act on the last axis."""
+class PerChannel(keras.Layer):
+    """The base of layers whose weights act on the last axis, element-wise."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.autocast = False  # as Keras's norms: rounded once, at the end
 
-    def _add_weight(self, name, input_shape, initializer):
+    def _add_weight(self, name, input_shape, initializer, *rows):
+        """Adds a weight of shape `(*rows, channels)`."""
         if not input_shape or input_shape[-1] is None:
             raise ValueError(
                 f"Layer '{self.name}' expects inputs of shape (batch, tokens, "
@@ -60,7 +61,7 @@ class _PerChannel(keras.Layer):
             )
         return self.add_weight(
             name=name,
-            shape=(input_shape[-1],),
+            shape=(*rows, input_shape[-1]),
             initializer=initializer,
             autocast=False,
         )
@@ -70,7 +71,7 @@ class _PerChannel(keras.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
-class Affine(_PerChannel):
+class Affine(PerChannel):
     """Scales and shifts each channel: `alpha * x + beta`.
 
     It stands where other networks have a norm, but has no statistics: a token
@@ -114,7 +115,7 @@ class Affine(_PerChannel):
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
-class LayerScale(_PerChannel):
+class LayerScale(PerChannel):
     """Scales each channel: `gamma * x`, with `gamma` small at the start.
 
     Placed at the end of a residual branch, it lets deep networks start near the
@@ -182,6 +183,7 @@ class TokenLinear(Composite):
     sublayer.
 
     Args:
+        use_bias: Boolean, whether each token has an offset.
         kernel_initializer: What `keras.initializers.get` takes; the authors'
             unless given.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
@@ -211,15 +213,16 @@ class TokenLinear(Composite):
 
     is_random = False
 
-    def __init__(self, kernel_initializer=None, **kwargs):
+    def __init__(self, use_bias=True, kernel_initializer=None, **kwargs):
         super().__init__(**kwargs)
+        self.use_bias = use_bias
         if kernel_initializer is None:
             kernel_initializer = authors_initializer()
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape):
         batch, tokens, channels = token_shape(self, input_shape)
-        self.dense = self._dense("dense", tokens)
+        self.dense = self._dense("dense", tokens, use_bias=self.use_bias)
         self.dense.build((batch, channels, tokens))
 
     def call(self, inputs, training=None):
@@ -232,6 +235,7 @@ class TokenLinear(Composite):
     def get_config(self):
         return {
             **super().get_config(),
+            "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(
                 self.kernel_initializer
             ),

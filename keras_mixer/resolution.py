@@ -9,8 +9,7 @@ import logging
 
 import keras
 
-from keras_mixer.blank import blank
-from keras_mixer.blank import unblank
+from keras_mixer.blank import clone
 from keras_mixer.checking import check_positive_int
 from keras_mixer.inspecting import describe
 from keras_mixer.inspecting import weights_of
@@ -81,7 +80,7 @@ def resize(model, input_shape, method="auto", name=None):
     shape = _check_shape(model, input_shape)
     plan = resizing.plan(grid, _grid(shape, patch), method)
 
-    resized = _clone(model, shape, plan, name or model.name)
+    resized = _clone(model, shape, plan, name)
     arrays = resizing.resize(weights_of(model), family, plan)
     variables = loading.variables_of(resized.layers)
     assigning.assign(variables, arrays, model.name)
@@ -132,15 +131,13 @@ def _grid(shape, patch):
 def _clone(model, shape, plan, name):
     """The layers of a model on another input, wider where the plan says so."""
 
-    def clone(layer):
+    def clone_layer(layer):
         config = layer.get_config()
         if "tokens_mlp_dim" in config:
             config["tokens_mlp_dim"] *= plan.widening
-        cloned = type(layer).from_config(config)
-        blank([cloned])
-        return cloned
+        return type(layer).from_config(config)
 
-    def call(layer, *args, **kwargs):
+    def call_layer(layer, *args, **kwargs):
         if layer.name == "block_0":
             args = (split(*args, plan),)
         x = layer(*args, **kwargs)
@@ -149,8 +146,4 @@ def _clone(model, shape, plan, name):
     image = keras.Input(
         shape, dtype=model.inputs[0].dtype, name=model.inputs[0].name
     )
-    resized = keras.models.clone_model(
-        model, image, clone_function=clone, call_function=call
-    )
-    unblank(resized.layers)
-    return keras.Model(resized.input, resized.output, name=name)
+    return clone(model, clone_layer, call_layer, image, name)

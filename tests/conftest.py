@@ -32,6 +32,7 @@ SIZES = {
 IMAGE = (8, 12, 3)  # a grid of 2 x 3: six tokens
 CLASSES = 5
 BATCH = 13
+FAMILIES = ("mixer", "resmlp")
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +52,14 @@ def tiny():
         return keras_mixer.Mixer(**sizes, **{**defaults, **options})
 
     return make
+
+
+def family_model(family, **options):
+    """A tiny model of a family."""
+    options = {"input_shape": IMAGE, "classes": CLASSES, **options}
+    if family == "mixer":
+        return keras_mixer.Mixer(**SIZES, **options)
+    return keras_mixer.ResMLP(SIZES["patch_size"], 2, 10, 11, 0.1, **options)
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import reference
 from conftest import BATCH
-from conftest import CLASSES
+from conftest import FAMILIES
 from conftest import IMAGE
 from conftest import SIZES
 from conftest import assert_equal
+from conftest import family_model
 from conftest import randomise
 from conftest import weights_of
 from published import official
@@ -22,16 +23,8 @@ from keras_mixer.weights import resizing
 
 PATCH = SIZES["patch_size"]
 GRID = (2, 3)
-FAMILIES = ("mixer", "resmlp")
 # Parts down and across; every grid is another.
 PARTS = [(1, 1), (2, 2), (3, 3), (1, 2), (3, 2)]
-
-
-def family_model(family, **options):
-    options = {"input_shape": IMAGE, "classes": CLASSES, **options}
-    if family == "mixer":
-        return keras_mixer.Mixer(**SIZES, **options)
-    return keras_mixer.ResMLP(PATCH, 2, 10, 11, 0.1, **options)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -375,7 +368,7 @@ def test_resize_refuses_models_it_does_not_know():
     compact = keras_mixer.resize(model, (16, 24, 3), "compact")
     assert "was resized by 'compact'" in resize_error(compact, (32, 48, 3))
     model.quantize("int8")
-    assert "A quantised model" in resize_error(model, (16, 24, 3))
+    assert "before it is quantised" in resize_error(model, (16, 24, 3))
 
 
 def test_files_of_keras_are_resized_through_their_model(tmp_path, tiny):

@@ -202,7 +202,7 @@ def _check_whole(arrays, family, path):
         naming.shapes_of(family, sizes),
         shapes,
         f"Cannot load '{path}': its weights do not make up one model. It was "
-        "damaged or edited, or holds more than the model.",
+        "damaged, edited or fused, or holds more than the model.",
     )
     return sizes
 
