@@ -152,7 +152,7 @@ def test_the_original_stays_as_it_is(family, images):
     expected = model.predict(images, verbose=0)
     fused = keras_mixer.fuse(model)
     for variable in fused.weights:
-        variable.assign(keras.ops.zeros_like(variable))
+        variable.assign(np.zeros(variable.shape))
     for path, array in weights_of(model).items():
         np.testing.assert_array_equal(array, arrays[path], err_msg=path)
     np.testing.assert_array_equal(model.predict(images, verbose=0), expected)
@@ -197,6 +197,8 @@ np.save(f"{folder}/predictions.npy", predictions)
     np.testing.assert_array_equal(received, expected)
 
 
+# Keras's use of jax2tf.
+@pytest.mark.filterwarnings("ignore:The `native_ser:DeprecationWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_fused_model_is_exported(family, images, tmp_path):
     model = family_model(family)
@@ -212,7 +214,8 @@ def test_a_fused_model_is_exported(family, images, tmp_path):
     else:
         tf = pytest.importorskip("tensorflow")
         fused.export(tmp_path / "served", verbose=False)
-        received = tf.saved_model.load(tmp_path / "served").serve(images)
+        served = tf.saved_model.load(tmp_path / "served")
+        received = served.serve(images)
     assert relative_difference(np.asarray(received), expected) < 1e-5
 
 
@@ -340,7 +343,7 @@ def trained_resmlp(digits):
         2, 2, 48, 96, 0.1, input_shape=(8, 8, 1), classes=10
     )
     model.compile(
-        keras.optimizers.AdamW(4e-3), "sparse_categorical_crossentropy"
+        keras.optimizers.AdamW(1e-2), "sparse_categorical_crossentropy"
     )
     model.fit(*digits[0], batch_size=64, epochs=12, verbose=0)
     return model
