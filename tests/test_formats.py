@@ -1,6 +1,7 @@
 """Files of others: read as they are, written so that they can read them."""
 
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -36,16 +37,17 @@ def timm_model(name):
         model = mlp_mixer.MlpMixer(num_blocks=24, embed_dim=32, **options)
         ours = small(keras_mixer.Mixer, 4, 24, 32, 16, 128)
     else:
-        # Big in small: 24 blocks of ResMLP.
+        # ResMLP in small, of the depth that its name tells.
+        num_blocks = int(re.search(r"_(\d+)_224", name)[1])
         model = mlp_mixer.MlpMixer(
-            num_blocks=24,
+            num_blocks=num_blocks,
             embed_dim=20,
             mlp_ratio=4,
             block_layer=mlp_mixer.ResBlock,
             norm_layer=mlp_mixer.Affine,
             **options,
         )
-        ours = small(keras_mixer.ResMLP, 4, 24, 20, 80, 1e-6)
+        ours = small(keras_mixer.ResMLP, 4, num_blocks, 20, 80, 1e-6)
     generator = torch.Generator().manual_seed(5)
     for key, value in model.state_dict().items():
         array = torch.randn(value.shape, generator=generator)
@@ -79,7 +81,9 @@ def logits(model, images, mean, std):
         "mixer_b16_224",
         "resmlp_12_224",
         "like mixer_l16_224",
+        "like resmlp_12_224",
         "like resmlp_big_24_224",
+        "like resmlp_36_224",
     ],
 )
 def test_files_of_timm_give_the_logits_of_timm(name, tmp_path):
@@ -453,7 +457,7 @@ def test_export_refuses_what_others_could_not_load(tmp_path, tiny):
         keras_mixer.export_weights(keras.Model(backbone.input, head), file)
     quantised = tiny()
     quantised.quantize("int8")
-    with pytest.raises(ValueError, match="A quantised model"):
+    with pytest.raises(ValueError, match="before it is quantised"):
         keras_mixer.export_weights(quantised, file)
     with pytest.raises(TypeError, match="`model` must be a Keras model"):
         keras_mixer.export_weights("model", file)
