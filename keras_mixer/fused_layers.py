@@ -1,8 +1,11 @@
 """Blocks for inference, with what can be folded into their kernels gone.
 
-They are made by `keras_mixer.fuse`, which folds the weights too. Trained
-further they would compute and learn what their originals do, but for weight
-decay and the like, which see other weights.
+They are made by `keras_mixer.fuse`, which folds the weights too.
+
+The offset of the tokens is added to the residual stream, not to the branch. The
+branch comes out of token mixing transposed, which in eager PyTorch is a matter
+of strides: adding what is laid out otherwise costs more there than the `Affine`
+that it replaces.
 """
 
 import keras
@@ -12,18 +15,19 @@ from keras_mixer.layers import Block
 from keras_mixer.layers import ChannelMixing
 from keras_mixer.layers import MixerBlock
 from keras_mixer.layers import token_shape
+from keras_mixer.resmlp_layers import LayerScale
 from keras_mixer.resmlp_layers import PerChannel
 from keras_mixer.resmlp_layers import TokenLinear
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
-class ScaleAndOffset(PerChannel):
-    """`scale * x + offset`, a scale per channel, an offset per token too.
+class TokenOffset(PerChannel):
+    """Adds an offset of its own to each channel of each token.
 
     Under a mixed policy it computes in float32, as `Affine`.
 
-    Source: what remains of two `Aff` around a linear layer that acts on another
-    axis than they do (arXiv 2105.03404, section 2).
+    Source: what is left of the offsets of two `Aff`, and of the bias, around a
+    linear layer over the tokens (arXiv 2105.03404, section 2).
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
@@ -40,12 +44,10 @@ class ScaleAndOffset(PerChannel):
 
     def build(self, input_shape):
         _, tokens, _ = token_shape(self, input_shape)
-        self.scale = self._add_weight("scale", input_shape, "ones")
         self.offset = self._add_weight("offset", input_shape, "zeros", tokens)
 
     def call(self, inputs):
-        y = ops.add(ops.multiply(inputs, self.scale), self.offset)
-        return ops.cast(y, self.compute_dtype)
+        return ops.cast(ops.add(inputs, self.offset), self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
@@ -80,10 +82,11 @@ class FusedResMLPBlock(Block):
             stochastic_depth_rate,
             **kwargs,
         )
+        self.token_offset = self._part(TokenOffset, "token_offset")
         self.token_mixing = self._composite(
             TokenLinear, "token_mixing", use_bias=False
         )
-        self.token_scale = self._part(ScaleAndOffset, "token_scale")
+        self.token_scale = self._part(LayerScale, "token_scale", init_value=1.0)
         self.channel_mixing = self._composite(
             ChannelMixing,
             "channel_mixing",
@@ -93,8 +96,7 @@ class FusedResMLPBlock(Block):
         )
 
     def call(self, inputs, training=None):
-        x = inputs
-        y = self.token_scale(self.token_mixing(x, training=training))
-        x = ops.add(x, self._drop(y, training))
+        y = self.token_scale(self.token_mixing(inputs, training=training))
+        x = ops.add(self.token_offset(inputs), self._drop(y, training))
         y = self.channel_mixing(x, training=training)
         return ops.add(x, self._drop(y, training))

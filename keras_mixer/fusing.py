@@ -226,8 +226,8 @@ def _fold_resmlp_block(arrays, block):
     bias = _pop(arrays, f"{block}/token_mixing/dense/bias")
     kernel = arrays[f"{block}/token_mixing/dense/kernel"]
     received = kernel.sum(axis=0, dtype="float64")  # of ones in every token
-    arrays[f"{block}/token_scale/scale"] = before * after
-    arrays[f"{block}/token_scale/offset"] = (
+    arrays[f"{block}/token_scale/gamma"] = before * after
+    arrays[f"{block}/token_offset/offset"] = (
         np.outer(received, offset) + bias[:, None]
     ) * after
 
