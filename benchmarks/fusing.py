@@ -4,16 +4,16 @@
 
 For each model, as it is and after `keras_mixer.fuse`: its layers, and the time
 of a forward pass as a multiple of the model as it is; interleaved in one run,
-medians of the repeats. The third row of a ResMLP is a network that never had an
+medians of the repeats. As `predict` does it: compiled by XLA on TensorFlow and
+JAX, eager on PyTorch. The third row of a ResMLP is a network that never had an
 Affine or a LayerScale, which is what "no cost at inference" compares with.
 """
 
 import argparse
-import statistics
-import time
 
 import keras
 import numpy as np
+from interleaved import medians
 
 import keras_mixer
 from keras_mixer.fused_layers import FusedResMLPBlock
@@ -46,7 +46,6 @@ def main():
     add("--models", nargs="+", default=["ResMLPS12", "MixerB16"])
     add("--batch-size", type=int, default=8)
     add("--repeats", type=int, default=7)
-    add("--jit-compile", action="store_true", help="XLA, or torch.compile")
     args = parser.parse_args()
     for name in args.models:
         model = getattr(keras_mixer, name)(weights=None)
@@ -68,18 +67,10 @@ def plain(fused):
 def compare(name, forms, args):
     shape = (args.batch_size, *forms["fused"].input_shape[1:])
     images = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
-    seconds = {form: [] for form in forms}
-    for model in forms.values():
-        model.compile(jit_compile=args.jit_compile)
-    for repeat in range(args.repeats + 1):  # the first compiles
-        for form, model in forms.items():
-            start = time.perf_counter()
-            model.predict_on_batch(images)
-            if repeat:
-                seconds[form].append(time.perf_counter() - start)
-    unit = statistics.median(seconds["as it is"])
+    seconds = medians(forms, images, args.repeats)
+    unit = seconds["as it is"]
     for form, model in forms.items():
-        median = statistics.median(seconds[form])
+        median = seconds[form]
         print(
             f"{name:10} {form:14} {leaves(model):4} layers  "
             f"{args.batch_size / median:7.2f} images/s  {median / unit:5.3f}"

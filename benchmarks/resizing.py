@@ -7,10 +7,9 @@ interleaved in one run (median of the repeats).
 """
 
 import argparse
-import statistics
-import time
 
 import numpy as np
+from interleaved import medians
 
 import keras_mixer
 
@@ -30,19 +29,12 @@ def main():
     models = {m: keras_mixer.resize(small, shape, m) for m in METHODS}
     images = np.random.default_rng(0).uniform(0, 255, (args.batch_size, *shape))
     images = images.astype("float32")
-    seconds = {method: [] for method in METHODS}
-    for repeat in range(args.repeats + 1):  # the first compiles
-        for method, model in models.items():
-            start = time.perf_counter()
-            model.predict_on_batch(images)
-            if repeat:
-                seconds[method].append(time.perf_counter() - start)
-    unit = statistics.median(seconds["compact"])
+    seconds = medians(models, images, args.repeats)
     for method, model in models.items():
-        median = statistics.median(seconds[method])
+        median = seconds[method]
         print(
             f"{method:12} {model.count_params():12,} parameters  "
-            f"{median:6.3f} s  {median / unit:5.2f}"
+            f"{median:6.3f} s  {median / seconds['compact']:5.2f}"
         )
 
 

@@ -64,24 +64,11 @@ class FusedResMLPBlock(Block):
     """A `ResMLPBlock` with one scale and one offset left, on the tokens' side.
 
     Args:
-        channels_mlp_dim: As in `ResMLPBlock`, and so are the others.
+        **config: Arguments of `ResMLPBlock`, but for `layer_scale_init`.
     """
 
-    def __init__(
-        self,
-        channels_mlp_dim,
-        activation="gelu",
-        dropout_rate=0.0,
-        stochastic_depth_rate=0.0,
-        **kwargs,
-    ):
-        super().__init__(
-            channels_mlp_dim,
-            activation,
-            dropout_rate,
-            stochastic_depth_rate,
-            **kwargs,
-        )
+    def __init__(self, **config):
+        super().__init__(**config)
         self.token_offset = self._part(TokenOffset, "token_offset")
         self.token_mixing = self._composite(
             TokenLinear, "token_mixing", use_bias=False

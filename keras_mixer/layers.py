@@ -297,8 +297,8 @@ class Block(Composite):
         self,
         channels_mlp_dim,
         activation,
-        dropout_rate,
-        stochastic_depth_rate,
+        dropout_rate=0.0,
+        stochastic_depth_rate=0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
