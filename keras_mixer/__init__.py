@@ -1,7 +1,9 @@
 """The all-MLP vision library for Keras 3: MLP-Mixer and ResMLP."""
 
 from keras_mixer import mixer
+from keras_mixer import recipes
 from keras_mixer import resmlp
+from keras_mixer.evaluation import few_shot
 from keras_mixer.exporting import export_weights
 from keras_mixer.fusing import fuse
 from keras_mixer.layers import ChannelMixing
@@ -62,10 +64,12 @@ __all__ = [
     "TokenMixing",
     "WeightsError",
     "export_weights",
+    "few_shot",
     "fuse",
     "list_weights",
     "load_image",
     "mixer",
+    "recipes",
     "resize",
     "resmlp",
 ]

@@ -1,0 +1,174 @@
+"""The published recipes, against calculations of their own in NumPy."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from conftest import FAMILIES
+from conftest import family_model
+
+from keras_mixer import recipes
+from keras_mixer.recipes import RECIPES
+
+STEPS = 40
+WARMUP = 4
+
+
+def expected_rate(recipe, step):
+    progress = min(max((step - WARMUP) / (STEPS - WARMUP), 0), 1)
+    left = {
+        "linear": 1 - progress,
+        "cosine": (1 + np.cos(np.pi * progress)) / 2,
+    }[recipe.decay]
+    end = recipe.final_fraction
+    return (
+        recipe.learning_rate * min(1, step / WARMUP) * (end + (1 - end) * left)
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_learning_rates_are_the_published(name):
+    recipe = RECIPES[name]
+    options = recipes.compile_options(recipe, STEPS, warmup_steps=WARMUP)
+    optimizer = options["optimizer"]
+    schedule = optimizer._learning_rate
+    for step in (0, 1, 3, 4, 5, 22, 39, 40, 50):
+        received = float(keras.ops.convert_to_numpy(schedule(step)))
+        expected = expected_rate(recipe, step)
+        assert received == pytest.approx(expected, rel=1e-5, abs=1e-9), step
+    config = keras.optimizers.schedules.serialize(schedule)
+    again = keras.optimizers.schedules.deserialize(config)
+    assert again.get_config() == schedule.get_config()
+
+
+def adam(state, gradient, weight, rate, step):
+    m, v = state
+    m = 0.9 * m + 0.1 * gradient
+    v = 0.999 * v + 0.001 * gradient**2
+    m_hat, v_hat = m / (1 - 0.9**step), v / (1 - 0.999**step)
+    return (m, v), -rate * m_hat / (np.sqrt(v_hat) + 1e-8)
+
+
+def sgd(state, gradient, weight, rate, step):
+    momentum, _ = state
+    momentum = 0.9 * momentum - rate * gradient
+    return (momentum, 0), momentum
+
+
+def lamb(state, gradient, weight, rate, step):
+    state, change = adam(state, gradient, weight, 1, step)
+    ratio = np.linalg.norm(weight) / np.linalg.norm(change)
+    return state, rate * ratio * change
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_ten_steps_equal_those_of_numpy(name):
+    """Clip, schedule, decoupled decay of the kernel alone, and the average."""
+    recipe = RECIPES[name]
+    options = recipes.compile_options(recipe, STEPS, warmup_steps=WARMUP)
+    optimizer = options["optimizer"]
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 5), "bias": (5,), "gamma": (5,), "alpha": (2,)}
+    weights = {key: 1 + rng.standard_normal(s) for key, s in shapes.items()}
+    variables = [keras.Variable(w, name=key) for key, w in weights.items()]
+    optimizer.build(variables)
+    states = {key: (np.zeros(s), np.zeros(s)) for key, s in shapes.items()}
+    average = dict(weights)
+    change_of = {"adam": adam, "sgd": sgd, "lamb": lamb}[recipe.optimizer]
+    for step in range(10):
+        gradients = {key: rng.standard_normal(s) for key, s in shapes.items()}
+        optimizer.apply(
+            [
+                keras.ops.convert_to_tensor(gradients[key], "float32")
+                for key in shapes
+            ],
+            variables,
+        )
+        norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
+        clip = min(1, (recipe.clip_norm or np.inf) / norm)
+        rate = expected_rate(recipe, step)
+        for key, weight in weights.items():
+            if key == "kernel":
+                weight = weight * (1 - rate * recipe.weight_decay)
+            states[key], change = change_of(
+                states[key], clip * gradients[key], weight, rate, step + 1
+            )
+            weights[key] = weight + change
+            momentum = (recipe.ema or 0) if step else 0
+            average[key] = (
+                momentum * average[key] + (1 - momentum) * weights[key]
+            )
+    for key, variable in zip(shapes, variables, strict=True):
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(variable),
+            weights[key],
+            rtol=1e-5,
+            atol=1e-6,
+            err_msg=key,
+        )
+    if recipe.ema:
+        for key, kept in zip(
+            shapes, optimizer._model_variables_moving_average, strict=True
+        ):
+            np.testing.assert_allclose(
+                keras.ops.convert_to_numpy(kept), average[key], rtol=1e-5
+            )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_kernels_decay(family):
+    recipe = RECIPES["big_vision.imagenet"]
+    options = recipes.compile_options(recipe, STEPS, warmup_steps=WARMUP)
+    model = family_model(family)
+    decayed = {
+        variable.path.rpartition("/")[2]
+        for variable in model.trainable_variables
+        if options["optimizer"]._use_weight_decay(variable)
+    }
+    assert decayed == {"kernel"}
+
+
+def test_the_sigmoid_loss_is_summed_over_the_classes():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((3, 7)), rng.uniform(size=(3, 7))
+    sigmoid = 1 / (1 + np.exp(-logits))
+    expected = -labels * np.log(sigmoid) - (1 - labels) * np.log(1 - sigmoid)
+    received = recipes.sigmoid_crossentropy(labels, logits)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(received), expected.sum(1), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["big_vision.imagenet", "resmlp.imagenet"])
+def test_a_model_trains_as_a_recipe_says(name, images):
+    model = family_model(
+        "resmlp" if "resmlp" in name else "mixer", classifier_activation=None
+    )
+    recipe = dataclasses.replace(RECIPES[name], learning_rate=0.01)
+    model.compile(**recipes.compile_options(recipe, 12, warmup_steps=2))
+    labels = np.eye(5)[np.arange(len(images)) % 5]
+    history = model.fit(
+        images, labels, batch_size=len(images), epochs=12, verbose=0
+    ).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert history.keys() == {"accuracy", "loss"}
+
+
+def test_recipes_are_whole():
+    for name, recipe in RECIPES.items():
+        assert (recipe.epochs is None) != (recipe.steps is None), name
+        assert (recipe.warmup_steps is None) != (
+            recipe.warmup_epochs is None
+        ), name
+        assert recipe.source, name
+
+
+def test_a_warm_up_longer_than_the_training_is_refused():
+    recipe = RECIPES["mixer_b.imagenet"]
+    with pytest.raises(ValueError, match="Received: 10000 steps of 300"):
+        recipes.compile_options(recipe, 300)
+    resmlp = recipes.compile_options(RECIPES["resmlp.imagenet"], 800)
+    assert resmlp["optimizer"]._learning_rate.warmup_steps == 10
+    with pytest.raises(TypeError, match="`steps` must be a positive int"):
+        recipes.compile_options(recipe, 300.0)
