@@ -20,6 +20,7 @@ import keras_mixer
 from keras_mixer.weights import loading
 
 ROOT = pathlib.Path(__file__).parent.parent
+GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 # Every size a different number, so that no two axes can be confused.
 SIZES = {
@@ -69,6 +70,10 @@ def images():
 
 @pytest.fixture(scope="session")
 def digits():
+    return split_digits()
+
+
+def split_digits():
     """The real handwritten digits of scikit-learn: train and test pairs."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -81,24 +86,30 @@ def digits():
     return (x, y), (x_test, y_test)
 
 
-def digits_mixer(**options):
-    return keras_mixer.Mixer(
-        2, 2, 48, 24, 96, input_shape=(8, 8, 1), classes=10, **options
-    )
+def digits_model(family, **options):
+    """A model of a family for the digits, small enough to be trained here."""
+    options = {"input_shape": (8, 8, 1), "classes": 10, **options}
+    if family == "mixer":
+        return keras_mixer.Mixer(2, 2, 48, 24, 96, **options)
+    return keras_mixer.ResMLP(2, 2, 48, 96, 0.1, **options)
 
 
-@pytest.fixture(scope="session")
-def trained(digits, tmp_path_factory):
-    """A file of a Mixer that has learned the digits: about 96 %."""
+def train_on_digits(family, images, labels):
+    """A model that knows about 96 % of other digits."""
     keras.utils.set_random_seed(7)
-    model = digits_mixer()
+    model = digits_model(family)
+    rate = {"mixer": 4e-3, "resmlp": 1e-2}[family]
     model.compile(
-        keras.optimizers.AdamW(4e-3), "sparse_categorical_crossentropy"
+        keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy"
     )
-    model.fit(*digits[0], batch_size=64, epochs=12, verbose=0)
-    path = tmp_path_factory.mktemp("trained") / "digits.keras"
-    model.save(path)
-    return path
+    model.fit(images, labels, batch_size=64, epochs=12, verbose=0)
+    return model
+
+
+@pytest.fixture
+def trained():
+    """The file of a Mixer that has learned the digits; see `goldens.py`."""
+    return GOLDEN / "digits_mixer.keras"
 
 
 def randomise(model, seed=0):

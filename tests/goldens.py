@@ -1,16 +1,20 @@
-"""Every weight of every variant: `python tests/goldens.py` writes the file.
+"""Files that stay as they are: `python tests/goldens.py` writes them.
 
-Paths and shapes are a file format: a change here makes saved files unreadable.
-The file holds `{variant: {path: shape}}`, from models with 1000 classes.
+`weights.json` has every weight of every variant, as `{variant: {path: shape}}`,
+from models with 1000 classes. Paths and shapes are a file format: changing them
+makes saved files unreadable. `digits_mixer.keras` and `digits_resmlp.keras` are
+small models that have learned scikit-learn's digits, so that what is done to
+trained models can be tested without training one each time.
 """
 
 import json
-import pathlib
+
+import conftest
 
 import keras_mixer
 from keras_mixer.weights import loading
 
-FILE = pathlib.Path(__file__).parent / "golden" / "weights.json"
+FILE = conftest.GOLDEN / "weights.json"
 
 CONSTRUCTORS = {
     "mixer_s32": keras_mixer.MixerS32,
@@ -41,6 +45,20 @@ def load():
 
 
 def main():
+    write_shapes()
+    write_digits()
+
+
+def write_digits():
+    train, _ = conftest.split_digits()
+    for family in conftest.FAMILIES:
+        learned = conftest.train_on_digits(family, *train)
+        model = conftest.digits_model(family)  # without the optimizer's state
+        model.set_weights(learned.get_weights())
+        model.save(conftest.GOLDEN / f"digits_{family}.keras")
+
+
+def write_shapes():
     golden = {
         name: shapes_of(constructor(weights=None))
         for name, constructor in CONSTRUCTORS.items()

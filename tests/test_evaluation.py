@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import digits_mixer
+from conftest import digits_model
 
 import keras_mixer
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.once  # NumPy, on the outputs of `predict`
 @pytest.fixture(scope="module")
 def backbone():
     keras.utils.set_random_seed(7)
-    return digits_mixer(include_top=False, pooling="avg")
+    return digits_model("mixer", include_top=False, pooling="avg")
 
 
 def test_accuracy_is_that_of_ridge_regression(backbone, digits):
@@ -91,6 +91,6 @@ def test_few_shot_refuses(backbone, options, error, message):
 
 
 def test_tokens_are_not_features_of_an_image():
-    tokens = digits_mixer(include_top=False)
+    tokens = digits_model("mixer", include_top=False)
     with pytest.raises(ValueError, match=r"output_shape=\(None, 16, 48\)"):
         keras_mixer.few_shot(tokens, (X, Y), (X, Y), [2])

@@ -109,6 +109,7 @@ def test_files_of_timm_give_the_logits_of_timm(name, tmp_path):
     assert_equal(weights_of(pickled), weights_of(model))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".safetensors"])
 def test_every_suffix_and_training_checkpoints_are_read(tmp_path, suffix):
     from safetensors.torch import save_file
@@ -387,6 +388,7 @@ def test_a_stem_for_one_channel_is_not_adapted(tmp_path, tiny):
         tiny(input_shape=(8, 8, 3), weights=tmp_path / "grey.npz")
 
 
+@pytest.mark.once
 def test_weights_of_the_other_family_are_named(tmp_path, tiny):
     model = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=IMAGE)
     for suffix in (".safetensors", ".weights.h5"):
@@ -436,12 +438,14 @@ EXPORTS = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("name", "message"), EXPORTS)
 def test_export_refuses_other_formats(tmp_path, tiny, name, message):
     with pytest.raises(ValueError, match=message):
         keras_mixer.export_weights(tiny(), tmp_path / name)
 
 
+@pytest.mark.once
 def test_export_refuses_what_others_could_not_load(tmp_path, tiny):
     file = tmp_path / "mixer.npz"
     file.write_text("precious")

@@ -6,6 +6,7 @@ import pytest
 import reference
 from conftest import CLASSES
 from conftest import FAMILIES
+from conftest import GOLDEN
 from conftest import IMAGE
 from conftest import SIZES
 from conftest import family_model
@@ -349,27 +350,9 @@ def test_bytes_are_scaled_as_before(tiny, images):
     check_same(model, keras_mixer.fuse(model), images.astype("uint8"))
 
 
-@pytest.fixture(scope="module")
-def trained_resmlp(digits):
-    keras.utils.set_random_seed(7)
-    model = keras_mixer.ResMLP(
-        2, 2, 48, 96, 0.1, input_shape=(8, 8, 1), classes=10
-    )
-    model.compile(
-        keras.optimizers.AdamW(1e-2), "sparse_categorical_crossentropy"
-    )
-    model.fit(*digits[0], batch_size=64, epochs=12, verbose=0)
-    return model
-
-
 @pytest.mark.parametrize("family", FAMILIES)
-def test_int8_after_fusing_loses_less_than_a_point(
-    family, trained, digits, tmp_path, request
-):
-    if family == "mixer":
-        model = keras.saving.load_model(trained, compile=False)
-    else:
-        model = request.getfixturevalue("trained_resmlp")
+def test_int8_after_fusing_loses_less_than_a_point(family, digits, tmp_path):
+    model = keras.saving.load_model(GOLDEN / f"digits_{family}.keras")
     x, y = digits[1]
 
     def accuracy(model):

@@ -253,7 +253,7 @@ def test_auto_takes_tile_for_whole_multiples(shape, method):
     assert_equal(weights_of(automatic), weights_of(chosen))
 
 
-@pytest.mark.parametrize("method", resizing.METHODS)
+@pytest.mark.parametrize("method", ["tile", "compact"])
 def test_a_trained_model_goes_on_learning(trained, digits, method):
     """Digits enlarged twice: the loss falls from where it begins."""
     model = keras.saving.load_model(trained)

@@ -424,7 +424,6 @@ LISTED = {"mode": "list_of_layers", "layer_names": ["token_mixing"]}
     ("scope", "options"),
     [
         ({"mode": "full"}, {}),
-        ({"mode": "full"}, {"stochastic_depth_rate": 0.2, "dropout_rate": 0.2}),
         (LISTED, {"stochastic_depth_rate": 0.2}),
     ],
 )
