@@ -79,17 +79,11 @@ def compare(name, forms, args):
 
 def leaves(model):
     """Layers that hold no layers, and are not the input."""
-    layers = [
-        layer
+    return sum(
+        not isinstance(layer, keras.layers.InputLayer)
+        and not list(layer._flatten_layers(include_self=False))
         for layer in model._flatten_layers()
-        if not isinstance(layer, keras.layers.InputLayer)
-    ]
-    inner = {
-        id(layer)
-        for layer in layers
-        if list(layer._flatten_layers(include_self=False))
-    }
-    return len(layers) - len(inner)
+    )
 
 
 if __name__ == "__main__":

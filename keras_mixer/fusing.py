@@ -54,9 +54,9 @@ def fuse(model):
     Keras model, but it is neither resized nor exported to other layouts any
     more. Keep the original for that, and for training.
 
-    Source: section 2 of ResMLP (arXiv 2105.03404), "at inference time, it can
-    be absorbed"; that the scaling folds into the stem holds because the stem
-    has no padding.
+    Source: section 2 of ResMLP (arXiv 2105.03404), which has the linear layers
+    absorb the `Affine`. That the scaling folds into the stem is exact because
+    the stem has no padding.
 
     Args:
         model: A model that this package built, or one made of its layers by

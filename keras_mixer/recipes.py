@@ -68,6 +68,13 @@ class Recipe:
         ema: Momentum of the average of weights to evaluate with, or `None`.
         augmentation: An `Augmentation`.
         image_size: Side of the images in pixels.
+
+    Example:
+
+    >>> from keras_mixer.recipes import RECIPES
+    >>> recipe = RECIPES["mixer_b.imagenet"]
+    >>> recipe.learning_rate, recipe.batch_size, recipe.augmentation.mixup
+    (0.001, 4096, 0.5)
     """
 
     source: str

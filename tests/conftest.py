@@ -132,11 +132,6 @@ def randomise(model, seed=0):
     return arrays
 
 
-def weights_of(model):
-    variables = loading.variables_of(model.layers)
-    return {path: variable.numpy() for path, variable in variables.items()}
-
-
 def assert_equal(arrays, expected):
     assert arrays.keys() == expected.keys()
     for path, array in expected.items():

@@ -14,11 +14,11 @@ import weights_table
 from conftest import ROOT
 from conftest import assert_equal
 from conftest import python
-from conftest import weights_of
 
 import keras_mixer
 from keras_mixer import mixer
 from keras_mixer import resmlp
+from keras_mixer.inspecting import weights_of
 from keras_mixer.layers import gelu_tanh
 from keras_mixer.weights import catalog
 

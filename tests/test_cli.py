@@ -10,11 +10,11 @@ import pytest
 from conftest import IMAGE
 from conftest import assert_equal
 from conftest import randomise
-from conftest import weights_of
 from published import official
 
 import keras_mixer
 from keras_mixer import cli
+from keras_mixer.inspecting import weights_of
 from keras_mixer.weights import reading
 
 pytestmark = pytest.mark.once

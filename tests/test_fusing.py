@@ -12,11 +12,11 @@ from conftest import SIZES
 from conftest import family_model
 from conftest import python
 from conftest import randomise
-from conftest import weights_of
 
 import keras_mixer
 from keras_mixer.fused_layers import FusedMixerBlock
 from keras_mixer.fused_layers import FusedResMLPBlock
+from keras_mixer.inspecting import weights_of
 from keras_mixer.resmlp_layers import Affine
 from keras_mixer.resmlp_layers import LayerScale
 from keras_mixer.resmlp_layers import TokenLinear

@@ -43,6 +43,7 @@ import torch
 from safetensors.numpy import save as safetensors
 
 import keras_mixer
+from keras_mixer.inspecting import weights_of
 from keras_mixer.weights import assigning
 from keras_mixer.weights import loading
 from keras_mixer.weights.errors import WeightsError
@@ -82,7 +83,7 @@ def read_all(folder):
         outcome = load(model, folder / name)
         seconds = time.monotonic() - start
         signal.alarm(0)
-        weights = conftest.weights_of(model)
+        weights = weights_of(model)
         if outcome == "loaded":
             if allowed == NOTHING or not is_same(weights, good, allowed):
                 outcome = f"loaded, but {allowed} may happen"

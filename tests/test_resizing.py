@@ -14,10 +14,10 @@ from conftest import SIZES
 from conftest import assert_equal
 from conftest import family_model
 from conftest import randomise
-from conftest import weights_of
 from published import official
 
 import keras_mixer
+from keras_mixer.inspecting import weights_of
 from keras_mixer.weights import naming
 from keras_mixer.weights import resizing
 

@@ -11,9 +11,9 @@ from conftest import CLASSES
 from conftest import IMAGE
 from conftest import assert_equal
 from conftest import randomise
-from conftest import weights_of
 
 import keras_mixer
+from keras_mixer.inspecting import weights_of
 from keras_mixer.weights import assigning
 from keras_mixer.weights import keras_files
 from keras_mixer.weights import loading
