@@ -21,6 +21,7 @@ PACKAGE = ROOT / "keras_mixer"
 FLOORS = [
     {"blank", "checking", "composite", "weights.errors", "weights.formats"},
     {
+        "distributing",
         "evaluation",
         "labels",
         "layers",

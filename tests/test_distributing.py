@@ -1,0 +1,295 @@
+"""Training on many devices, each training in real processes of its own.
+
+Where the devices are another number, so are their processes: a batch of 20 is
+cut into 10 and 10, or into four of 5, and each part holds other classes.
+"""
+
+import collections
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from conftest import GOLDEN
+from conftest import ROOT
+from conftest import matches
+from conftest import python
+
+from keras_mixer import distributing
+
+SCRIPT = ROOT / "tests" / "distributed.py"
+# Long enough for a machine that is busy.
+TIMEOUT = 300
+
+
+def start(*arguments, output, backend="jax", **env):
+    """Starts the script as a process that writes into a file."""
+    with open(output, "w") as file:
+        return subprocess.Popen(
+            [sys.executable, "-u", SCRIPT, *map(str, arguments)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "KERAS_BACKEND": backend, **env},
+            cwd=ROOT,
+        )
+
+
+def train(folder, *runs, **env):
+    """`{run: [losses, weights.., replicas]}` of trainings, one after another."""
+    output = folder / "output.txt"
+    process = start("train", folder / "runs.npz", *runs, output=output, **env)
+    assert process.wait(TIMEOUT) == 0, output.read_text()
+    results = collections.defaultdict(list)
+    with np.load(folder / "runs.npz") as arrays:
+        for name in sorted(arrays):
+            results[name.rpartition("/")[0]].append(arrays[name])
+    return results
+
+
+def assert_same_training(results, run, one_device, replicas):
+    *expected, one = results[one_device]
+    *received, count = results[run]
+    assert (one, count) == (1, replicas)
+    assert len(received[0]) == 20
+    assert expected[0][-1] < 0.99 * expected[0][0]  # it learns
+    for array, array_expected in zip(received, expected, strict=True):
+        np.testing.assert_allclose(
+            array, array_expected, rtol=0, atol=1e-5, err_msg=run
+        )
+
+
+@pytest.mark.once
+def test_mirrored_trains_as_one_device_and_xla_compiles_each_replica(tmp_path):
+    dump = tmp_path / "dump"
+    results = train(
+        tmp_path,
+        *("none:mixer:no", "mirrored:mixer:no", "mirrored:mixer:xla"),
+        *("none:resmlp:no", "mirrored:resmlp:no", "mirrored:resmlp:xla"),
+        backend="tensorflow",
+        TF_XLA_FLAGS="--tf_xla_cpu_global_jit",
+        # Of what XLA compiles, not how well.
+        XLA_FLAGS=f"--xla_dump_to={dump} --xla_backend_optimization_level=0 "
+        "--xla_llvm_disable_expensive_passes=true",
+    )
+    for family in ("mixer", "resmlp"):
+        for xla in ("no", "xla"):
+            run = f"mirrored:{family}:{xla}"
+            assert_same_training(results, run, f"none:{family}:no", 2)
+
+    # Each replica's products of matrices are all in one cluster, forward and
+    # backward: of five of Mixer, and of four of ResMLP, each has two gradients.
+    # They see half of a batch.
+    products = collections.Counter()
+    for path in dump.glob("*cluster_*.before_optimizations.txt"):
+        cluster = path.read_text()
+        count = cluster.count(" dot(")
+        if count:
+            products[count] += 1
+            assert re.search(r" = f64\[10,7\]\S* dot\(", cluster)
+    assert products == {15: 2, 12: 2}
+
+
+@pytest.mark.once
+def test_data_and_model_parallel_train_as_one_device(tmp_path):
+    results = train(
+        tmp_path,
+        *("none:mixer:xla", "data:mixer:xla", "model:mixer:xla"),
+        *("none:resmlp:xla", "data:resmlp:xla", "model:resmlp:xla"),
+        backend="jax",
+        JAX_NUM_CPU_DEVICES="4",
+        JAX_ENABLE_X64="1",
+    )
+    for family in ("mixer", "resmlp"):
+        one = f"none:{family}:xla"
+        assert_same_training(results, f"data:{family}:xla", one, 4)
+        assert_same_training(results, f"model:{family}:xla", one, 2)
+
+
+def cut_weights(variant):
+    mesh = keras.distribution.DeviceMesh((1, 2), ["batch", "model"], ["a", "b"])
+    layout = distributing.model_layout(mesh)
+    paths = json.loads((GOLDEN / "weights.json").read_text())[variant]
+    return {
+        path: layout[path].axes
+        for path in paths
+        if "block_0" in path and layout[path] is not None
+    }
+
+
+@pytest.mark.once
+def test_model_layout_cuts_the_mlps():
+    channels = {
+        "block_0/channel_mixing/dense_0/kernel": (None, "model"),
+        "block_0/channel_mixing/dense_0/bias": ("model",),
+        "block_0/channel_mixing/dense_1/kernel": ("model", None),
+    }
+    tokens = {
+        path.replace("channel", "token"): axes
+        for path, axes in channels.items()
+    }
+    assert cut_weights("mixer_s32") == {**tokens, **channels}
+    assert cut_weights("resmlp_s12") == channels
+
+
+class Processes:
+    """Two of JAX's, each with two devices, that train from a folder."""
+
+    def __init__(self, folder, epochs):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.outputs = [folder / f"output{i}.txt" for i in range(2)]
+        self.processes = [
+            start(
+                *("part", folder, epochs, address, 2, i),
+                output=output,
+                JAX_NUM_CPU_DEVICES="2",
+                JAX_ENABLE_X64="1",
+            )
+            for i, output in enumerate(self.outputs)
+        ]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def wait_for(self, index, epoch):
+        """Until a process has come so far, or has ended."""
+        for _ in range(10 * TIMEOUT):
+            if f"epoch {epoch} " in self.outputs[index].read_text():
+                return
+            try:
+                self.processes[index].wait(0.1)
+                break
+            except subprocess.TimeoutExpired:
+                pass
+        pytest.fail(self.outputs[index].read_text())
+
+    def kill(self, index):
+        """Kills one; returns what the other said when it ended within 60 s."""
+        self.processes[index].send_signal(signal.SIGKILL)
+        assert self.processes[1 - index].wait(60) != 0
+        return self.outputs[1 - index].read_text()
+
+
+@pytest.mark.once
+def test_two_processes_train_as_one_and_end_when_one_is_killed(tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    alone.mkdir()
+    together.mkdir()
+    output = alone / "output.txt"
+    one = start(
+        *("part", alone, 4, "", 1, 0),
+        output=output,
+        JAX_NUM_CPU_DEVICES="1",
+        JAX_ENABLE_X64="1",
+    )
+    assert one.wait(TIMEOUT) == 0, output.read_text()
+
+    with Processes(together, 1000) as processes:
+        processes.wait_for(1, epoch=1)
+        said = processes.kill(1)
+    assert "One of the 2 processes has ended" in said
+    keep_first(together)
+    with Processes(together, 1000) as processes:
+        processes.wait_for(0, epoch=2)
+        said = processes.kill(0)
+    assert re.search(
+        "One of the 2 processes has ended|another task died", said
+    ), said
+    keep_first(together, 2)
+    with Processes(together, 4) as processes:
+        for process, path in zip(
+            processes.processes, processes.outputs, strict=True
+        ):
+            assert process.wait(TIMEOUT) == 0, path.read_text()
+        texts = [path.read_text() for path in processes.outputs]
+    losses = [re.findall(r"^epoch (.*)", text, re.M) for text in texts]
+    assert losses[0] == losses[1]
+    assert [line.split()[0] for line in losses[0]] == ["3", "4"]
+
+    import h5py
+
+    names = []
+    with (
+        h5py.File(alone / "4.weights.h5") as expected,
+        h5py.File(together / "4.weights.h5") as received,
+    ):
+
+        def compare(name, item):
+            if isinstance(item, h5py.Dataset):
+                names.append(name)
+                np.testing.assert_allclose(
+                    received[name][:], item[:], rtol=0, atol=1e-5, err_msg=name
+                )
+
+        expected.visititems(compare)
+    assert len(names) == 18
+
+
+def keep_first(folder, epochs=1):
+    """Removes what was saved after some epochs: it may have been many."""
+    for path in folder.glob("*.h5"):
+        if path.name.split(".")[0] not in map(str, range(epochs + 1)):
+            path.unlink()
+
+
+@pytest.mark.once
+def test_the_training_step_of_b16_lowers_for_tpus_and_gpus():
+    code = """
+import jax
+import keras
+import numpy as np
+import keras_mixer
+from keras_mixer.recipes import RECIPES, compile_options
+
+model = keras_mixer.MixerB16(weights=None, classifier_activation=None)
+options = compile_options(RECIPES["big_vision.imagenet"], steps=100_000)
+model.compile(**options, jit_compile=True)
+batch = np.zeros((8, 224, 224, 3), "float32"), np.zeros((8, 1000), "float32")
+model._symbolic_build(data_batch=batch)
+state = (
+    model.trainable_variables,
+    model.non_trainable_variables,
+    model.optimizer.variables,
+    model.metrics_variables,
+)
+abstract = jax.tree.map(
+    lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype), (state, batch)
+)
+exported = jax.export.export(
+    jax.jit(model.train_step), platforms=("tpu", "cuda")
+)(*abstract)
+text = exported.mlir_module()
+print(*exported.platforms, text.count("dot_general"), text.count("convolution("))
+"""
+    # 12 blocks of four products, each with two gradients, and the head's; the
+    # stem and the gradient of its kernel.
+    *platforms, products, convolutions = python(code, backend="jax").split()
+    assert platforms == ["tpu", "cuda"]
+    print(products, convolutions)
+
+
+def test_batch_sizes_divide_over_the_replicas():
+    four = distributing.Devices("data", replicas=4, processes=2, process=1)
+    assert four.local_batch_size(20) == 10
+    message = (
+        "`batch_size` must be a multiple of 4, since each of 4 replicas takes "
+        "an equal part of a batch. Use 16 or 20. Received: batch_size=18"
+    )
+    with pytest.raises(ValueError, match=matches(message)):
+        four.local_batch_size(18)
+    with pytest.raises(ValueError, match="Use 4 or 4. Received: batch_size=3"):
+        four.local_batch_size(3)
+    with pytest.raises(TypeError, match="`batch_size` must be a positive int"):
+        four.local_batch_size(20.0)
