@@ -14,11 +14,13 @@ and here:
 """
 
 import dataclasses
+import re
 
 import keras
 from keras import ops
 
 from keras_mixer.checking import check_positive_int
+from keras_mixer.checking import check_real
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Recipe:
 
     Args:
         source: Where it is published.
-        optimizer: `"adam"`, `"sgd"` (with momentum 0.9) or `"lamb"`.
+        optimizer: `"adam"`, `"sgd"` (with momentum 0.9), `"lamb"` or `"muon"`.
         learning_rate: Float, the peak.
         batch_size: Integer, of all devices together.
         epochs: Integer, or `None` where `steps` are published.
@@ -165,6 +167,19 @@ _RESMLP = Recipe(
     ),
 )
 
+_NANO = Recipe(
+    source="this library: benchmarks/nano.py, for MixerNano on CIFAR-10",
+    optimizer="muon",
+    learning_rate=3e-3,
+    batch_size=128,
+    epochs=14,
+    warmup_epochs=1,
+    weight_decay=0.05,
+    label_smoothing=0.1,
+    augmentation=Augmentation(crop="pad"),
+    image_size=32,
+)
+
 # Fine-tuning has one of the rates that were tried for a data set, from 0.003 to
 # 0.06: `dataclasses.replace(recipe, learning_rate=...)` gives another. The
 # warm-up of ViT, 500 steps, is as long as the shortest trainings: a fifth then.
@@ -187,11 +202,14 @@ RECIPES = {
     "finetune.vtab":       _fine_tuning( 2_500, 0.01),
     "big_vision.imagenet": _BIG_VISION,
     "resmlp.imagenet":     _RESMLP,
+    "nano.cifar10":        _NANO,
 }
 # fmt: on
 
 
-def compile_options(recipe, steps, warmup_steps=None):
+def compile_options(
+    recipe, steps, warmup_steps=None, *, layer_decay=1.0, model=None
+):
     """What `model.compile` takes to train as a recipe says.
 
     Args:
@@ -199,6 +217,12 @@ def compile_options(recipe, steps, warmup_steps=None):
         steps: Positive integer, how often the weights will be changed in all.
         warmup_steps: Integer below `steps`; the recipe's by default, which is
             too long for a short training.
+        layer_decay: Float in (0, 1], what the learning rate of a block is
+            multiplied by for that of the block before it; the head, and the
+            norm before it, have the recipe's. As in BEiT (arXiv 2106.08254),
+            whose other name for it is layer-wise decay. The norm of the
+            gradients is then clipped for each block by itself.
+        model: The model that will be trained; for `layer_decay` alone.
 
     Returns:
         A dict with `optimizer`, `loss` and `metrics`, for models that give
@@ -206,7 +230,8 @@ def compile_options(recipe, steps, warmup_steps=None):
         mixed.
 
     Raises:
-        ValueError: If the warm-up is not shorter than the training.
+        ValueError: If the warm-up is not shorter than the training, or
+            `layer_decay` is given without a model that has blocks.
         TypeError: If a number has the wrong type.
 
     Example:
@@ -225,11 +250,53 @@ def compile_options(recipe, steps, warmup_steps=None):
             "The warm-up must be shorter than the training. Give a shorter "
             f"`warmup_steps`. Received: {warmup_steps} steps of {steps}"
         )
+    check_real("layer_decay", layer_decay)
+    if not 0 < layer_decay <= 1:
+        raise ValueError(
+            "`layer_decay` must be in (0, 1]: 1 is none. "
+            f"Received: layer_decay={layer_decay}"
+        )
+    if layer_decay == 1:
+        optimizer = _optimizer(recipe, steps, warmup_steps)
+    else:
+        optimizer = _layerwise(recipe, steps, warmup_steps, layer_decay, model)
     return {
-        "optimizer": _optimizer(recipe, steps, warmup_steps),
+        "optimizer": optimizer,
         "loss": _loss(recipe),
         "metrics": ["accuracy"],
     }
+
+
+def shortened(recipe, steps):
+    """A recipe for fewer steps than it was published for.
+
+    The warm-up is at most a tenth of the training, and the average of weights
+    at most as long: a tenth of the steps. Nothing else changes, nor does
+    anything for as many steps as were published.
+
+    Source: this library.
+
+    Args:
+        recipe: A `Recipe`.
+        steps: Positive integer, how often the weights will be changed in all.
+
+    Returns:
+        A `Recipe`.
+
+    Example:
+
+    >>> from keras_mixer import recipes
+    >>> recipe = recipes.RECIPES["finetune.cifar"]
+    >>> recipe.warmup_steps, recipes.shortened(recipe, 300).warmup_steps
+    (500, 30)
+    """
+    steps = check_positive_int("steps", steps)
+    changes = {}
+    if recipe.warmup_steps is not None:
+        changes["warmup_steps"] = min(recipe.warmup_steps, steps // 10)
+    if recipe.ema is not None:
+        changes["ema"] = min(recipe.ema, 1 - 1 / max(steps / 10, 2))
+    return dataclasses.replace(recipe, **changes)
 
 
 def _warmup_steps(recipe, steps):
@@ -238,15 +305,51 @@ def _warmup_steps(recipe, steps):
     return round(steps * recipe.warmup_epochs / recipe.epochs)
 
 
+def _layerwise(recipe, steps, warmup_steps, layer_decay, model):
+    """An optimizer for the stem and for each block, and one for the rest."""
+    names = _names_of_blocks(model)
+    if not names:
+        raise ValueError(
+            "`layer_decay` needs `model`, to know how many blocks there are: "
+            f"one that this package built. Received: model={model!r}"
+        )
+
+    def optimizer(depth):
+        rate = recipe.learning_rate * layer_decay**depth
+        slower = dataclasses.replace(recipe, learning_rate=rate)
+        return _optimizer(slower, steps, warmup_steps)
+
+    optimizers = keras.optimizers.OptimizerMap(optimizer(0))
+    for depth, name in enumerate(reversed(["stem", *names]), start=1):
+        optimizers[f"(.*/)?{name}/.*"] = optimizer(depth)
+    return keras.optimizers.MultiOptimizer(optimizers)
+
+
+def _names_of_blocks(model):
+    """`block_0` and those behind it, as they are in the paths of weights."""
+    paths = [weight.path for weight in getattr(model, "weights", [])]
+    found = (re.search(r"(?:^|/)block_(\d+)/", path) for path in paths)
+    return [f"block_{i}" for i in sorted({int(m[1]) for m in found if m})]
+
+
+# Muon is for the matrices between the first and the last layer.
+_NOT_BY_MUON = (r"(^|/)stem/", r"(^|/)predictions/")
+
+
 def _optimizer(recipe, steps, warmup_steps):
+    decay = recipe.weight_decay or None
     make, options = {
         "adam": (keras.optimizers.AdamW, {"epsilon": 1e-8}),
         "sgd": (keras.optimizers.SGD, {"momentum": 0.9}),
         "lamb": (keras.optimizers.Lamb, {"epsilon": 1e-6}),
+        "muon": (
+            keras.optimizers.Muon,
+            {"adam_weight_decay": decay, "exclude_layers": _NOT_BY_MUON},
+        ),
     }[recipe.optimizer]
     optimizer = make(
         _schedule(recipe, steps, warmup_steps),
-        weight_decay=recipe.weight_decay or None,
+        weight_decay=decay,
         global_clipnorm=recipe.clip_norm,
         use_ema=recipe.ema is not None,
         ema_momentum=recipe.ema or 0.99,

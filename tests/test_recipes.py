@@ -5,10 +5,13 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from conftest import CLASSES
 from conftest import FAMILIES
 from conftest import family_model
+from conftest import randomise
 
 from keras_mixer import recipes
+from keras_mixer.inspecting import weights_of
 from keras_mixer.recipes import RECIPES
 
 STEPS = 40
@@ -62,6 +65,20 @@ def lamb(state, gradient, weight, rate, step):
     return state, rate * ratio * change
 
 
+def muon(state, gradient, weight, rate, step):
+    """Keller Jordan's, scaled as in Moonlight; Adam for what is no matrix."""
+    if weight.ndim != 2:
+        return adam(state, gradient, weight, rate, step)
+    momentum, _ = state
+    momentum = 0.95 * momentum + gradient
+    x = gradient + 0.95 * momentum
+    x = x / np.linalg.norm(x)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return (momentum, 0), -rate * 0.2 * np.sqrt(max(x.shape)) * x
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_ten_steps_equal_those_of_numpy(name):
     """Clip, schedule, decoupled decay of the kernel alone, and the average."""
@@ -75,7 +92,8 @@ def test_ten_steps_equal_those_of_numpy(name):
     optimizer.build(variables)
     states = {key: (np.zeros(s), np.zeros(s)) for key, s in shapes.items()}
     average = dict(weights)
-    change_of = {"adam": adam, "sgd": sgd, "lamb": lamb}[recipe.optimizer]
+    change_of = {"adam": adam, "sgd": sgd, "lamb": lamb, "muon": muon}
+    change_of = change_of[recipe.optimizer]
     for step in range(10):
         gradients = {key: rng.standard_normal(s) for key, s in shapes.items()}
         optimizer.apply(
@@ -172,3 +190,48 @@ def test_a_warm_up_longer_than_the_training_is_refused():
     assert resmlp["optimizer"]._learning_rate.warmup_steps == 10
     with pytest.raises(TypeError, match="`steps` must be a positive int"):
         recipes.compile_options(recipe, 300.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layer_decay_slows_the_blocks_in_front(family, images):
+    """One step of plain SGD moves a weight by its gradient and its rate."""
+    model = family_model(family, classifier_activation=None)
+    plain = dataclasses.replace(
+        RECIPES["finetune.cifar"],
+        decay="linear",
+        clip_norm=None,
+        learning_rate=0.5,
+    )
+    steps = {}
+    for decay in (1.0, 0.25):
+        randomise(model)
+        before = weights_of(model)
+        options = recipes.compile_options(
+            plain, 100, warmup_steps=0, layer_decay=decay, model=model
+        )
+        model.compile(**options)
+        model.train_on_batch(images, np.eye(len(images), CLASSES))
+        after = weights_of(model)
+        steps[decay] = {key: after[key] - before[key] for key in before}
+    depths = {"stem": 3, "block_0": 2, "block_1": 1, "norm": 0}
+    for path, moved in steps[0.25].items():
+        depth = depths.get(path.split("/")[0], 0)
+        np.testing.assert_allclose(
+            moved,
+            0.25**depth * steps[1.0][path],
+            rtol=1e-3,
+            atol=1e-6,
+            err_msg=path,
+        )
+        # A bias that is equal in all channels is undone by the next norm.
+        assert np.abs(moved).max() > 1e-5 or path.endswith("bias"), path
+
+
+def test_layer_decay_needs_a_model_with_blocks():
+    recipe = RECIPES["finetune.cifar"]
+    for model in (None, keras.Sequential([keras.layers.Dense(2)])):
+        with pytest.raises(ValueError, match="`layer_decay` needs `model`"):
+            recipes.compile_options(recipe, 1000, layer_decay=0.5, model=model)
+    for wrong in (0, 1.5, -1):
+        with pytest.raises(ValueError, match=r"must be in \(0, 1\]"):
+            recipes.compile_options(recipe, 1000, layer_decay=wrong)

@@ -1,0 +1,134 @@
+"""Checkpoints from which a training that was killed goes on.
+
+Keras's `BackupAndRestore` keeps the weights in one file and the epoch in
+another, and writes both in place: killed in the middle, it leaves half a file
+or two that do not belong together, and a file that is damaged without being
+unreadable is not noticed. Here a checkpoint is one file, which is on the disk
+in full before it gets its name, and the name holds the epoch and a checksum of
+the content. What is in it is Keras's own: the weights, the state of the
+optimizer with its averages and its step (and so of the learning rate), and the
+state of the random numbers.
+"""
+
+import hashlib
+import logging
+import os
+import pathlib
+import re
+
+import keras
+
+from keras_mixer.checking import check_positive_int
+
+logger = logging.getLogger("keras_mixer")
+
+_NAME = re.compile(r"epoch_(\d+)\.([0-9a-f]{16})\.weights\.h5")
+# Keras wants this ending.
+_UNFINISHED = "unfinished.weights.h5"
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Saves the state of a training after each epoch, and restores it.
+
+    Source: this library; see `keras.callbacks.BackupAndRestore` for Keras's.
+
+    Args:
+        folder: Path of a folder of its own; made if it is not there.
+        keep: Positive integer, how many of the last checkpoints are kept.
+        writes: Boolean, whether this process saves: one of several does.
+
+    Raises:
+        OSError: In `model.fit`, if a checkpoint cannot be written, the disk
+            being full, say. The ones before stay as they are.
+        ValueError: In `restore`, if there are checkpoints but none is whole.
+
+    Example:
+
+    >>> import tempfile
+    >>> import keras, keras_mixer
+    >>> from keras_mixer.checkpoints import Checkpoints
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("adam", "mse")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoints = Checkpoints(folder)
+    ...     epoch = checkpoints.restore(model)
+    ...     _ = model.fit(
+    ...         keras.ops.ones((4, 2)), keras.ops.ones((4, 1)), epochs=3,
+    ...         initial_epoch=epoch, callbacks=[checkpoints], verbose=0)
+    ...     print(epoch, Checkpoints(folder).restore(model))
+    0 3
+    """
+
+    def __init__(self, folder, keep=2, writes=True):
+        super().__init__()
+        self.folder = pathlib.Path(folder)
+        self.keep = check_positive_int("keep", keep)
+        self.writes = writes
+
+    def restore(self, model):
+        """Loads the last whole checkpoint into a compiled model.
+
+        Args:
+            model: A compiled Keras model.
+
+        Returns:
+            The number of epochs that are done: the `initial_epoch` of `fit`; 0
+            if there is no checkpoint.
+        """
+        model.optimizer.build(model.trainable_variables)
+        saved = self._saved()
+        for epoch, digest, path in reversed(saved):
+            if _digest(path) == digest:
+                model.load_weights(path)
+                return epoch
+            logger.warning("%s is damaged; trying the one before", path)
+        if saved:
+            raise ValueError(
+                f"Every checkpoint in '{self.folder}' is damaged. Delete that "
+                "folder to begin anew, or restore it from a backup."
+            )
+        return 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self.writes:
+            return
+        unfinished = self.folder / _UNFINISHED
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.model.save_weights(unfinished, overwrite=True)
+            _sync(unfinished)
+            name = f"epoch_{epoch + 1:05d}.{_digest(unfinished)}.weights.h5"
+            unfinished.replace(self.folder / name)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise OSError(
+                f"The checkpoint of epoch {epoch + 1} could not be written to "
+                f"'{self.folder}': {error}. The ones before are whole: make "
+                "room, and start the training again to go on from there."
+            ) from error
+        _sync(self.folder)
+        for _, _, path in self._saved()[: -self.keep]:
+            path.unlink()
+
+    def _saved(self):
+        """`(epoch, digest, path)` of the checkpoints, the oldest first."""
+        found = []
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if match := _NAME.fullmatch(path.name):
+                    found.append((int(match[1]), match[2], path))
+        return sorted(found)
+
+
+def _digest(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _sync(path):
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
