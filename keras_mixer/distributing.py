@@ -1,23 +1,23 @@
 """Training on many devices, by the engines that Keras has for them.
 
 `tf.distribute` on TensorFlow, `keras.distribution` on JAX, and on one device
-neither: `devices` opens any of them, knows its number of replicas, and says what
-`model.compile` needs there. A training ends with the weights that one device
-reaches on the same batches; what Keras 3.15 needs help with for that:
+neither: `devices` opens any of them, knows its number of replicas, and says
+what `model.compile` needs there. A training ends with the weights that one
+device reaches on the same batches; what Keras 3.15 needs help with for that:
 
 - Clipping. Under `tf.distribute` Keras's optimizers clip the gradient of each
   replica, and sum what is left: the clipped norm is another one than that of
   the batch (tensorflow/tensorflow#33929 tells the history). Here the sum is
   clipped, which is what every recipe with `clip_norm` means.
 - XLA. `jit_compile=True` fails under `MirroredStrategy`, since Keras compiles
-  the steps of all replicas as one for the first device
+  the steps of all replicas as one, for the first device
   (keras-team/keras#19005, #17187, tensorflow/tensorflow#53140). TensorFlow's
   auto-clustering compiles within each replica what can be compiled, and leaves
   the exchange of gradients between them; that is what is switched on here.
 - `MultiWorkerMirroredStrategy` fails in `fit` (keras-team/keras#20585): several
   hosts train with JAX.
-- A process that dies. JAX lets the others wait for 100 seconds, and Keras has no
-  option for that: `join` starts JAX's service itself.
+- A process that dies. JAX lets the others wait for 100 seconds, and Keras has
+  no option for that: `join` starts JAX's service itself.
 
 On PyTorch Keras has no engine for this: `DistributedDataParallel` takes a Keras
 model as it takes any module, in a loop of your own; `fit` knows nothing of it.
@@ -59,7 +59,7 @@ class Devices:
     """What trains a model together; `devices` makes it.
 
     Args:
-        kind: One of `KINDS` but `"auto"`.
+        kind: One of `KINDS`, but not `"auto"`.
         replicas: Integer, into how many parts a batch is cut.
         processes: Integer, how many processes there are.
         process: Integer, which of them this one is; 0 is the one that saves.
@@ -100,14 +100,37 @@ class Devices:
         """
         batch_size = check_positive_int("batch_size", batch_size)
         if batch_size % self.replicas:
-            low = batch_size // self.replicas * self.replicas
+            near = max(batch_size // self.replicas, 1) * self.replicas
             raise ValueError(
                 f"`batch_size` must be a multiple of {self.replicas}, since "
                 f"each of {self.replicas} replicas takes an equal part of a "
-                f"batch. Use {low or self.replicas} or {low + self.replicas}. "
-                f"Received: batch_size={batch_size}"
+                f"batch. Use {near}. Received: batch_size={batch_size}"
             )
         return batch_size // self.processes
+
+    @contextlib.contextmanager
+    def alone(self):
+        """Lets this process save, or build, something without the others.
+
+        Keras makes an optimizer when it saves, only to look at it, and what is
+        made on devices of several processes is compared between them: a process
+        that saves while the others go on gets the numbers of their next
+        exchange, and all crash.
+
+        Example:
+
+        >>> from keras_mixer.distributing import Devices
+        >>> devices = Devices("none")
+        >>> if devices.process == 0:
+        ...     with devices.alone():
+        ...         pass  # model.save_weights("model.weights.h5")
+        """
+        distribution = keras.distribution.distribution()
+        keras.distribution.set_distribution(None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(distribution)
 
     def compile_options(self, **options):
         """What `model.compile` takes on these devices.
@@ -140,7 +163,7 @@ def devices(kind="auto", jit_compile="auto", model_devices=None, tpu=None):
     multiple of their number, also that of the last batch of an epoch (drop the
     remainder). With several processes (`join`) each feeds its own part, of
     `local_batch_size`; all of them build, load and train, and the one whose
-    `process` is 0 saves.
+    `process` is 0 saves, within `Devices.alone`.
 
     Source: the guides of Keras, "Multi-GPU distributed training with
     TensorFlow" and "Distributed training with Keras 3", and TensorFlow's "Use
@@ -153,8 +176,9 @@ def devices(kind="auto", jit_compile="auto", model_devices=None, tpu=None):
             (TensorFlow; where there is no GPU its logical CPUs).
             `"tpu"`: the cores of a TPU, likewise (TensorFlow).
             `"data"`: the devices of all processes, likewise (JAX).
-            `"model"`: likewise, but groups of `model_devices` share a copy,
-            whose MLPs are cut up as in `model_layout` (JAX).
+            `"model"`: the devices of this process, but groups of
+            `model_devices` share a copy, whose MLPs are cut up as in
+            `model_layout` (JAX).
             `"auto"`: `"mirrored"` or `"data"` where there is more than one
             device, else `"none"`.
         jit_compile: Boolean or `"auto"`, whether XLA compiles the step, as in
@@ -162,8 +186,8 @@ def devices(kind="auto", jit_compile="auto", model_devices=None, tpu=None):
             Keras, and `True` means TensorFlow's auto-clustering, which on CPUs
             needs `TF_XLA_FLAGS=--tf_xla_cpu_global_jit` in the environment.
             A TPU always compiles.
-        model_devices: Positive integer, how many devices of a process share a
-            copy under `"model"`; all of them by default.
+        model_devices: Positive integer, how many devices share a copy under
+            `"model"`; all of them by default.
         tpu: The name or address of a TPU; by default the one that TensorFlow
             finds.
 
@@ -171,8 +195,9 @@ def devices(kind="auto", jit_compile="auto", model_devices=None, tpu=None):
         `Devices`.
 
     Raises:
-        ValueError: If the kind is unknown, does not work with the backend, or
-            `model_devices` does not divide the number of devices.
+        ValueError: If the kind is unknown or does not work with the backend,
+            XLA or several processes, or `model_devices` does not divide the
+            number of devices.
         TypeError: If `model_devices` is not an integer.
 
     Example:
@@ -327,16 +352,20 @@ def _distribution(kind, model_devices):
     if kind == "data":
         mesh = keras.distribution.DeviceMesh((len(found),), ["batch"], found)
         return keras.distribution.DataParallel(mesh, auto_shard_dataset=False)
-    import jax
-
-    local = jax.local_device_count()
-    if model_devices is None:
-        model_devices = local
-    model_devices = check_positive_int("model_devices", model_devices)
-    if local % model_devices:
+    processes, process = _processes()
+    if processes > 1:
         raise ValueError(
-            "`model_devices` must divide the devices of a process, which are "
-            f"{local}. Received: model_devices={model_devices}"
+            "Keras cannot save weights that are cut up over several processes: "
+            'train with `kind="data"`, or with one process. '
+            f"Received: kind={kind!r} in process {process} of {processes}"
+        )
+    if model_devices is None:
+        model_devices = len(found)
+    model_devices = check_positive_int("model_devices", model_devices)
+    if len(found) % model_devices:
+        raise ValueError(
+            "`model_devices` must divide the number of devices, which is "
+            f"{len(found)}. Received: model_devices={model_devices}"
         )
     mesh = keras.distribution.DeviceMesh(
         (len(found) // model_devices, model_devices), ["batch", "model"], found
@@ -354,8 +383,8 @@ def model_layout(mesh):
     Of the two kernels of an MLP the first is cut by columns and the second by
     rows: each device computes a part of the hidden units, from the whole input,
     and one sum over the devices completes the output. The widths of the MLPs
-    must be multiples of the devices. ResMLP's token mixing, a single kernel, and
-    all other weights are on each device.
+    must be multiples of the devices. ResMLP's token mixing, a single kernel,
+    and all other weights are on each device.
 
     Source: section 3 of Megatron-LM (arXiv 1909.08053).
 
@@ -399,8 +428,8 @@ def join(address=None, processes=None, process=None, seed=None):
 
     Args:
         address: `"host:port"` of process 0, with a port that is free there; by
-            default `KERAS_DISTRIBUTION_JOB_ADDRESSES`, and without that what JAX
-            finds on a TPU, or under Slurm.
+            default `KERAS_DISTRIBUTION_JOB_ADDRESSES`, and without that what
+            JAX finds on a TPU, or under Slurm.
         processes: Positive integer, how many there are; by default
             `KERAS_DISTRIBUTION_NUM_PROCESSES`.
         process: Integer, which this is, from 0; by default
@@ -433,6 +462,8 @@ def join(address=None, processes=None, process=None, seed=None):
         processes = int(env["KERAS_DISTRIBUTION_NUM_PROCESSES"])
     if process is None and "KERAS_DISTRIBUTION_PROCESS_ID" in env:
         process = int(env["KERAS_DISTRIBUTION_PROCESS_ID"])
+    # It would keep SIGTERM from ending the process, for a use that is not ours.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         address,
         processes,

@@ -3,8 +3,8 @@
 `python tests/distributed.py train FILE RUN...`, where a run is
 `kind:family:xla`, writes what each run came to: the losses, and the weights.
 
-`python tests/distributed.py part FOLDER EPOCHS ADDRESS PROCESSES PROCESS` is one
-of several processes, which saves in the folder and goes on from there.
+`python tests/distributed.py part FOLDER EPOCHS ADDRESS PROCESSES PROCESS` is
+one of several processes, which saves in the folder and goes on from there.
 """
 
 import dataclasses
@@ -139,7 +139,8 @@ class SavedEpochs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if self.devices.process == 0:
-            self.model.save_weights(self.folder / "new.weights.h5")
+            with self.devices.alone():
+                self.model.save_weights(self.folder / "new.weights.h5")
             name = f"{epoch + 1}.weights.h5"
             os.replace(self.folder / "new.weights.h5", self.folder / name)
         print("epoch", epoch + 1, logs["loss"], flush=True)

@@ -41,7 +41,7 @@ def start(*arguments, output, backend="jax", **env):
 
 
 def train(folder, *runs, **env):
-    """`{run: [losses, weights.., replicas]}` of trainings, one after another."""
+    """`{run: [losses, weights.., replicas]}` of one training after another."""
     output = folder / "output.txt"
     process = start("train", folder / "runs.npz", *runs, output=output, **env)
     assert process.wait(TIMEOUT) == 0, output.read_text()
@@ -138,7 +138,7 @@ def test_model_layout_cuts_the_mlps():
 
 
 class Processes:
-    """Two of JAX's, each with two devices, that train from a folder."""
+    """Two of JAX's, that train from what is in a folder."""
 
     def __init__(self, folder, epochs):
         with socket.socket() as free:
@@ -149,7 +149,7 @@ class Processes:
             start(
                 *("part", folder, epochs, address, 2, i),
                 output=output,
-                JAX_NUM_CPU_DEVICES="2",
+                JAX_NUM_CPU_DEVICES="1",
                 JAX_ENABLE_X64="1",
             )
             for i, output in enumerate(self.outputs)
@@ -271,7 +271,8 @@ exported = jax.export.export(
     jax.jit(model.train_step), platforms=("tpu", "cuda")
 )(*abstract)
 text = exported.mlir_module()
-print(*exported.platforms, text.count("dot_general"), text.count("convolution("))
+products, convolutions = "stablehlo.dot_general", "stablehlo.convolution"
+print(*exported.platforms, text.count(products), text.count(convolutions))
 """
     # 12 blocks of four products, each with two gradients, and the head's; the
     # stem and the gradient of its kernel.
@@ -285,11 +286,11 @@ def test_batch_sizes_divide_over_the_replicas():
     assert four.local_batch_size(20) == 10
     message = (
         "`batch_size` must be a multiple of 4, since each of 4 replicas takes "
-        "an equal part of a batch. Use 16 or 20. Received: batch_size=18"
+        "an equal part of a batch. Use 16. Received: batch_size=18"
     )
     with pytest.raises(ValueError, match=matches(message)):
         four.local_batch_size(18)
-    with pytest.raises(ValueError, match="Use 4 or 4. Received: batch_size=3"):
+    with pytest.raises(ValueError, match="Use 4"):
         four.local_batch_size(3)
     with pytest.raises(TypeError, match="`batch_size` must be a positive int"):
         four.local_batch_size(20.0)
