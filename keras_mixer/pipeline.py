@@ -1,0 +1,425 @@
+"""Images with labels to batches, the same ones whenever they are asked for.
+
+A training that was stopped must go on with the images that it would have seen.
+So the batch of step `k` is a function of the seed and of `k`, and of nothing
+that was read before:
+
+- The order of an epoch is a stateless shuffle of indices, and images are read
+  by index.
+- All random numbers of an image come from the seed and from its number in the
+  training; `augmenting` takes them from there.
+- Operations run in one thread each, and images in many: sums that are split
+  over threads would differ in the last bit.
+
+Pixels are bytes until they are in the network, where `preprocessing` scales
+them: a batch of floats would take four times as long to copy to a device.
+
+TensorFlow does the work on every backend of Keras.
+"""
+
+import dataclasses
+import numbers
+import typing
+
+import numpy as np
+
+from keras_mixer import augmenting
+from keras_mixer.checking import check_positive_int
+from keras_mixer.checking import check_real
+from keras_mixer.decoding import KERNELS
+from keras_mixer.decoding import central
+from keras_mixer.decoding import decode
+from keras_mixer.decoding import decode_inception_crop
+from keras_mixer.decoding import import_tensorflow
+from keras_mixer.decoding import inception_crop
+from keras_mixer.decoding import shifted
+from keras_mixer.preprocessing import CROP_RATIO
+from keras_mixer.preprocessing import INTERPOLATION
+
+CROPS = ("inception", "pad", "resize")
+
+
+class Images(typing.NamedTuple):
+    count: int
+    # From an index to what `decoded` says and a label, tensors.
+    read: typing.Callable
+    decoded: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+    """Images with labels, to train on and to test on.
+
+    Args:
+        name: What was loaded.
+        class_names: Tuple of strings.
+        image_shape: `(height, width, channels)` of the batches.
+        skipped: Tuple of `(path, reason)`, images that could not be read.
+        train_images: What is trained on.
+        test_images: What is held out.
+
+    Example:
+
+    >>> import pathlib
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> from keras_mixer import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for i, color in enumerate(["teal", "navy"] * 5):
+    ...         path = pathlib.Path(folder, color, f"{i}.png")
+    ...         path.parent.mkdir(exist_ok=True)
+    ...         Image.new("RGB", (40, 30), color).save(path)
+    ...     colors = data.load_folder(folder, image_size=(16, 24))
+    >>> colors.class_names, colors.train_count, colors.test_count
+    (('navy', 'teal'), 8, 2)
+    >>> images, labels = next(iter(colors.train(None, batch_size=4)))
+    >>> images.shape.as_list(), labels.shape.as_list()
+    ([4, 16, 24, 3], [4, 2])
+    """
+
+    name: str
+    class_names: tuple
+    image_shape: tuple
+    skipped: tuple
+    train_images: Images = dataclasses.field(repr=False)
+    test_images: Images = dataclasses.field(repr=False)
+
+    @property
+    def train_count(self):
+        """How many images are trained on."""
+        return self.train_images.count
+
+    @property
+    def test_count(self):
+        """How many images are held out."""
+        return self.test_images.count
+
+    def steps_per_epoch(self, batch_size):
+        """How many full batches the training images make.
+
+        Args:
+            batch_size: Positive integer.
+
+        Raises:
+            ValueError: If there are fewer images than that.
+            TypeError: If it is no integer.
+        """
+        batch_size = check_positive_int("batch_size", batch_size)
+        if batch_size > self.train_count:
+            raise ValueError(
+                "A batch must not be larger than the training set. Received: "
+                f"batch_size={batch_size} for {self.train_count} images"
+            )
+        return self.train_count // batch_size
+
+    def train(
+        self, augmentation, batch_size, *, seed=0, start=0, hosts=1, host=0
+    ):
+        """Batches to train on, without end.
+
+        The batch of a step is a function of the seed and the step, bit for bit.
+        Each epoch has another order, and leaves out the images that fill no
+        batch.
+
+        Args:
+            augmentation: A `keras_mixer.recipes.Augmentation`; with `None` the
+                images are resized and cropped around the centre.
+            batch_size: Positive integer, of all hosts together.
+            seed: Non-negative integer.
+            start: Non-negative integer, the step to begin with.
+            hosts: Positive integer, how many processes train together. Each
+                gets its part of every batch: in the order of the hosts these
+                are the batch that one would get.
+            host: Integer below `hosts`, which of them this is.
+
+        Returns:
+            A `tf.data.Dataset` of uint8 images of shape `(batch, height,
+            width, channels)` in [0, 255] and one-hot, or mixed, float32 labels
+            of shape `(batch, classes)`.
+
+        Raises:
+            ValueError: If the batch is larger than the training set, does not
+                divide over the hosts, or another argument has a wrong value.
+            TypeError: If an argument has the wrong type.
+            ImportError: If RandAugment is asked for without keras-cv.
+        """
+        tf = import_tensorflow()
+        steps = self.steps_per_epoch(batch_size)
+        seed, start, host = (
+            check_natural(name, value)
+            for name, value in (
+                ("seed", seed),
+                ("start", start),
+                ("host", host),
+            )
+        )
+        share = _share(batch_size, check_positive_int("hosts", hosts), host)
+        seeds = _Seeds.of(seed)
+        count = self.train_count
+        mixed = augmentation and (augmentation.mixup or augmentation.cutmix)
+        # An image is mixed with the one before it, which another host may have.
+        positions = (
+            np.arange(host * share - bool(mixed), (host + 1) * share)
+            % batch_size
+        )
+
+        def batches_of(epoch):
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(count), [seeds.order, epoch]
+            )
+            order = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+            return tf.data.Dataset.from_tensor_slices(
+                (
+                    epoch * steps + tf.range(steps, dtype="int64"),
+                    tf.gather(order, positions, axis=1),
+                )
+            )
+
+        def numbered(step, indices):
+            return tf.data.Dataset.from_tensor_slices(
+                (step * batch_size + positions, indices)
+            )
+
+        epochs = tf.data.Dataset.range(start // steps, np.iinfo("int64").max)
+        images = (
+            epochs.flat_map(batches_of)
+            .skip(start % steps)
+            .flat_map(numbered)
+            .map(
+                self._preparation(augmentation, seeds),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+            .batch(len(positions), drop_remainder=True)
+            .map(
+                _mixing(augmentation, seeds, batch_size),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+        )
+        return _finished(images).apply(
+            tf.data.experimental.assert_cardinality(
+                tf.data.INFINITE_CARDINALITY
+            )
+        )
+
+    def test(
+        self, batch_size, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION
+    ):
+        """All images that are held out, in order, as weights are evaluated.
+
+        A box around the centre is resized with antialiasing, as
+        `keras_mixer.load_image` does it; see there.
+
+        Args:
+            batch_size: Positive integer; the last batch may be smaller.
+            crop_ratio: Float in (0, 1], how much of the largest centred box
+                with the proportions of the batches is kept.
+            interpolation: One of `"nearest"`, `"bilinear"`, `"bicubic"`,
+                `"lanczos"` and `"area"`.
+
+        Returns:
+            A `tf.data.Dataset` as from `train`, with an end.
+
+        Raises:
+            ValueError: If an argument has a wrong value.
+            TypeError: If an argument has the wrong type.
+        """
+        tf = import_tensorflow()
+        batch_size = check_positive_int("batch_size", batch_size)
+        check_real("crop_ratio", crop_ratio)
+        if not 0 < crop_ratio <= 1:
+            raise ValueError(
+                "`crop_ratio` must be in (0, 1]. "
+                f"Received: crop_ratio={crop_ratio}"
+            )
+        if interpolation not in KERNELS:
+            raise ValueError(
+                f"`interpolation` must be one of {sorted(KERNELS)}. "
+                f"Received: interpolation={interpolation!r}"
+            )
+
+        def prepare(index):
+            pixels, label = self._decoded(self.test_images, index)
+            size = self.image_shape[:2]
+            image = central(pixels, size, crop_ratio, interpolation)
+            label = tf.one_hot(label, len(self.class_names))
+            return augmenting.to_bytes(image), label
+
+        return _finished(
+            tf.data.Dataset.range(self.test_count)
+            .map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+            .batch(batch_size)
+        )
+
+    def _decoded(self, images, index):
+        pixels, label = images.read(index)
+        if not images.decoded:
+            pixels = decode(pixels, self.image_shape[-1])
+        return pixels, label
+
+    def _preparation(self, augmentation, seeds):
+        """From number and index to image, label and number."""
+        tf = import_tensorflow()
+        cropped = self._cropping(augmentation and augmentation.crop, seeds)
+        if augmentation is None:
+            changes = []
+        else:
+            changes = list(_changes(augmentation, seeds))
+
+        def prepare(number, index):
+            image, label = cropped(number, index)
+            image = tf.ensure_shape(image, self.image_shape)
+            for change in changes:
+                image = change(image, number)
+            label = tf.one_hot(label, len(self.class_names))
+            return augmenting.to_bytes(image), label, number
+
+        # It is as fast to trace as it is slow to convert.
+        return tf.autograph.experimental.do_not_convert(prepare)
+
+    def _cropping(self, crop, seeds):
+        """From number and index to an image of that size, and its label."""
+        tf = import_tensorflow()
+        if crop not in (None, *CROPS):
+            raise ValueError(
+                f"`crop` must be one of {CROPS}. Received: crop={crop!r}"
+            )
+        size = self.image_shape[:2]
+        images = self.train_images
+
+        def inception(number, index):
+            pixels, label = images.read(index)
+            seed = (seeds.crop, number)
+            if images.decoded:
+                pixels = inception_crop(pixels, seed)
+            else:
+                channels = self.image_shape[-1]
+                pixels = decode_inception_crop(pixels, channels, seed)
+            return tf.image.resize(pixels, size), label
+
+        def resized(number, index):
+            pixels, label = self._decoded(images, index)
+            image = central(pixels, size, 1.0, INTERPOLATION)
+            if crop == "pad":
+                image = shifted(image, (seeds.crop, number))
+            return image, label
+
+        return inception if crop == "inception" else resized
+
+
+def _changes(augmentation, seeds):
+    """Functions of an image and its number, in the order of their use."""
+    tf = import_tensorflow()
+
+    def at_random(share, seed, change):
+        def changed(image, number):
+            image = augmenting.to_bytes(image)
+            chance = tf.random.stateless_uniform([], (seed, number))
+            return tf.cond(
+                chance < share, lambda: change(image, number), lambda: image
+            )
+
+        return changed
+
+    if augmentation.flip:
+        yield at_random(0.5, seeds.flip, lambda image, _: image[:, ::-1])
+    if augmentation.randaugment:
+        num_operations, magnitude = augmentation.randaugment
+        augment = augmenting.rand_augment(num_operations, magnitude)
+        shape = (num_operations, augmenting.DRAWS_PER_OPERATION)
+
+        def rand_augmented(image, number):
+            seed = (seeds.operations, number)
+            draws = tf.random.stateless_uniform(shape, seed)
+            return augment(tf.cast(image, "float32"), draws)
+
+        yield rand_augmented
+    if augmentation.erasing:
+        yield at_random(
+            augmentation.erasing,
+            seeds.chance,
+            lambda image, number: augmenting.erase(
+                image, (seeds.erasing, number)
+            ),
+        )
+
+
+class _Seeds(typing.NamedTuple):
+    """One for each purpose, so that no two see the same numbers."""
+
+    order: int
+    crop: int
+    flip: int
+    operations: int
+    chance: int
+    erasing: int
+    choice: int
+    mixing: int
+
+    @classmethod
+    def of(cls, seed):
+        state = np.random.SeedSequence(seed).generate_state(len(cls._fields))
+        return cls(*(int(word) for word in state))
+
+
+def _mixing(augmentation, seeds, batch_size):
+    """From images, labels and numbers of a batch to images and labels."""
+    tf = import_tensorflow()
+    mixup = augmentation.mixup if augmentation else 0
+    cutmix = augmentation.cutmix if augmentation else 0
+
+    def mix(images, labels, numbers):
+        step = numbers[-1] // batch_size
+        seed = (seeds.mixing, step)
+
+        def mix_up():
+            return augmenting.mix_up(images, labels, mixup, seed)
+
+        def cut_mix():
+            return augmenting.cut_mix(images, labels, cutmix, seed)
+
+        if mixup and cutmix:
+            chance = tf.random.stateless_uniform([], (seeds.choice, step))
+            return tf.cond(chance < 0.5, mix_up, cut_mix)
+        if mixup:
+            return mix_up()
+        if cutmix:
+            return cut_mix()
+        return images, labels
+
+    return mix
+
+
+def _finished(dataset):
+    tf = import_tensorflow()
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.max_intra_op_parallelism = 1
+    # Hosts have their parts already.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _share(batch_size, hosts, host):
+    if batch_size % hosts:
+        raise ValueError(
+            "A batch must divide evenly over the hosts. "
+            f"Received: batch_size={batch_size} for {hosts} hosts"
+        )
+    if host >= hosts:
+        raise ValueError(
+            "`host` must be below `hosts`. "
+            f"Received: host={host} of hosts={hosts}"
+        )
+    return batch_size // hosts
+
+
+def check_natural(name, value):
+    is_integer = isinstance(value, numbers.Integral)
+    if is_integer and not isinstance(value, bool) and value >= 0:
+        return int(value)
+    raise (ValueError if is_integer else TypeError)(
+        f"`{name}` must be a non-negative integer. "
+        f"Received: {name}={value!r} (of type {type(value).__name__})"
+    )
