@@ -27,13 +27,11 @@ import contextlib
 import dataclasses
 import functools
 import os
+import secrets
 
 import keras
 
 from keras_mixer.checking import check_positive_int
-
-# A process that was not heard of for so long is held to be dead, in seconds.
-HEARTBEAT_TIMEOUT = 30
 
 _BACKENDS = {
     "none": ("tensorflow", "jax", "torch"),
@@ -415,13 +413,15 @@ def model_layout(mesh):
     return layout
 
 
-def join(address=None, processes=None, process=None, seed=None):
+def join(
+    address=None, processes=None, process=None, seed=None, heartbeat_timeout=30
+):
     """Makes this process one of several that train together, on JAX.
 
     Call it in each process, once, before anything is computed; then open
     `devices("data")`. If one of them dies the others end, at the latest when
-    they have not heard of it for half a minute; start all again, from the last
-    file that was saved.
+    they have not heard of it for some time; start all again, from the last file
+    that was saved.
 
     Source: `jax.distributed.initialize`, and `keras.distribution.initialize`,
     whose names of environment variables are the defaults here.
@@ -435,6 +435,8 @@ def join(address=None, processes=None, process=None, seed=None):
         process: Integer, which this is, from 0; by default
             `KERAS_DISTRIBUTION_PROCESS_ID`.
         seed: Integer, the seed of all; by default process 0 draws one.
+        heartbeat_timeout: Positive integer, after how many seconds without a
+            sign of life a process is held to be dead.
 
     Raises:
         ValueError: If the backend is not JAX.
@@ -468,10 +470,10 @@ def join(address=None, processes=None, process=None, seed=None):
         address,
         processes,
         process,
-        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+        heartbeat_timeout_seconds=heartbeat_timeout,
     )
     if seed is None:
-        seed = keras.random.SeedGenerator().initial_seed
+        seed = secrets.randbelow(2**31)
     seed = multihost_utils.broadcast_one_to_all(seed)
     keras.utils.set_random_seed(int(seed))
 
@@ -489,11 +491,12 @@ def _told_of_the_others(processes):
 
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    # JAX raises both.
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
         if processes > 1:
             error.add_note(
-                f"One of the {processes} processes has ended, if that was an "
-                "exchange with the others: see what they printed. Start all "
-                "again, from the last file that was saved."
+                "If that was an exchange between the processes, one of the "
+                f"{processes} has ended: see what each of them printed. Start "
+                "all again, from the last file that was saved."
             )
         raise

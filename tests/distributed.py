@@ -149,15 +149,22 @@ class SavedEpochs(keras.callbacks.Callback):
 def train_part(folder, epochs, address, processes, process):
     folder = pathlib.Path(folder)
     if int(processes) > 1:
-        distributing.join(address, int(processes), int(process), seed=3)
+        distributing.join(
+            *(address, int(processes), int(process)),
+            seed=3,
+            heartbeat_timeout=10,
+        )
+    else:
+        keras.utils.set_random_seed(3)
     with distributing.devices("data") as devices:
         model = tiny_model("mixer")
+        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+        # Built, it is saved and loaded with the weights.
+        model.optimizer.build(model.trainable_variables)
         saved = [int(path.name.split(".")[0]) for path in folder.glob("*.h5")]
         done = max(saved, default=0)
         if done:
             model.load_weights(folder / f"{done}.weights.h5")
-        # Without momentum there is nothing to go on with but the weights.
-        model.compile(keras.optimizers.SGD(0.03), "mse")
         images, labels = digits()
         size = devices.local_batch_size(BATCH)
         own = np.arange(len(images)) % BATCH // size == devices.process

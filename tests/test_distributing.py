@@ -199,14 +199,13 @@ def test_two_processes_train_as_one_and_end_when_one_is_killed(tmp_path):
     with Processes(together, 1000) as processes:
         processes.wait_for(1, epoch=1)
         said = processes.kill(1)
-    assert "One of the 2 processes has ended" in said
+    assert "one of the 2 has ended" in said
     keep_first(together)
     with Processes(together, 1000) as processes:
         processes.wait_for(0, epoch=2)
         said = processes.kill(0)
-    assert re.search(
-        "One of the 2 processes has ended|another task died", said
-    ), said
+    # JAX may end a process at once that has lost the first of them.
+    assert re.search("one of the 2 has ended|another task died", said)
     keep_first(together, 2)
     with Processes(together, 4) as processes:
         for process, path in zip(
@@ -230,11 +229,15 @@ def test_two_processes_train_as_one_and_end_when_one_is_killed(tmp_path):
             if isinstance(item, h5py.Dataset):
                 names.append(name)
                 np.testing.assert_allclose(
-                    received[name][:], item[:], rtol=0, atol=1e-5, err_msg=name
+                    received[name][()],
+                    item[()],
+                    rtol=0,
+                    atol=1e-5,
+                    err_msg=name,
                 )
 
         expected.visititems(compare)
-    assert len(names) == 18
+    assert len(names) == 2 * 18 + 2  # weights and momenta, steps and rate
 
 
 def keep_first(folder, epochs=1):
