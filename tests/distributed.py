@@ -68,7 +68,7 @@ def tiny_recipe(family):
     if family == "mixer":
         recipe = recipes.RECIPES["finetune.cifar"]
         return dataclasses.replace(
-            recipe, learning_rate=0.03, weight_decay=0.1, clip_norm=2.0
+            recipe, learning_rate=0.03, weight_decay=0.1, clip_norm=0.6
         )
     recipe = recipes.RECIPES["resmlp.imagenet"]
     return dataclasses.replace(recipe, learning_rate=0.02, ema=0.9)

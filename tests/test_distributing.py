@@ -277,11 +277,11 @@ text = exported.mlir_module()
 products, convolutions = "stablehlo.dot_general", "stablehlo.convolution"
 print(*exported.platforms, text.count(products), text.count(convolutions))
 """
-    # 12 blocks of four products, each with two gradients, and the head's; the
-    # stem and the gradient of its kernel.
+    # For each platform, 12 blocks of four products and the head's, each with
+    # two gradients; the stem and the gradient of its kernel.
     *platforms, products, convolutions = python(code, backend="jax").split()
     assert platforms == ["tpu", "cuda"]
-    print(products, convolutions)
+    assert (int(products), int(convolutions)) == (2 * 3 * 49, 2 * 2)
 
 
 def test_batch_sizes_divide_over_the_replicas():
@@ -297,3 +297,70 @@ def test_batch_sizes_divide_over_the_replicas():
         four.local_batch_size(3)
     with pytest.raises(TypeError, match="`batch_size` must be a positive int"):
         four.local_batch_size(20.0)
+
+
+WRONG = {
+    "tensorflow": ("data", "model"),
+    "jax": ("mirrored", "tpu"),
+    "torch": ("data", "model", "mirrored", "tpu"),
+}
+
+
+def test_what_a_backend_cannot_do_is_refused():
+    backend = keras.backend.backend()
+    for kind in WRONG[backend]:
+        needed = "tensorflow" if kind in ("mirrored", "tpu") else "jax"
+        message = f"`kind='{kind}'` needs KERAS_BACKEND={needed}. With the back"
+        with (
+            pytest.raises(ValueError, match=matches(message)),
+            distributing.devices(kind),
+        ):
+            pass
+    if backend != "jax":
+        with pytest.raises(ValueError, match="train together with KERAS_BACK"):
+            distributing.join("127.0.0.1:1", 2, 0)
+
+
+def test_unknown_and_broken_kinds_are_refused():
+    with (
+        pytest.raises(ValueError, match="`kind` must be one of 'auto', 'none"),
+        distributing.devices("horovod"),
+    ):
+        pass
+    with (
+        pytest.raises(ValueError, match="keras-team/keras#20585"),
+        distributing.devices("multiworker"),
+    ):
+        pass
+
+
+def test_one_device_is_what_keras_has_without():
+    with distributing.devices("none", jit_compile=False) as devices:
+        assert devices == distributing.Devices("none", jit_compile=False)
+    with devices.alone():
+        pass
+    assert devices.compile_options(loss="mse") == {
+        "loss": "mse",
+        "jit_compile": False,
+    }
+
+
+def test_xla_on_cpus_needs_its_flag(monkeypatch):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("TensorFlow's")
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_clustering_debug")
+    with (
+        pytest.raises(ValueError, match="--tf_xla_cpu_global_jit in the env"),
+        distributing.devices("mirrored", jit_compile=True),
+    ):
+        pass
+
+
+def test_devices_that_share_a_model_divide_all():
+    if keras.backend.backend() != "jax":
+        pytest.skip("JAX's")
+    with (
+        pytest.raises(ValueError, match="Received: model_devices=3"),
+        distributing.devices("model", model_devices=3),
+    ):
+        pass
