@@ -42,7 +42,8 @@ def load_folder(path, image_size, *, held_out=0.2, seed=0):
     them in `path`, where a part of each class is held out. Every image is
     decoded once while it is loaded: those that are truncated or unreadable are
     skipped, and listed in `skipped`. JPEG, PNG, GIF (the first image) and BMP
-    are read, and brought to three channels.
+    are read, and brought to three channels; they are not turned as EXIF data
+    says, which `load_image` does.
 
     Args:
         path: Path of the folder.
@@ -358,7 +359,8 @@ def load_tfds(name, image_size, *, data_dir=None, held_out=0.2, seed=0):
     Raises:
         ValueError: If there is no data set of that name, or it does not have
             images with one label each; or if an argument has a wrong value.
-        OSError: If it is not there and cannot be downloaded.
+        OSError: If it is not there and cannot be downloaded, which TFDS tries
+            for some minutes.
         TypeError: If an argument has the wrong type.
         ImportError: If TensorFlow or TFDS is not installed.
     """

@@ -140,7 +140,7 @@ def central(pixels, size, crop_ratio, interpolation):
     Example:
 
     >>> import tensorflow as tf
-    >>> from keras_mixer.data import central
+    >>> from keras_mixer.decoding import central
     >>> image = central(tf.zeros((30, 40, 3)), (8, 12), 0.875, "bicubic")
     >>> image.shape.as_list()
     [8, 12, 3]

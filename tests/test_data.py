@@ -347,9 +347,10 @@ def test_evaluation_is_that_of_load_image(
     for place in (0, 7):
         expected = load_image(paths[place], model, crop_ratio, interpolation)
         differences = np.abs(batches[0][0][place] - expected[0])
-        # Pillow's "area" takes other pixels where two are equally near.
-        assert differences.mean() < (0.4 if interpolation == "area" else 0.2)
-        assert (differences > 2).mean() < 0.002
+        # By area, Pillow takes the other one of pixels that are equally near.
+        by_area = interpolation == "area"
+        assert differences.mean() < (0.4 if by_area else 0.2)
+        assert (differences > 2).mean() < (0.05 if by_area else 0.002)
 
 
 # --- Crops
@@ -630,7 +631,7 @@ def test_bangla_digits_come_from_tfds(kept, data_dir, monkeypatch):
     assert images.class_names == tuple("0123456789")
     assert images.image_shape == (32, 32, 3)
     assert (images.train_count, images.test_count) == (5000, 1000)
-    batches = arrays(images.test(300), 9)
+    batches = arrays(images.test(300, crop_ratio=1.0), 9)
     assert [len(x) for x, _ in batches] == [300, 300, 300, 100]
     # The original archive, in whatever order TFDS has put it.
     archive = np.load(shared("cmaterdb") / "bangla-testing-images.npz")
@@ -739,7 +740,7 @@ def test_a_fifth_is_held_out_where_there_is_but_one_part(builders, tmp_path):
     images = data.load_tfds("digits_of_one_part", 8, data_dir=tmp_path)
     assert (images.train_count, images.test_count) == (40, 10)
     assert not images.train_images.decoded  # sizes that nobody has promised
-    ((x, y),) = arrays(images.test(50), 2)
+    ((x, y),) = arrays(images.test(50, crop_ratio=1.0), 2)
     ((x_train, _),) = arrays(images.train(None, 40), 1)
     whole = {
         (pixels * (255 / 16)).astype("uint8").tobytes(): label
@@ -752,7 +753,7 @@ def test_a_fifth_is_held_out_where_there_is_but_one_part(builders, tmp_path):
     parts = {image[..., 0].tobytes() for image in np.concatenate([x, x_train])}
     assert parts == set(whole)
     other = data.load_tfds("digits_of_one_part", 8, data_dir=tmp_path, seed=1)
-    assert (arrays(other.test(50), 1)[0][0] != x).any()
+    assert (arrays(other.test(50, 1.0), 1)[0][0] != x).any()
 
 
 def test_where_test_labels_are_secret_it_is_validated(builders, tmp_path):
@@ -882,6 +883,8 @@ import sys
 def refuse(*arguments, **options):
     raise OSError("Network is unreachable")
 socket.socket.connect = socket.getaddrinfo = refuse
+from tensorflow_datasets.core.download import downloader
+downloader.MAX_RETRIES = 0  # of ten, which take minutes
 from keras_mixer import data
 try:
     data.load_tfds("mnist", 8, data_dir=sys.argv[1])
