@@ -1,8 +1,11 @@
 """The all-MLP vision library for Keras 3: MLP-Mixer and ResMLP."""
 
+from keras_mixer import data
+from keras_mixer import distributing
 from keras_mixer import mixer
 from keras_mixer import recipes
 from keras_mixer import resmlp
+from keras_mixer import training
 from keras_mixer.evaluation import few_shot
 from keras_mixer.exporting import export_weights
 from keras_mixer.fusing import fuse
@@ -16,6 +19,7 @@ from keras_mixer.mixer import MixerB32
 from keras_mixer.mixer import MixerH14
 from keras_mixer.mixer import MixerL16
 from keras_mixer.mixer import MixerL32
+from keras_mixer.mixer import MixerNano
 from keras_mixer.mixer import MixerS8
 from keras_mixer.mixer import MixerS16
 from keras_mixer.mixer import MixerS32
@@ -49,6 +53,7 @@ __all__ = [
     "MixerH14",
     "MixerL16",
     "MixerL32",
+    "MixerNano",
     "MixerS8",
     "MixerS16",
     "MixerS32",
@@ -63,6 +68,8 @@ __all__ = [
     "TokenLinear",
     "TokenMixing",
     "WeightsError",
+    "data",
+    "distributing",
     "export_weights",
     "few_shot",
     "fuse",
@@ -72,4 +79,5 @@ __all__ = [
     "recipes",
     "resize",
     "resmlp",
+    "training",
 ]

@@ -32,8 +32,6 @@ from keras_mixer.weights import catalog
 from keras_mixer.weights import loading
 from keras_mixer.weights import resizing
 
-DEFAULT_SIDE = catalog.IMAGE_SIZE
-
 
 def build_model(
     *,
@@ -85,7 +83,8 @@ def build_model(
         classes = check_positive_int("classes", classes)
         _check_head(source, classes, classifier_activation)
         pooling = "avg"
-    shape = _image_shape(input_shape, input_tensor, patch_size)
+    side = catalog.image_size(variant)
+    shape = _image_shape(input_shape, input_tensor, patch_size, side)
     if input_tensor is not None and not include_preprocessing:
         _check_scaled(input_tensor)
     *sides, channels = _channels_behind(shape)
@@ -169,10 +168,10 @@ def _check_head(source, classes, activation):
         )
 
 
-def _image_shape(input_shape, input_tensor, patch_size):
+def _image_shape(input_shape, input_tensor, patch_size, side):
     """Checks the shape of the image, which is in the image data format."""
     axes = ("height", "width", "channels")
-    default = (DEFAULT_SIDE, DEFAULT_SIDE, 3)
+    default = (side, side, 3)
     if keras.config.image_data_format() == "channels_first":
         axes = axes[2:] + axes[:2]
         default = default[2:] + default[:2]
@@ -322,7 +321,8 @@ input_tensor: Optional Keras tensor of shape `(batch, height, width, channels)`
     from. Two models in one graph are called on it instead: `model(tensor)`,
     each with a `name` of its own.
 input_shape: Optional shape of an image, `(height, width, channels)`, by default
-    (224, 224, 3), with the top or without. Height and width are multiples of
+    (224, 224, 3), or what the published weights of the variant were trained on,
+    with the top or without. Height and width are multiples of
     the patch size and may differ.
 pooling: What follows the last norm where `include_top` is `False`: `None` (the
     tokens), `"avg"` (their mean, which is what the head reads) or `"max"`.
@@ -402,7 +402,10 @@ def variant_of(
         name: The default of the variant's `name`.
     """
     signature = inspect.signature(family)
-    defaults = {"name": name, "weights": catalog.default_tag(name)}
+    tag = catalog.default_tag(name)
+    defaults = {"name": name, "weights": tag}
+    if tag is not None:
+        defaults["classes"] = catalog.find(name, tag).classes
     options = [
         parameter.replace(default=defaults.get(key, parameter.default))
         for key, parameter in signature.parameters.items()

@@ -3,11 +3,12 @@
 Keras's `BackupAndRestore` keeps the weights in one file and the epoch in
 another, and writes both in place: killed in the middle, it leaves half a file
 or two that do not belong together, and a file that is damaged without being
-unreadable is not noticed. Here a checkpoint is one file, which is on the disk
-in full before it gets its name, and the name holds the epoch and a checksum of
-the content. What is in it is Keras's own: the weights, the state of the
-optimizer with its averages and its step (and so of the learning rate), and the
-state of the random numbers.
+unreadable is not noticed. Nor is a full disk always: h5py, with which Keras
+writes, drops errors that come up while a file is closed. Here a checkpoint is
+one file of NumPy's, which is on the disk in full before it gets its name, and
+the name holds the epoch and a checksum of the content. In it are all variables
+of the model and of its optimizer: the weights and their averages, the step (and
+so the learning rate), and the state of the random numbers.
 """
 
 import hashlib
@@ -17,14 +18,14 @@ import pathlib
 import re
 
 import keras
+import numpy as np
 
 from keras_mixer.checking import check_positive_int
 
 logger = logging.getLogger("keras_mixer")
 
-_NAME = re.compile(r"epoch_(\d+)\.([0-9a-f]{16})\.weights\.h5")
-# Keras wants this ending.
-_UNFINISHED = "unfinished.weights.h5"
+_NAME = re.compile(r"epoch_(\d+)\.([0-9a-f]{16})\.npz")
+_UNFINISHED = "unfinished.npz"
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -40,7 +41,8 @@ class Checkpoints(keras.callbacks.Callback):
     Raises:
         OSError: In `model.fit`, if a checkpoint cannot be written, the disk
             being full, say. The ones before stay as they are.
-        ValueError: In `restore`, if there are checkpoints but none is whole.
+        ValueError: In `restore`, if there are checkpoints but none is whole, or
+            they are of another model.
 
     Example:
 
@@ -79,7 +81,7 @@ class Checkpoints(keras.callbacks.Callback):
         saved = self._saved()
         for epoch, digest, path in reversed(saved):
             if _digest(path) == digest:
-                model.load_weights(path)
+                _load(model, path)
                 return epoch
             logger.warning("%s is damaged; trying the one before", path)
         if saved:
@@ -95,9 +97,8 @@ class Checkpoints(keras.callbacks.Callback):
         unfinished = self.folder / _UNFINISHED
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.model.save_weights(unfinished, overwrite=True)
-            _sync(unfinished)
-            name = f"epoch_{epoch + 1:05d}.{_digest(unfinished)}.weights.h5"
+            _save(self.model, unfinished)
+            name = f"epoch_{epoch + 1:05d}.{_digest(unfinished)}.npz"
             unfinished.replace(self.folder / name)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
@@ -106,7 +107,7 @@ class Checkpoints(keras.callbacks.Callback):
                 f"'{self.folder}': {error}. The ones before are whole: make "
                 "room, and start the training again to go on from there."
             ) from error
-        _sync(self.folder)
+        _sync_names(self.folder)
         for _, _, path in self._saved()[: -self.keep]:
             path.unlink()
 
@@ -120,14 +121,53 @@ class Checkpoints(keras.callbacks.Callback):
         return sorted(found)
 
 
+def _variables(model):
+    """`{name: variable}`, by number: Keras numbers layers in every process."""
+    metrics = {id(variable) for variable in model.metrics_variables}
+    variables = [v for v in model.variables if id(v) not in metrics]
+    return {
+        f"{owner}_{i}": variable
+        for owner, owned in (
+            ("model", variables),
+            ("optimizer", model.optimizer.variables),
+        )
+        for i, variable in enumerate(owned)
+    }
+
+
+def _save(model, path):
+    arrays = {}
+    for name, variable in _variables(model).items():
+        array = keras.ops.convert_to_numpy(variable)
+        # NumPy's files do not know bfloat16; float32 holds it exactly.
+        arrays[name] = array.astype("f4") if array.dtype.kind == "V" else array
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _load(model, path):
+    variables = _variables(model)
+    with np.load(path) as arrays:
+        shapes = {name: arrays[name].shape for name in arrays.files}
+        if shapes != {name: tuple(v.shape) for name, v in variables.items()}:
+            raise ValueError(
+                f"'{path}' is the checkpoint of another model, or of one with "
+                "another optimizer. Give another folder."
+            )
+        for name, variable in variables.items():
+            variable.assign(arrays[name])
+
+
 def _digest(path):
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _sync(path):
-    """Waits until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync_names(folder):
+    """Waits until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

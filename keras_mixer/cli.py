@@ -3,7 +3,9 @@
 import argparse
 import sys
 
+from keras_mixer import commands
 from keras_mixer import converting
+from keras_mixer import distributing
 from keras_mixer.weights import catalog
 from keras_mixer.weights import loading
 
@@ -17,19 +19,25 @@ def main(arguments=None):
     args = _parser().parse_args(arguments)
     try:
         args.command(args)
-    except (ImportError, OSError, TypeError, ValueError) as error:
+    except (
+        FloatingPointError,
+        ImportError,
+        OSError,
+        TypeError,
+        ValueError,
+    ) as error:
         sys.exit(f"keras_mixer: {error}")
 
 
 def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m keras_mixer",
-        description="Weights of MLP-Mixer and ResMLP.",
+        description="MLP-Mixer and ResMLP: their weights, training and use.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(command, name, text):
-        added = commands.add_parser(name, help=text, description=text)
+        added = subparsers.add_parser(name, help=text, description=text)
         added.set_defaults(command=command)
         return added.add_argument
 
@@ -46,7 +54,142 @@ def _parser():
     )
     argument = add(_verify, "verify", "say what a file is, and if it is whole")
     argument("file", metavar="FILE")
+    argument = add(_train, "train", "train a model from scratch")
+    _add_training(argument, "nano.cifar10", epochs=30)
+    argument("--weights", help="to begin with: a tag or a file")
+    argument = add(
+        _train, "finetune", "train published weights on other images"
+    )
+    _add_training(argument, "finetune.pets", epochs=None)
+    argument(
+        "--weights", default="cifar10", help="a tag or a file; %(default)s"
+    )
+    argument = add(_evaluate, "evaluate", "measure on the images held out")
+    _add_trained(argument)
+    _add_images(argument)
+    argument(
+        "--few-shot",
+        type=int,
+        nargs="+",
+        default=(),
+        metavar="N",
+        help="also fit linear maps to the features of N images per class",
+    )
+    argument = add(_predict, "predict", "say what is on photos")
+    _add_trained(argument)
+    argument("files", nargs="+", metavar="PHOTO")
+    argument("--top", type=int, default=3, help="how many classes; %(default)s")
     return parser
+
+
+def _add_training(argument, recipe, epochs):
+    _add_images(argument)
+    models = ", ".join(commands.MODELS)
+    argument(
+        "--model",
+        choices=commands.MODELS,
+        default="MixerNano",
+        metavar="NAME",
+        help=f"one of {models}; %(default)s",
+    )
+    argument("--output", required=True, help="folder of this training")
+    argument("--recipe", default=recipe, help="its name; %(default)s")
+    argument("--epochs", type=int, default=epochs, help="the recipe's")
+    argument("--learning-rate", type=float, help="the peak; the recipe's")
+    argument(
+        "--layer-decay",
+        type=float,
+        default=1.0,
+        help="learning rate of a block to that of the next; %(default)s",
+    )
+    argument("--image-size", type=_size, help="pixels: 224, or 192x320")
+    argument("--crop-ratio", type=float, help="of the images held out")
+    argument("--no-flip", action="store_true", help="mirror no image")
+    argument("--precision", default="float32", help="such as mixed_bfloat16")
+    argument(
+        "--distribute",
+        choices=distributing.KINDS,
+        default="auto",
+        help="over many devices; %(default)s",
+    )
+    argument(
+        "--jit-compile",
+        action=argparse.BooleanOptionalAction,
+        default="auto",
+        help="whether XLA compiles; what Keras chooses",
+    )
+    argument("--seed", type=int, default=0, help="%(default)s")
+    argument("--quiet", action="store_true", help="without progress bars")
+
+
+def _add_images(argument):
+    argument("--data", metavar="FOLDER", help="with a folder for each class")
+    argument("--dataset", metavar="NAME", help="of TensorFlow Datasets")
+    argument("--data-dir", metavar="FOLDER", help="where TFDS keeps them")
+    argument("--batch-size", type=int, default=64, help="%(default)s")
+
+
+def _add_trained(argument):
+    argument("--run", metavar="FOLDER", help="of a training")
+    argument(
+        "--model",
+        choices=commands.MODELS,
+        default="MixerNano",
+        metavar="NAME",
+        help="else the name of a model; %(default)s",
+    )
+    argument("--weights", default="cifar10", help="and its tag; %(default)s")
+
+
+def _size(text):
+    """`(height, width)` of "224" or "192x320"."""
+    sides = [int(side) for side in text.split("x")]
+    if len(sides) > 2 or min(sides) < 1:
+        raise ValueError(text)
+    return (sides[0], sides[-1])
+
+
+def _train(args):
+    settings = _settings(args)
+    folder, quiet = settings.pop("output"), settings.pop("quiet")
+    _check_images(settings)
+    bars = 1 if sys.stdout.isatty() else 2
+    results = commands.train(settings, folder, verbose=0 if quiet else bars)
+    if results:
+        print(
+            "Accuracy on the images held out: "
+            f"{100 * results['accuracy']:.2f} % ({results['seconds']:.0f} s). "
+            f"See '{folder}'."
+        )
+
+
+def _settings(args):
+    settings = dict(vars(args))
+    del settings["command"]
+    return settings
+
+
+def _check_images(settings):
+    given = [key for key in ("data", "dataset") if settings[key] is not None]
+    if len(given) != 1:
+        raise ValueError(
+            "Give the images: `--data FOLDER`, or `--dataset NAME` of TFDS."
+        )
+
+
+def _evaluate(args):
+    results = commands.evaluate(_settings(args), args.few_shot)
+    for shots, accuracy in results.pop("few_shot", {}).items():
+        print(f"accuracy with {shots} images per class: {100 * accuracy:.2f} %")
+    for what, number in results.items():
+        print(f"{what}: {number:.6g}")
+
+
+def _predict(args):
+    predicted = commands.predict(_settings(args), args.files, args.top)
+    for file, rows in predicted.items():
+        for name, score in rows:
+            print(f"{file}: {100 * score:5.1f} % {name}")
 
 
 def _weights(args):

@@ -148,7 +148,8 @@ class Devices:
         """
         if self.kind in ("mirrored", "tpu"):
             optimizer = keras.optimizers.get(options.get("optimizer", "adam"))
-            _clip_sums(optimizer)
+            for each in getattr(optimizer, "optimizers", [optimizer]):
+                _clip_sums(each)
             options = {**options, "optimizer": optimizer}
         return {**options, "jit_compile": self.jit_compile}
 
@@ -476,6 +477,20 @@ def join(
         seed = secrets.randbelow(2**31)
     seed = multihost_utils.broadcast_one_to_all(seed)
     keras.utils.set_random_seed(int(seed))
+
+
+def is_one_of_several():
+    """Whether the environment says that this process trains with others.
+
+    Source: the variables of `keras.distribution.initialize`.
+
+    Example:
+
+    >>> from keras_mixer import distributing
+    >>> distributing.is_one_of_several()
+    False
+    """
+    return "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ
 
 
 def _processes():

@@ -39,12 +39,13 @@ def few_shot(
         model: A Keras model from images to features of shape `(batch, size)`,
             such as one built with `include_top=False, pooling="avg"`.
         train: `(images, labels)`, arrays of shape `(n, ...)` and `(n,)`; labels
-            are integers.
+            are integers. Or a dataset of batches of images and one-hot labels,
+            such as `keras_mixer.data` makes.
         test: Likewise, of the same classes.
         shots: Positive integers, how many images of each class.
         l2: Positive number, the penalty.
         repeats: Positive integer, how many draws of images the mean is of.
-        batch_size: Positive integer, images at a time.
+        batch_size: Positive integer, images at a time, where they are arrays.
         seed: Integer, the seed of the draws.
 
     Returns:
@@ -74,12 +75,10 @@ def few_shot(
     check_real("l2", l2)
     if l2 <= 0:
         raise ValueError(f"`l2` must be positive. Received: l2={l2}")
-    x, y = _check_pair("train", train)
-    x_test, y_test = _check_pair("test", test)
+    _check_model(model)
+    features, y = _features(model, "train", train, batch_size)
+    features_test, y_test = _features(model, "test", test, batch_size)
     places = _places(y, y_test, max(shots, default=1))
-
-    features = _features(model, x, batch_size)
-    features_test = _features(model, x_test, batch_size)
     mean, std = features.mean(axis=0), features.std(axis=0) + STD_EPSILON
     features, features_test = (
         _with_constant((values - mean) / std)
@@ -105,7 +104,8 @@ def few_shot(
 def _check_pair(name, pair):
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise TypeError(
-            f"`{name}` must be a pair of arrays, images and labels. "
+            f"`{name}` must be a pair of arrays, images and labels, or a "
+            "dataset of batches. "
             f"Received: {name} of type {type(pair).__name__}"
         )
     x, y = pair[0], np.asarray(pair[1])
@@ -141,7 +141,7 @@ def _places(y, y_test, needed):
     return places
 
 
-def _features(model, images, batch_size):
+def _check_model(model):
     shape = getattr(model, "output_shape", None)
     if not isinstance(model, keras.Model) or len(shape or ()) != 2:
         raise ValueError(
@@ -149,8 +149,19 @@ def _features(model, images, batch_size):
             'build it with `include_top=False, pooling="avg"`. '
             f"Received: model={model!r} with output_shape={shape}"
         )
-    features = model.predict(images, batch_size=batch_size, verbose=0)
-    return features.astype("float64")
+
+
+def _features(model, name, images, batch_size):
+    """Features in float64, and integer labels."""
+    if hasattr(images, "element_spec"):
+        batches = [
+            (model.predict_on_batch(x), np.argmax(y, axis=1)) for x, y in images
+        ]
+        features, labels = map(np.concatenate, zip(*batches, strict=True))
+    else:
+        x, labels = _check_pair(name, images)
+        features = model.predict(x, batch_size=batch_size, verbose=0)
+    return features.astype("float64"), labels
 
 
 def _with_constant(features):

@@ -22,6 +22,7 @@ __all__ = [
     "MixerH14",
     "MixerL16",
     "MixerL32",
+    "MixerNano",
     "MixerS8",
     "MixerS16",
     "MixerS32",
@@ -42,6 +43,8 @@ VARIANTS = {
     "mixer_l32": (  32,     24,   1024,        512,         4096),
     "mixer_l16": (  16,     24,   1024,        512,         4096),
     "mixer_h14": (  14,     32,   1280,        640,         5120),
+    # For images of 32 x 32; this library's own.
+    "mixer_nano": (  4,      8,    128,         64,          256),
 }
 # fmt: on
 
@@ -204,6 +207,16 @@ def MixerL16(**options):
 def MixerH14(**options):
     """Mixer-H/14: 32 blocks of width 1280 on patches of 14 x 14 pixels."""
     return Mixer(*VARIANTS["mixer_h14"], **options)
+
+
+@variant_of(Mixer, "mixer_nano")
+def MixerNano(**options):
+    """A Mixer for small images, whose weights are in the package.
+
+    8 blocks of width 128 on patches of 4 x 4 pixels, for images of 32 x 32; not
+    of the paper. The weights "cifar10" need no network.
+    """
+    return Mixer(*VARIANTS["mixer_nano"], **options)
 
 
 def preprocess_input(x, data_format=None):

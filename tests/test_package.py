@@ -21,6 +21,9 @@ PACKAGE = ROOT / "keras_mixer"
 FLOORS = [
     {"blank", "checking", "composite", "weights.errors", "weights.formats"},
     {
+        "augmenting",
+        "checkpoints",
+        "decoding",
         "distributing",
         "evaluation",
         "labels",
@@ -34,18 +37,20 @@ FLOORS = [
         "weights.naming",
     },
     {
+        "pipeline",
         "resmlp_layers",
+        "training",
         "weights.assigning",
         "weights.fetching",
         "weights.keras_files",
         "weights.resizing",
         "weights.torch_files",
     },
-    {"fused_layers", "weights.hub", "weights.reading"},
+    {"data", "fused_layers", "weights.hub", "weights.reading"},
     {"weights.loading", "weights.writing"},
     {"builder", "inspecting"},
     {"exporting", "fusing", "mixer", "resmlp", "resolution"},
-    {"converting"},
+    {"commands", "converting"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -16,8 +16,9 @@ means for weights trained on it is not settled.
 
 import dataclasses
 import fnmatch
+import importlib.resources
 
-IMAGE_SIZE = 224  # of all published weights
+IMAGE_SIZE = 224  # unless a record says otherwise
 
 GELU_TANH = "gelu_tanh"  # `keras_mixer.layers.gelu_tanh`
 GELU_EXACT = "gelu"
@@ -27,7 +28,7 @@ GELU_EXACT = "gelu"
 class Source:
     """What all weights from one place have in common."""
 
-    url: str  # of a file, with `{file}` for its name
+    url: str | None  # of a file, with `{file}` for its name; or in the package
     activation: str
     mean: tuple  # per channel, of pixels in [0, 1]
     std: tuple
@@ -58,6 +59,11 @@ SOURCES = {
         (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.9, "bicubic",
         "Apache-2.0",
     ),
+    # Trained by this project; in the folder `pretrained` of the package.
+    "package": Source(
+        None, GELU_TANH, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 1.0, "bilinear",
+        "Apache-2.0; none is stated for the photos",
+    ),
 }
 # fmt: on
 
@@ -73,9 +79,10 @@ class Record:
     size: int | None  # bytes; none: only the server knows
     classes: int | None  # of the head; none: there is no trained head
     trained_on: str
-    top1: float | None  # ImageNet-1k validation accuracy [%]
+    top1: float | None  # accuracy [%] on the images held out of the data set
     protocol: str  # how `top1` was measured, and by whom
     sha256: str | None = None  # hexadecimal, where it is known
+    image_size: int = IMAGE_SIZE  # side of the images it was trained on
 
     @property
     def name(self):
@@ -86,10 +93,22 @@ class Record:
     def repo(self):
         """The repository on the Hugging Face hub, or `None`."""
         repo, _, _ = self.file.rpartition("/")
-        return repo if "{repo}" in self.source.url else None
+        return repo if "{repo}" in (self.source.url or "") else None
+
+    @property
+    def packaged(self):
+        """The path of a file that is in the package, or `None`."""
+        if self.source.url is not None:
+            return None
+        return (
+            importlib.resources.files("keras_mixer") / "pretrained" / self.file
+        )
 
     @property
     def url(self):
+        """Where the file is published, or `None`: it is in the package."""
+        if self.source.url is None:
+            return None
         repo, _, name = self.file.rpartition("/")
         return self.source.url.format(file=self.file, repo=repo, name=name)
 
@@ -198,9 +217,10 @@ def list_weights(pattern="*"):
 
     Returns:
         A list of records. Each has the fields `name`, `variant`, `tag` (what
-        `weights=` takes), `url`, `file` (its name in the cache), `size` in
-        bytes, `classes`, `trained_on`, `top1` in percent, `protocol` (how that
-        was measured), and in `source` the `activation`, `mean`, `std`,
+        `weights=` takes), `url` (`None`: it is in the package), `file` (its
+        name in the cache), `size` in bytes, `classes`, `image_size` in pixels,
+        `trained_on`, `top1` in percent, `protocol` (how that was measured), and
+        in `source` the `activation`, `mean`, `std`,
         `crop_ratio`, `interpolation` and `licence`.
 
     Raises:
@@ -240,4 +260,13 @@ def find_file(file):
 
 def default_tag(variant):
     """What `weights` is by default, as in Keras Applications."""
-    return "imagenet" if find(variant, "imagenet") else None
+    for tag in ("imagenet", "cifar10"):
+        if find(variant, tag):
+            return tag
+    return None
+
+
+def image_size(variant):
+    """The side of the images of a variant, unless another is asked for."""
+    record = find(variant, default_tag(variant))
+    return record.image_size if record else IMAGE_SIZE

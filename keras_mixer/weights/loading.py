@@ -166,6 +166,8 @@ def _locate(source):
 
 def fetch(record):
     """The file of a `Record`, fetched if it is not in the cache."""
+    if record.packaged is not None:
+        return pathlib.Path(record.packaged)
     if record.repo is None:
         return fetching.fetch(
             record.file, record.url, record.size, record.sha256

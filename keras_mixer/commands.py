@@ -1,0 +1,345 @@
+"""What `train`, `finetune`, `evaluate` and `predict` do, step by step.
+
+Settings are a flat dict: what `run.json` keeps, and what a training is compared
+by when it is started again. Whatever the command line leaves open is decided
+before they are written, so that a later version with other defaults repeats the
+same training. The steps are functions of the other modules; whoever wants
+another loop calls them from a script.
+"""
+
+import dataclasses
+import inspect
+import math
+import pathlib
+import time
+
+import keras
+import numpy as np
+
+from keras_mixer import data
+from keras_mixer import distributing
+from keras_mixer import mixer
+from keras_mixer import recipes
+from keras_mixer import resmlp
+from keras_mixer import training
+from keras_mixer.checking import check_positive_int
+from keras_mixer.evaluation import few_shot
+from keras_mixer.labels import class_names
+from keras_mixer.preprocessing import CROP_RATIO
+from keras_mixer.preprocessing import INTERPOLATION
+from keras_mixer.preprocessing import at_least_float32
+from keras_mixer.preprocessing import load_image
+from keras_mixer.weights import catalog
+
+MODELS = {
+    name: getattr(module, name)
+    for module in (mixer, resmlp)
+    for name in module.__all__
+    if name.startswith(("Mixer", "ResMLP")) and name not in ("Mixer", "ResMLP")
+}
+
+
+def train(settings, folder, verbose="auto"):
+    """Trains in a folder, or goes on there.
+
+    Args:
+        settings: Dict of the options of `python -m keras_mixer train`.
+        folder: Path of a new folder, or of a training with these settings.
+        verbose: What Keras takes: 0 for silence.
+
+    Returns:
+        A dict: the accuracy on the images held out, and the seconds it took.
+    """
+    if settings["recipe"] not in recipes.RECIPES:
+        raise ValueError(
+            f"There is no recipe '{settings['recipe']}'. There are: "
+            + ", ".join(recipes.RECIPES)
+        )
+    for name in ("epochs", "batch_size"):
+        if settings[name] is not None:
+            check_positive_int(name, settings[name])
+    rate = settings["learning_rate"]
+    if rate is not None and not rate > 0:
+        raise ValueError(
+            f"`learning_rate` must be positive. Received: learning_rate={rate}"
+        )
+    if distributing.is_one_of_several():
+        distributing.join(seed=settings["seed"])
+    keras.utils.set_random_seed(settings["seed"])
+    keras.config.set_dtype_policy(settings["precision"])
+    settings = _with_size(settings)
+    images = load_images(settings)
+    settings, recipe = _with_recipe(settings, images)
+    with distributing.devices(
+        settings["distribute"], settings["jit_compile"]
+    ) as devices:
+        devices.local_batch_size(settings["batch_size"])
+        model = _model(settings, recipe, images)
+        model.compile(
+            **devices.compile_options(
+                **recipes.compile_options(
+                    recipe,
+                    settings["epochs"]
+                    * images.steps_per_epoch(settings["batch_size"]),
+                    layer_decay=settings["layer_decay"],
+                    model=model,
+                )
+            )
+        )
+        folder = training.open_run(
+            folder, settings, _facts(images, recipe), devices.process
+        )
+        start = time.perf_counter()
+        log = training.fit(
+            model,
+            images,
+            recipe.augmentation,
+            folder,
+            batch_size=settings["batch_size"],
+            epochs=settings["epochs"],
+            seed=settings["seed"],
+            test=_test_batches(images, settings, devices),
+            devices=devices,
+            verbose=verbose,
+        )
+        if devices.process != 0:
+            return {}
+        results = {
+            "accuracy": log[-1]["val_accuracy"],
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+        with devices.alone():
+            training.finish(folder, model, results)
+    return results
+
+
+def load_images(settings):
+    """The images that settings name: of a folder, or of TFDS.
+
+    Args:
+        settings: Dict with `data` or `dataset`, `data_dir` and `image_size`.
+    """
+    if settings["data"] is not None:
+        return data.load_folder(
+            settings["data"], settings["image_size"], seed=settings["seed"]
+        )
+    return data.load_tfds(
+        settings["dataset"],
+        settings["image_size"],
+        data_dir=settings["data_dir"],
+        seed=settings["seed"],
+    )
+
+
+def _record(settings):
+    """The record of published weights that settings name, or `None`."""
+    return catalog.find(_variant(settings["model"]), settings["weights"])
+
+
+def _variant(model):
+    return inspect.signature(MODELS[model]).parameters["name"].default
+
+
+def _with_size(settings):
+    """Settings with the size of the images."""
+    size = settings["image_size"]
+    size = size or catalog.image_size(_variant(settings["model"]))
+    return {**settings, "image_size": size}
+
+
+def _with_recipe(settings, images):
+    """Settings with nothing left open, and the recipe as it will be used.
+
+    The published recipes are for long trainings: in a shorter one the warm-up
+    and the average of weights are shorter too.
+    """
+    recipe = recipes.RECIPES[settings["recipe"]]
+    steps_per_epoch = images.steps_per_epoch(settings["batch_size"])
+    epochs = settings["epochs"] or recipe.epochs
+    epochs = epochs or math.ceil(recipe.steps / steps_per_epoch)
+    steps = epochs * steps_per_epoch
+    flip = recipe.augmentation.flip and not settings["no_flip"]
+    recipe = dataclasses.replace(
+        recipes.shortened(recipe, steps),
+        learning_rate=settings["learning_rate"] or recipe.learning_rate,
+        augmentation=dataclasses.replace(recipe.augmentation, flip=flip),
+    )
+    record = _record(settings)
+    whole = recipe.augmentation.crop != "inception"
+    crop_ratio = settings["crop_ratio"]
+    if crop_ratio is None:
+        crop_ratio = 1.0 if whole else CROP_RATIO
+        crop_ratio = record.source.crop_ratio if record else crop_ratio
+    interpolation = record.source.interpolation if record else INTERPOLATION
+    settings = {
+        **settings,
+        "epochs": epochs,
+        "learning_rate": recipe.learning_rate,
+        "crop_ratio": crop_ratio,
+        "interpolation": interpolation,
+    }
+    return settings, recipe
+
+
+def _model(settings, recipe, images):
+    """The model to train, which gives logits."""
+    options = {
+        "input_shape": images.image_shape,
+        "weights": settings["weights"],
+        "stochastic_depth_rate": recipe.stochastic_depth_rate,
+        "dropout_rate": recipe.dropout_rate,
+    }
+    build, classes = MODELS[settings["model"]], len(images.class_names)
+    if settings["weights"] is None:
+        return build(classes=classes, classifier_activation=None, **options)
+    backbone = build(include_top=False, pooling="avg", **options)
+    head = keras.layers.Dense(
+        classes,
+        kernel_initializer="zeros",
+        dtype=at_least_float32(),
+        name="predictions",
+    )
+    return keras.Model(
+        backbone.input, head(backbone.output), name=backbone.name
+    )
+
+
+def _test_batches(images, settings, devices):
+    """The images held out; on many devices without a last, smaller batch.
+
+    Equal parts for all replicas cannot be made of that. `evaluate`, on one
+    device, counts all images.
+    """
+    options = {key: settings[key] for key in ("crop_ratio", "interpolation")}
+    if devices.replicas == 1:
+        return images.test(settings["batch_size"], **options)
+    most = images.test_count // devices.replicas * devices.replicas
+    batch_size = min(settings["batch_size"], most)
+    if not batch_size:
+        raise ValueError(
+            f"There are too few images held out, {images.test_count}, for "
+            f"{devices.replicas} replicas. Train on fewer devices."
+        )
+    batches = images.test(1, **options).unbatch()
+    return batches.batch(batch_size, drop_remainder=True)
+
+
+def _facts(images, recipe):
+    """What is worth knowing later, and follows from the settings."""
+    return {
+        "data": {
+            "name": images.name,
+            "class_names": list(images.class_names),
+            "train_count": images.train_count,
+            "test_count": images.test_count,
+            "skipped": [list(map(str, skipped)) for skipped in images.skipped],
+        },
+        "recipe": dataclasses.asdict(recipe),
+    }
+
+
+def trained(run, model, weights):
+    """A model to evaluate or to predict with, and how to feed it.
+
+    Args:
+        run: Path of the folder of a training, or `None`.
+        model: Else the name of a constructor.
+        weights: And of its weights.
+
+    Returns:
+        The model, which gives probabilities; its names of classes; and a dict
+        with `crop_ratio` and `interpolation`.
+    """
+    if run is not None:
+        record = training.read_run(run)
+        file = pathlib.Path(run, training.MODEL_FILE)
+        if not file.exists():
+            raise ValueError(
+                f"The training in '{run}' is not finished: there is no "
+                f"{training.MODEL_FILE}. Start it again to go on with it."
+            )
+        settings = record["settings"]
+        feeding = {k: settings[k] for k in ("crop_ratio", "interpolation")}
+        names = record["data"]["class_names"]
+        return keras.saving.load_model(file), names, feeding
+    settings = {"model": model, "weights": weights}
+    record = _record(settings)
+    if record is None:
+        raise ValueError(
+            f"There are no published weights '{weights}' of {model}. "
+            "`python -m keras_mixer weights` lists them; models that you have "
+            "trained are the folder of their training."
+        )
+    feeding = {
+        "crop_ratio": record.source.crop_ratio,
+        "interpolation": record.source.interpolation,
+    }
+    if record.classes is None:
+        raise ValueError(f"The weights '{record.name}' have no trained head.")
+    built = MODELS[model](weights=weights, classes=record.classes)
+    names = [name for _, name in class_names(record.classes)]
+    return built, names, feeding
+
+
+def evaluate(settings, shots=()):
+    """Accuracy of a model on the images held out, and few-shot accuracies.
+
+    Args:
+        settings: Dict with `run`, or `model` and `weights`; and with `data` or
+            `dataset`, else the images of the training are taken.
+        shots: Integers, of how many images per class to fit a linear map.
+
+    Returns:
+        A dict: `accuracy`, where the classes are those of the model, and
+        `few_shot` for each of the shots.
+    """
+    model, names, feeding = trained(
+        settings["run"], settings["model"], settings["weights"]
+    )
+    source = settings
+    if settings["data"] is None and settings["dataset"] is None:
+        if settings["run"] is None:
+            raise ValueError("Give `--data` or `--dataset`, to evaluate on.")
+        source = training.read_run(settings["run"])["settings"]
+    height, width = model.input_shape[1:3]
+    images = load_images({"seed": 0, **source, "image_size": (height, width)})
+    batches = images.test(settings["batch_size"], **feeding)
+    results = {"images": images.test_count}
+    if list(images.class_names) == list(names) or (
+        settings["run"] is None and len(images.class_names) == len(names)
+    ):
+        model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
+        results |= model.evaluate(batches, verbose=0, return_dict=True)
+    elif not shots:
+        raise ValueError(
+            f"The model tells {len(names)} classes, {list(names)[:5]}..., and "
+            f"the images have {len(images.class_names)} others: "
+            f"{list(images.class_names)[:5]}... Give `--few-shot` to see how "
+            "good its features are for them."
+        )
+    if shots:
+        features = keras.Model(model.input, model.get_layer("avg_pool").output)
+        train = dataclasses.replace(images, test_images=images.train_images)
+        train = train.test(settings["batch_size"], **feeding)
+        results["few_shot"] = few_shot(features, train, batches, shots)
+    return results
+
+
+def predict(settings, files, top=5):
+    """What is on photos: `{file: [(name, probability), ...]}`.
+
+    Args:
+        settings: Dict with `run`, or `model` and `weights`.
+        files: Paths.
+        top: Integer, how many classes of each.
+    """
+    model, names, feeding = trained(
+        settings["run"], settings["model"], settings["weights"]
+    )
+    predicted = {}
+    for file in files:
+        image = load_image(file, model, **feeding)
+        scores = keras.ops.convert_to_numpy(model(image))[0]
+        order = np.argsort(-scores, kind="stable")[:top]
+        predicted[file] = [(names[i], float(scores[i])) for i in order]
+    return predicted

@@ -1,0 +1,407 @@
+"""Training in a folder: what was asked for, what happened, what came out.
+
+The loop is `model.fit`, with Keras's own callbacks for logs and averages of
+weights. Around it is what a training of hours or days needs: a record from
+which it can be repeated, checkpoints from which it goes on, an end with a
+reason when the loss is lost, and curves. A folder belongs to one training:
+started again with the same settings it goes on, with others it is left alone.
+
+`run.json` is written first, in full or not at all; everything else in the
+folder follows from it.
+"""
+
+import contextlib
+import csv
+import importlib.util
+import json
+import math
+import pathlib
+import platform
+from importlib import metadata
+
+import keras
+
+from keras_mixer.checkpoints import Checkpoints
+from keras_mixer.distributing import Devices
+
+ONE_DEVICE = Devices("none")
+
+RUN_FILE = "run.json"
+LOG_FILE = "log.csv"
+CURVES_FILE = "curves.png"
+MODEL_FILE = "model.keras"
+CHECKPOINTS = "checkpoints"
+
+
+def open_run(folder, settings, facts=None, process=0):
+    """Makes the folder of a training, or finds it with the same settings.
+
+    Args:
+        folder: Path; new, empty, or of a training with these settings.
+        settings: Dict of what JSON can hold, all that the training depends on.
+        facts: Dict of what is worth keeping beside them.
+        process: Integer, which of several processes this is; 0 writes.
+
+    Returns:
+        The path of the folder.
+
+    Raises:
+        ValueError: If the folder holds something else. Nothing is changed then.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from keras_mixer import training
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = training.open_run(pathlib.Path(folder, "a"), {"seed": 0})
+    ...     training.read_run(run)["settings"]
+    {'seed': 0}
+    """
+    folder = pathlib.Path(folder)
+    if (folder / RUN_FILE).exists():
+        _check_settings(folder, settings)
+        return folder
+    if process != 0:
+        return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"'{folder}' holds something else than a training. Give the path "
+            "of a new folder, or of an empty one."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"settings": settings, "environment": _environment()}
+    _write_json(folder / RUN_FILE, record | (facts or {}))
+    return folder
+
+
+def _check_settings(folder, settings):
+    known = read_run(folder)["settings"]
+    settings = json.loads(json.dumps(settings))
+    differ = [
+        f"{key}: {known.get(key)!r} there, {settings.get(key)!r} now"
+        for key in {**known, **settings}
+        if known.get(key) != settings.get(key)
+    ]
+    if differ:
+        raise ValueError(
+            f"'{folder}' belongs to another training. Give another folder, or "
+            f"the settings of that one to go on with it: {'; '.join(differ)}"
+        )
+
+
+def _environment():
+    packages = ("keras", "keras_mixer", "numpy", keras.backend.backend())
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "backend": keras.backend.backend(),
+        "versions": {name: metadata.version(name) for name in packages},
+    }
+
+
+def read_run(folder):
+    """The record of a training, a dict; `finished` has what came out.
+
+    Args:
+        folder: Path of the folder of a training.
+
+    Raises:
+        ValueError: If it is none.
+
+    Example:
+
+    >>> from keras_mixer import training
+    >>> training.read_run("nowhere")
+    Traceback (most recent call last):
+    ValueError: 'nowhere' is not the folder of a training: it has no run.json.
+    """
+    path = pathlib.Path(folder, RUN_FILE)
+    if not path.is_file():
+        raise ValueError(
+            f"'{folder}' is not the folder of a training: it has no {RUN_FILE}."
+        )
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"'{path}' is damaged ({error}). It is needed to go on with the "
+            "training: restore it, or begin in another folder."
+        ) from error
+
+
+def _write_json(path, content):
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    part.replace(path)
+
+
+def fit(
+    model,
+    images,
+    augmentation,
+    folder,
+    *,
+    batch_size,
+    epochs,
+    seed=0,
+    test=None,
+    devices=ONE_DEVICE,
+    verbose="auto",
+):
+    """Trains a compiled model in a folder, or goes on where it was stopped.
+
+    After each epoch there is a checkpoint, of which the last two are kept. A
+    training that goes on has the weights, optimizer, averages, random numbers
+    and images of one that was never stopped.
+
+    Args:
+        model: A Keras model, compiled, that gives logits.
+        images: What `keras_mixer.data.load_folder` or `load_tfds` returns.
+        augmentation: A `recipes.Augmentation`, or `None`.
+        folder: Path of the folder of the training, made by `open_run`.
+        batch_size: Positive integer, images in a step, of all devices and
+            processes together.
+        epochs: Positive integer.
+        seed: Integer, of the order of the images and of their augmentation.
+        test: Dataset of images and labels to evaluate on after each epoch, by
+            default `images.test(batch_size)`.
+        devices: What `distributing.devices` opened.
+        verbose: What Keras takes: 0 for silence.
+
+    Returns:
+        What `read_log` returns.
+
+    Raises:
+        FloatingPointError: If the loss becomes NaN or infinite.
+        OSError: If a checkpoint cannot be written.
+        ImportError: If Matplotlib or TensorBoard is not installed.
+        ValueError: If the batch size does not fit the images or the devices, or
+            every checkpoint is damaged.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> import keras_mixer
+    >>> from keras_mixer import data, training
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     photos, run = pathlib.Path(folder, "p"), pathlib.Path(folder, "r")
+    ...     for i, color in enumerate(["teal", "navy"] * 5):
+    ...         path = photos / color / f"{i}.png"
+    ...         path.parent.mkdir(parents=True, exist_ok=True)
+    ...         Image.new("RGB", (8, 8), color).save(path)
+    ...     images = data.load_folder(photos, image_size=8)
+    ...     model = keras_mixer.Mixer(
+    ...         patch_size=4, num_blocks=1, hidden_dim=8, tokens_mlp_dim=8,
+    ...         channels_mlp_dim=8, input_shape=(8, 8, 3), classes=2,
+    ...         classifier_activation=None)
+    ...     model.compile(
+    ...         "adam", keras_mixer.recipes.sigmoid_crossentropy, ["accuracy"])
+    ...     log = training.fit(
+    ...         model, images, None, training.open_run(run, {}),
+    ...         batch_size=4, epochs=2, verbose=0)
+    >>> [row["epoch"] for row in log]
+    [0, 1]
+    """
+    _check_libraries()
+    folder = pathlib.Path(folder)
+    devices.local_batch_size(batch_size)
+    steps = images.steps_per_epoch(batch_size)
+    writes = devices.process == 0
+    checkpoints = Checkpoints(folder / CHECKPOINTS, writes=writes)
+    done = checkpoints.restore(model)
+    if done >= epochs:
+        return read_log(folder)
+    callbacks = [StopOnLostLoss()]
+    if any(each.use_ema for each in _optimizers(model.optimizer)):
+        callbacks.append(keras.callbacks.SwapEMAWeights())
+    log = keras.callbacks.CSVLogger(folder / LOG_FILE, append=True)
+    if writes:
+        _trim_log(folder / LOG_FILE, done)
+        callbacks += [log, keras.callbacks.TensorBoard(folder / "tensorboard")]
+    # Behind the log: what is in a checkpoint has been logged, and what was
+    # logged without one is done again.
+    callbacks.append(checkpoints)
+    with contextlib.ExitStack() as stack:
+        # Keras leaves it open where the training ends with an error.
+        stack.callback(lambda: log.csv_file and log.csv_file.close())
+        model.fit(
+            images.train(
+                augmentation,
+                batch_size,
+                seed=seed,
+                start=done * steps,
+                hosts=devices.processes,
+                host=devices.process,
+            ),
+            validation_data=test or images.test(batch_size),
+            initial_epoch=done,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            shuffle=False,  # the images come in an order of their own
+            callbacks=callbacks,
+            verbose=verbose if writes else 0,
+        )
+    return read_log(folder)
+
+
+def _check_libraries():
+    """Says what is missing before anything has been trained."""
+    for name in ("matplotlib", "tensorboard"):
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(
+                f"Curves and logs need {name}. Install it with "
+                "`pip install keras_mixer[train]`."
+            )
+
+
+class StopOnLostLoss(keras.callbacks.Callback):
+    """Ends a training whose loss is NaN or infinite, with an error.
+
+    Keras's `TerminateOnNaN` ends it as if it were finished. The checkpoints of
+    the epochs before stay.
+
+    Source: this library.
+
+    Raises:
+        FloatingPointError: In `model.fit`, with the step and the learning rate.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_mixer.training import StopOnLostLoss
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.SGD(1e30), "mse")
+    >>> x, y = keras.ops.ones((8, 1)), keras.ops.zeros((8, 1))
+    >>> try:
+    ...     model.fit(x, y, 2, 9, callbacks=[StopOnLostLoss()], verbose=0)
+    ... except FloatingPointError as error:
+    ...     print(str(error)[:24])
+    The loss is lost (nan) a
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        # The mean of the epoch so far: it is lost with the first of its steps.
+        loss = float(logs["loss"])
+        if math.isfinite(loss):
+            return
+        optimizer = self.model.optimizer
+        raise FloatingPointError(
+            f"The loss is lost ({loss}) at step {int(optimizer.iterations)}, "
+            f"with a learning rate of {learning_rate(optimizer):.3g}. Give a "
+            "smaller learning rate, a longer warm-up or `clip_norm`; the "
+            "training goes on from its last checkpoint."
+        )
+
+
+def learning_rate(optimizer):
+    """The learning rate of an optimizer; the largest of several.
+
+    Args:
+        optimizer: A Keras optimizer.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_mixer import training
+    >>> training.learning_rate(keras.optimizers.SGD(0.5))
+    0.5
+    """
+    return max(float(each.learning_rate) for each in _optimizers(optimizer))
+
+
+def _optimizers(optimizer):
+    """Those within an optimizer, of several or of scaled losses; or itself."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return getattr(optimizer, "optimizers", [optimizer])
+
+
+def read_log(folder):
+    """What was measured after each epoch.
+
+    Args:
+        folder: Path of the folder of a training.
+
+    Returns:
+        A list of dicts with `epoch`, from 0, `loss`, `accuracy`, `val_loss`
+        and `val_accuracy`; empty before the first epoch is over.
+
+    Example:
+
+    >>> from keras_mixer import training
+    >>> training.read_log("nowhere")
+    []
+    """
+    path = pathlib.Path(folder, LOG_FILE)
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {"epoch": int(row.pop("epoch"))}
+            | {key: float(value) for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _trim_log(path, epochs):
+    """Removes what is in the log beyond the checkpoint to go on from."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))
+    # A process that is killed may leave half a line, or none at all.
+    whole = [line for line in lines if len(line) == len(lines[0])]
+    kept = [line for line in whole[1:] if int(line[0]) < epochs]
+    part = path.with_suffix(".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([*whole[:1], *kept])
+    part.replace(path)
+
+
+def finish(folder, model, results):
+    """Saves the model of a training, its curves and its results.
+
+    Args:
+        folder: Path of the folder of a training.
+        model: The trained model, which gives logits; the one that is saved
+            gives probabilities.
+        results: Dict of what JSON can hold, for `finished` in `run.json`.
+
+    Example: see `python -m keras_mixer train --help`.
+    """
+    folder = pathlib.Path(folder)
+    plot(read_log(folder), folder / CURVES_FILE)
+    probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")
+    saved = keras.Model(
+        model.input, probabilities(model.output), name=model.name
+    )
+    part = folder / f"unfinished_{MODEL_FILE}"
+    saved.save(part)
+    part.replace(folder / MODEL_FILE)
+    _write_json(folder / RUN_FILE, {**read_run(folder), "finished": results})
+
+
+def plot(log, path):
+    """Draws the loss and the accuracy over the epochs.
+
+    Args:
+        log: What `read_log` returns.
+        path: The PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure((9, 4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = [row["epoch"] + 1 for row in log]
+    for prefix, name in (("", "training"), ("val_", "test")):
+        losses = [row[f"{prefix}loss"] for row in log]
+        percents = [100 * row[f"{prefix}accuracy"] for row in log]
+        loss.plot(epochs, losses, ".-", label=name)
+        accuracy.plot(epochs, percents, ".-", label=name)
+    loss.set_ylabel("loss: cross-entropy [nats]")
+    accuracy.set_ylabel("accuracy [%]")
+    for axes in (loss, accuracy):
+        axes.set(xlabel="epoch", xlim=(0, len(epochs) + 1))
+        axes.locator_params(axis="x", integer=True)
+        axes.legend()
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,343 @@
+"""Training from the command line, in real processes, which are killed."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+from conftest import assert_equal
+from conftest import save_digits
+from conftest import split_digits
+
+from keras_mixer import cli
+from keras_mixer import training
+from keras_mixer.checkpoints import Checkpoints
+from keras_mixer.inspecting import weights_of
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Three digits, in `train` and `test`, as images of 8 x 8."""
+    folder = tmp_path_factory.mktemp("photos")
+    for part, (x, y) in zip(("train", "test"), split_digits(), strict=True):
+        for digit in (3, 4, 6):
+            save_digits(folder / part / f"digit {digit}", x[y == digit][:70])
+    return folder
+
+
+def options(photos, output, **changed):
+    given = {
+        "data": photos,
+        "output": output,
+        "image_size": 8,
+        "epochs": 3,
+        "batch_size": 32,
+        **changed,
+    }
+    listed = [
+        text
+        for key, value in given.items()
+        for text in (f"--{key.replace('_', '-')}", str(value))
+    ]
+    return ["train", *listed, "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    """The folder of a short training."""
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    cli.main([*options(photos, folder, epochs=6), "--no-flip"])
+    return folder
+
+
+def test_a_training_leaves_all_that_it_takes_to_repeat_it(run, photos):
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoints",
+        "curves.png",
+        "log.csv",
+        "model.keras",
+        "run.json",
+        "tensorboard",
+    ]
+    record = json.loads((run / "run.json").read_text())
+    assert record["settings"]["data"] == str(photos)
+    assert record["settings"]["learning_rate"] == 0.003
+    assert record["settings"]["crop_ratio"] == 1.0
+    assert record["recipe"]["augmentation"]["flip"] is False
+    assert record["data"]["class_names"] == ["digit 3", "digit 4", "digit 6"]
+    assert record["data"]["train_count"] == 210
+    assert record["environment"]["versions"]["keras"] == keras.__version__
+    log = training.read_log(run)
+    assert [row["epoch"] for row in log] == [0, 1, 2, 3, 4, 5]
+    assert record["finished"]["accuracy"] == log[-1]["val_accuracy"] > 0.8
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert len(list((run / "checkpoints").iterdir())) == 2
+    header = (run / "curves.png").read_bytes()[:24]
+    assert header[1:4] == b"PNG"
+    assert int.from_bytes(header[16:20]) == 1080  # pixels wide
+
+
+def test_what_was_trained_is_evaluated_and_predicts(run, photos, capsys):
+    cli.main(["evaluate", "--run", str(run), "--few-shot", "1", "5"])
+    lines = dict(
+        line.split(": ") for line in capsys.readouterr().out.splitlines()
+    )
+    accuracy = training.read_log(run)[-1]["val_accuracy"]
+    assert float(lines["accuracy"]) == pytest.approx(accuracy, abs=1e-4)
+    assert 40 < float(lines["accuracy with 1 images per class"][:-2]) <= 100
+    assert float(lines["accuracy with 5 images per class"][:-2]) > 80
+    files = [
+        str(next((photos / "test" / f"digit {digit}").iterdir()))
+        for digit in (3, 6)
+    ]
+    cli.main(["predict", "--run", str(run), "--top", "2", *files])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == np.repeat(
+        files, 2
+    ).tolist()
+    assert lines[0].endswith(" % digit 3")
+    assert lines[2].endswith(" % digit 6")
+
+
+def refused(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(argument) for argument in arguments])
+    assert caught.value.code.startswith("keras_mixer: ")
+    return caught.value.code
+
+
+def snapshot(folder):
+    return {
+        path: path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_a_folder_belongs_to_one_training(run, photos, tmp_path):
+    before = snapshot(run)
+    message = refused(*options(photos, run, epochs=6, seed=1), "--no-flip")
+    assert "belongs to another training" in message
+    assert message.endswith("seed: 0 there, 1 now")
+    (tmp_path / "thesis.txt").write_text("mine")
+    message = refused(*options(photos, tmp_path))
+    assert "holds something else than a training" in message
+    message = refused(*options(photos, tmp_path / "thesis.txt"))
+    assert "holds something else than a training" in message
+    assert snapshot(run) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_training_that_is_done_is_not_done_again(run, photos):
+    log = (run / "log.csv").read_bytes()
+    cli.main([*options(photos, run, epochs=6), "--no-flip"])
+    assert (run / "log.csv").read_bytes() == log
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"recipe": "imagenet"}, "There is no recipe 'imagenet'. There are: "),
+        ({"batch_size": 500}, "500"),
+        ({"image_size": 10}, "multiples of the patch size"),
+        ({"data": "nowhere"}, "nowhere"),
+        ({"precision": "float12"}, "float12"),
+        ({"weights": "imagenet"}, "`weights` argument should be either"),
+        ({"distribute": "multiworker"}, "keras-team/keras#20585"),
+        ({"distribute": "data"}, "KERAS_BACKEND=jax"),
+        ({"epochs": 0}, "epochs"),
+        ({"learning_rate": -1}, "learning"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_there_is_a_folder(
+    changed, message, photos, tmp_path
+):
+    policy = keras.config.dtype_policy()
+    try:
+        assert message in refused(*options(photos, tmp_path / "run", **changed))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_lost_loss_ends_with_the_step_and_the_rate(photos, tmp_path):
+    output = tmp_path / "run"
+    message = refused(*options(photos, output, learning_rate=1e30))
+    assert "The loss is lost (" in message
+    assert re.search(r"at step \d, with a learning rate of \d", message)
+    assert not (output / "model.keras").exists()
+    message = refused("predict", "--run", output, "photo.png")
+    assert "is not finished" in message
+    assert "is not the folder of a training" in refused(
+        "evaluate", "--run", tmp_path
+    )
+
+
+def command(photos, output):
+    """Everything that has a state: LAMB, averages, depth, mixed images."""
+    return [
+        sys.executable,
+        "-m",
+        "keras_mixer",
+        *options(photos, output, recipe="resmlp.imagenet"),
+        "--learning-rate",
+        "0.002",
+    ]
+
+
+def started(photos, output):
+    return subprocess.Popen(
+        command(photos, output),
+        env={**os.environ, "KERAS_BACKEND": "torch"},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def wait_for(condition, process):
+    end = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.stdout.read().decode()
+        assert time.monotonic() < end
+        time.sleep(0.0005)
+
+
+def epochs_done(output):
+    return len(training.read_log(output))
+
+
+def weights_of_run(output):
+    model = keras.saving.load_model(output / "model.keras")
+    return weights_of(model)
+
+
+def test_a_training_that_is_killed_ends_where_it_would_have(photos, tmp_path):
+    whole = subprocess.run(
+        command(photos, tmp_path / "whole"),
+        env={**os.environ, "KERAS_BACKEND": "torch"},
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert whole.returncode == 0, whole.stderr
+    output = tmp_path / "killed"
+    unfinished = output / "checkpoints" / "unfinished.npz"
+    moments = [
+        (output / "run.json").exists,  # before the first step
+        unfinished.exists,  # in the middle of a checkpoint
+        lambda: epochs_done(output) >= 1,  # between epochs
+        unfinished.exists,
+        lambda: epochs_done(output) >= 2,
+    ]
+    rng = random.Random(0)
+    for number, moment in enumerate(moments):
+        process = started(photos, output)
+        wait_for(moment, process)
+        if number in (2, 4):
+            time.sleep(rng.random())  # within an epoch
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    process = started(photos, output)
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, printed.decode()
+    assert_equal(weights_of_run(output), weights_of_run(tmp_path / "whole"))
+    assert training.read_log(output) == training.read_log(tmp_path / "whole")
+
+
+def model_with_state():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)]
+    )
+    model.compile(keras.optimizers.Adam(0.1, use_ema=True), "mse")
+    return model
+
+
+def fit(model, callbacks, epochs, done=0):
+    x, y = np.ones((8, 3)), np.ones((8, 2))
+    model.fit(
+        x,
+        y,
+        epochs=epochs,
+        initial_epoch=done,
+        verbose=0,
+        callbacks=callbacks,
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    fit(model_with_state(), [Checkpoints(tmp_path)], epochs=4)
+    return tmp_path
+
+
+def test_the_last_checkpoints_are_kept(saved):
+    names = sorted(path.name[:11] for path in saved.iterdir())
+    assert names == ["epoch_00003", "epoch_00004"]
+    fit(model_with_state(), [Checkpoints(saved, keep=1)], epochs=5, done=4)
+    assert [path.name[:11] for path in saved.iterdir()] == ["epoch_00005"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(saved):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="the checkpoint of another model"):
+        Checkpoints(saved).restore(model)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(saved, damage):
+    before, last = sorted(saved.iterdir())
+    content = bytearray(last.read_bytes())
+    if damage == "truncated":
+        content = content[:-1]
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+    else:
+        content = b""
+    last.write_bytes(content)
+    model = model_with_state()
+    assert Checkpoints(saved).restore(model) == 3
+    before.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"Every checkpoint in .* is damaged"):
+        Checkpoints(saved).restore(model)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(saved):
+    """The limit of a file's size is as a full disk to the one who writes."""
+    code = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import test_runs
+model = test_runs.model_with_state()
+checkpoints = test_runs.Checkpoints({str(saved)!r})
+done = checkpoints.restore(model)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    test_runs.fit(model, [checkpoints], epochs=6, done=done)
+except OSError as error:
+    print(done, error)
+"""
+    before = snapshot(saved)
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert result.stdout.startswith("4 The checkpoint of epoch 5 could not be")
+    assert "go on from there" in result.stdout
+    assert snapshot(saved) == before
