@@ -21,7 +21,11 @@ import numpy as np
 
 import keras_mixer
 
-VARIANTS = [name for name in keras_mixer.__all__ if name[-1].isdigit()]
+VARIANTS = [
+    name
+    for name in keras_mixer.__all__
+    if name[-1].isdigit() or name == "MixerNano"
+]
 NAMED = (
     1000,
     11221,

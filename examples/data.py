@@ -1,7 +1,8 @@
-"""Images to train on and images held out: digits, folders, TFDS data sets.
+"""Images to train on and images held out: digits, or a folder of photos.
 
-Not a script: `train.py` and `features.py` use it. Folders and TFDS data sets
-are read by TensorFlow, on whatever backend the training runs.
+Not a script: the others use it. Folders are read by TensorFlow, on whatever
+backend the training runs. `keras_mixer.data` does more: it reads the data sets
+of TFDS, augments images, and begins at any step.
 """
 
 from typing import NamedTuple
@@ -18,20 +19,6 @@ class Data(NamedTuple):
     counts: tuple  # images in the two
     image_shape: tuple
     classes: int
-
-
-def load(args):
-    """The data that the options of `train.py` ask for."""
-    if args.data_dir is not None and args.dataset is None:
-        raise ValueError("--data-dir is for --dataset: give that too")
-    size = args.image_size or (224 if args.model else None)
-    if args.data is not None:
-        return load_folder(args.data, size or 32, args.batch_size)
-    if args.dataset is not None:
-        return load_tfds(
-            args.dataset, args.data_dir, size or 32, args.batch_size
-        )
-    return load_digits(size or 8)
 
 
 def load_digits(size):
@@ -104,37 +91,3 @@ def load_folder(folder, size, batch_size):
 
 def _folders(path):
     return sorted(child.name for child in path.iterdir() if child.is_dir())
-
-
-def load_tfds(name, data_dir, size, batch_size):
-    """A data set of TFDS, prepared if it is not yet.
-
-    Without a test split, a fifth of the training split is held out.
-    """
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder(name, data_dir=data_dir)
-    features = builder.info.features
-    if builder.info.supervised_keys != ("image", "label") or not isinstance(
-        features["label"], tfds.features.ClassLabel
-    ):
-        raise ValueError(f"'{name}' does not have images with one label each")
-    builder.download_and_prepare()
-    splits = ("train", "test")
-    if "test" not in builder.info.splits:
-        splits = ("train[:80%]", "train[80%:]")
-    train, held_out = builder.as_dataset(splits, as_supervised=True)
-
-    resize = keras.layers.Resizing(size, size, crop_to_aspect_ratio=True)
-
-    def batches(dataset):
-        dataset = dataset.map(lambda image, label: (resize(image), label))
-        return dataset.batch(batch_size).prefetch(2)
-
-    return Data(
-        train=(batches(train.shuffle(1000)),),
-        held_out=(batches(held_out),),
-        counts=tuple(builder.info.splits[s].num_examples for s in splits),
-        image_shape=(size, size, features["image"].shape[-1]),
-        classes=features["label"].num_classes,
-    )

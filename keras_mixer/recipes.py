@@ -28,7 +28,9 @@ class Augmentation:
     """What is done to the images of a training set.
 
     Args:
-        crop: `"inception"` cuts a box of random size and proportions.
+        crop: `"inception"` cuts a box of random size and proportions, `"pad"`
+            moves the whole image by up to an eighth of its sides, as is usual
+            for small ones, and `"resize"` cuts the largest box of the centre.
         flip: Whether half of the images are mirrored.
         randaugment: Layers and magnitude of RandAugment, where 10 is the whole
             range of each operation; none if `None`.

@@ -1,13 +1,11 @@
 """The scripts in `examples/`: as users run them, on real images."""
 
 import re
-import tarfile
 
 import keras
 import numpy as np
 import published
 import pytest
-from conftest import ROOT
 from conftest import randomise
 from conftest import run_example
 from conftest import save_digits
@@ -17,7 +15,6 @@ import keras_mixer
 
 pytestmark = pytest.mark.once
 
-DATA = ROOT.parent / "shared" / "data"
 RESULT = re.compile(
     r"Held-out accuracy: ([\d.]+) % on (\d+) images "
     r"\(after \d+ epochs?, \d+ s\)"
@@ -155,54 +152,3 @@ def test_features_beat_pixels(default_run):
 def test_features_says_that_they_are_random():
     printed = lines("features.py")
     assert "random features" in printed[0]
-
-
-def test_train_on_folders(tmp_path, digits):
-    x, y = digits[0]
-    for label, name in enumerate(("zero", "one", "two")):
-        save_digits(tmp_path / "photos" / name, x[y == label][:20])
-    printed = lines(
-        *("train.py", "--data", tmp_path / "photos", "--image-size", "8"),
-        *("--epochs", "1", "--output", tmp_path / "out"),
-        backend="tensorflow",
-    )
-    assert accuracy(printed)[1] == 12
-    model = keras.models.load_model(tmp_path / "out" / "model.keras")
-    assert model.input_shape == (None, 8, 8, 3)
-    assert model.output_shape == (None, 3)
-
-
-def test_train_on_photos_in_train_and_test(tmp_path):
-    archive = DATA / "grocery-photos.tar.gz"
-    if not archive.exists():
-        pytest.skip(f"no {archive}")
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
-    printed = lines(
-        *("train.py", "--data", tmp_path / "grocery", "--image-size", "16"),
-        *("--epochs", "1", "--output", tmp_path / "out"),
-    )
-    assert accuracy(printed)[1] == 475
-    model = keras.models.load_model(tmp_path / "out" / "model.keras")
-    assert model.input_shape == (None, 16, 16, 3)
-    assert model.output_shape == (None, 10)
-
-
-def test_train_on_tfds(tmp_path):
-    pytest.importorskip("tensorflow_datasets")
-    # Under these names TFDS finds them and downloads nothing.
-    manual = tmp_path / "tfds" / "downloads" / "manual"
-    manual.mkdir(parents=True)
-    for part in ("training", "testing"):
-        file = DATA / "cmaterdb" / f"bangla-{part}-images.npz"
-        if not file.exists():
-            pytest.skip(f"no {file}")
-        (manual / f"{part}-images.npz").symlink_to(file)
-    printed = lines(
-        *("train.py", "--dataset", "cmaterdb/bangla"),
-        *("--image-size", "8", "--epochs", "2"),
-        *("--data-dir", tmp_path / "tfds", "--output", tmp_path / "out"),
-    )
-    percent, images = accuracy(printed)
-    assert images == 1000
-    assert percent > 20  # by chance 10

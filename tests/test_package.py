@@ -60,10 +60,12 @@ NEVER_AT_TOP = {
     "h5py",
     "huggingface_hub",
     "jax",
+    "keras_cv",
     "matplotlib",
     "ml_dtypes",
     "safetensors",
     "tensorflow",
+    "tensorflow_datasets",
     "torch",
 }
 
@@ -137,7 +139,7 @@ def test_everything_public_exists_and_is_documented_with_an_example():
         thing = getattr(keras_mixer, name)
         assert thing.__doc__, name
         # A variant's example would be its family's, at full size.
-        is_variant = re.fullmatch(r"(Mixer|ResMLP)[SBLH][0-9P]+", name)
+        is_variant = re.fullmatch(r"(Mixer|ResMLP)([SBLH][0-9P]+|Nano)", name)
         if is_variant or inspect.ismodule(thing):
             continue
         assert "\n    >>> " in thing.__doc__, name
@@ -173,6 +175,10 @@ os.chdir({str(tmp_path)!r})
 os.environ["KERAS_HOME"] = os.getcwd()
 os.environ["KERAS_MIXER_OFFLINE"] = "1"
 Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 90).save("photo.jpg")
+for i in range(10):
+    animal = ("cat", "dog")[i % 2]
+    os.makedirs(f"photos/{{animal}}", exist_ok=True)
+    Image.effect_noise((40, 30), 90).save(f"photos/{{animal}}/{{i}}.png")
 images = np.random.default_rng(0).uniform(0, 255, (4, 224, 224, 3))
 labels = np.arange(4) % 3
 """
