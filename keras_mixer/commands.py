@@ -50,6 +50,48 @@ def train(settings, folder, verbose="auto"):
     Returns:
         A dict: the accuracy on the images held out, and the seconds it took.
     """
+    _check(settings)
+    if distributing.is_one_of_several():
+        distributing.join(seed=settings["seed"])
+    keras.utils.set_random_seed(settings["seed"])
+    keras.config.set_dtype_policy(settings["precision"])
+    settings = _with_size(settings)
+    images = load_images(settings)
+    settings, recipe = _with_recipe(settings, images)
+    with distributing.devices(
+        settings["distribute"], settings["jit_compile"]
+    ) as devices:
+        devices.local_batch_size(settings["batch_size"])
+        model = _compiled(settings, recipe, images, devices)
+        folder = training.open_run(
+            folder, settings, _facts(images, recipe), devices.process
+        )
+        start = time.perf_counter()
+        training.fit(
+            model,
+            images,
+            recipe.augmentation,
+            folder,
+            batch_size=settings["batch_size"],
+            epochs=settings["epochs"],
+            seed=settings["seed"],
+            test=_test_batches(images, settings, devices),
+            devices=devices,
+            verbose=verbose,
+        )
+        seconds = round(time.perf_counter() - start, 1)
+    if devices.process != 0:
+        return {}
+    training.save_model(folder, model)
+    model, _, feeding = trained(folder)
+    batches = images.test(settings["batch_size"], **feeding)
+    results = {"accuracy": _accuracy(model, batches), "seconds": seconds}
+    training.finish(folder, results)
+    return results
+
+
+def _check(settings):
+    """Refuses what would otherwise be noticed late, or never."""
     if settings["recipe"] not in recipes.RECIPES:
         raise ValueError(
             f"There is no recipe '{settings['recipe']}'. There are: "
@@ -63,54 +105,11 @@ def train(settings, folder, verbose="auto"):
         raise ValueError(
             f"`learning_rate` must be positive. Received: learning_rate={rate}"
         )
-    if distributing.is_one_of_several():
-        distributing.join(seed=settings["seed"])
-    keras.utils.set_random_seed(settings["seed"])
-    keras.config.set_dtype_policy(settings["precision"])
-    settings = _with_size(settings)
-    images = load_images(settings)
-    settings, recipe = _with_recipe(settings, images)
-    with distributing.devices(
-        settings["distribute"], settings["jit_compile"]
-    ) as devices:
-        devices.local_batch_size(settings["batch_size"])
-        model = _model(settings, recipe, images)
-        model.compile(
-            **devices.compile_options(
-                **recipes.compile_options(
-                    recipe,
-                    settings["epochs"]
-                    * images.steps_per_epoch(settings["batch_size"]),
-                    layer_decay=settings["layer_decay"],
-                    model=model,
-                )
-            )
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Images are read as (height, width, channels). Set "
+            '`"image_data_format": "channels_last"` in keras.json.'
         )
-        folder = training.open_run(
-            folder, settings, _facts(images, recipe), devices.process
-        )
-        start = time.perf_counter()
-        log = training.fit(
-            model,
-            images,
-            recipe.augmentation,
-            folder,
-            batch_size=settings["batch_size"],
-            epochs=settings["epochs"],
-            seed=settings["seed"],
-            test=_test_batches(images, settings, devices),
-            devices=devices,
-            verbose=verbose,
-        )
-        if devices.process != 0:
-            return {}
-        results = {
-            "accuracy": log[-1]["val_accuracy"],
-            "seconds": round(time.perf_counter() - start, 1),
-        }
-        with devices.alone():
-            training.finish(folder, model, results)
-    return results
 
 
 def load_images(settings):
@@ -181,6 +180,20 @@ def _with_recipe(settings, images):
     return settings, recipe
 
 
+def _compiled(settings, recipe, images, devices):
+    """The model to train, compiled as the recipe says for these devices."""
+    model = _model(settings, recipe, images)
+    steps_per_epoch = images.steps_per_epoch(settings["batch_size"])
+    options = recipes.compile_options(
+        recipe,
+        settings["epochs"] * steps_per_epoch,
+        layer_decay=settings["layer_decay"],
+        model=model,
+    )
+    model.compile(**devices.compile_options(**options))
+    return model
+
+
 def _model(settings, recipe, images):
     """The model to train, which gives logits."""
     options = {
@@ -207,21 +220,20 @@ def _model(settings, recipe, images):
 def _test_batches(images, settings, devices):
     """The images held out; on many devices without a last, smaller batch.
 
-    Equal parts for all replicas cannot be made of that. `evaluate`, on one
-    device, counts all images.
+    Equal parts for all replicas cannot be made of that. What is printed in the
+    end is of all images, on one device.
     """
     options = {key: settings[key] for key in ("crop_ratio", "interpolation")}
     if devices.replicas == 1:
         return images.test(settings["batch_size"], **options)
     most = images.test_count // devices.replicas * devices.replicas
-    batch_size = min(settings["batch_size"], most)
-    if not batch_size:
+    if not most:
         raise ValueError(
             f"There are too few images held out, {images.test_count}, for "
             f"{devices.replicas} replicas. Train on fewer devices."
         )
-    batches = images.test(1, **options).unbatch()
-    return batches.batch(batch_size, drop_remainder=True)
+    batch_size = min(settings["batch_size"], most)
+    return images.test(batch_size, drop_remainder=True, **options)
 
 
 def _facts(images, recipe):
@@ -238,7 +250,12 @@ def _facts(images, recipe):
     }
 
 
-def trained(run, model, weights):
+def _accuracy(model, batches):
+    model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
+    return model.evaluate(batches, verbose=0, return_dict=True)["accuracy"]
+
+
+def trained(run, model=None, weights=None):
     """A model to evaluate or to predict with, and how to feed it.
 
     Args:
@@ -308,8 +325,7 @@ def evaluate(settings, shots=()):
     if list(images.class_names) == list(names) or (
         settings["run"] is None and len(images.class_names) == len(names)
     ):
-        model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
-        results |= model.evaluate(batches, verbose=0, return_dict=True)
+        results["accuracy"] = _accuracy(model, batches)
     elif not shots:
         raise ValueError(
             f"The model tells {len(names)} classes, {list(names)[:5]}..., and "

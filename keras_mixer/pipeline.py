@@ -202,7 +202,11 @@ class Data:
         )
 
     def test(
-        self, batch_size, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION
+        self,
+        batch_size,
+        crop_ratio=CROP_RATIO,
+        interpolation=INTERPOLATION,
+        drop_remainder=False,
     ):
         """All images that are held out, in order, as weights are evaluated.
 
@@ -215,6 +219,8 @@ class Data:
                 with the proportions of the batches is kept.
             interpolation: One of `"nearest"`, `"bilinear"`, `"bicubic"`,
                 `"lanczos"` and `"area"`.
+            drop_remainder: Boolean, whether to leave the last batch out if it
+                is smaller, for devices that need equal parts.
 
         Returns:
             A `tf.data.Dataset` as from `train`, with an end.
@@ -247,7 +253,7 @@ class Data:
         return _finished(
             tf.data.Dataset.range(self.test_count)
             .map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-            .batch(batch_size)
+            .batch(batch_size, drop_remainder=drop_remainder)
         )
 
     def _decoded(self, images, index):

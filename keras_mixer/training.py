@@ -358,19 +358,15 @@ def _trim_log(path, epochs):
     part.replace(path)
 
 
-def finish(folder, model, results):
-    """Saves the model of a training, its curves and its results.
+def save_model(folder, model):
+    """Saves the model of a training, whole or not at all.
 
     Args:
         folder: Path of the folder of a training.
         model: The trained model, which gives logits; the one that is saved
-            gives probabilities.
-        results: Dict of what JSON can hold, for `finished` in `run.json`.
-
-    Example: see `python -m keras_mixer train --help`.
+            gives probabilities, and is not compiled.
     """
     folder = pathlib.Path(folder)
-    plot(read_log(folder), folder / CURVES_FILE)
     probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")
     saved = keras.Model(
         model.input, probabilities(model.output), name=model.name
@@ -378,7 +374,19 @@ def finish(folder, model, results):
     part = folder / f"unfinished_{MODEL_FILE}"
     saved.save(part)
     part.replace(folder / MODEL_FILE)
-    _write_json(folder / RUN_FILE, {**read_run(folder), "finished": results})
+
+
+def finish(folder, results):
+    """Draws the curves of a training, and notes what came out.
+
+    Args:
+        folder: Path of the folder of a training.
+        results: Dict of what JSON can hold, for `finished` in `run.json`.
+    """
+    folder = pathlib.Path(folder)
+    plot(read_log(folder), folder / CURVES_FILE)
+    record = {**read_run(folder), "finished": results}
+    _write_json(folder / RUN_FILE, record)
 
 
 def plot(log, path):
