@@ -5,8 +5,9 @@
 `FOLDER` has `train` and `test`, each with a folder of images for each class.
 Killed and started again, it goes on after the last epoch that was done.
 
-The recipe is `RECIPES["nano.cifar10"]`; what it has no field for is here: two
-initial values, which spare a short training what a long one learns by itself.
+The recipe is `RECIPES["nano.cifar10"]`, with borders that are mirrored, not
+black, where an image is moved. What it has no field for is here: two initial
+values, which spare a short training what a long one learns by itself.
 
 - The stem begins with the principal components of the patches, whitened, each
   with its negative, as in the fast trainings of convolutional networks.

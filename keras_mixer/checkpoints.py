@@ -77,7 +77,8 @@ class Checkpoints(keras.callbacks.Callback):
             The number of epochs that are done: the `initial_epoch` of `fit`; 0
             if there is no checkpoint.
         """
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
         saved = self._saved()
         for epoch, digest, path in reversed(saved):
             if _digest(path) == digest:
@@ -100,6 +101,7 @@ class Checkpoints(keras.callbacks.Callback):
             _save(self.model, unfinished)
             name = f"epoch_{epoch + 1:05d}.{_digest(unfinished)}.npz"
             unfinished.replace(self.folder / name)
+            _sync_names(self.folder)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
             raise OSError(
@@ -107,7 +109,6 @@ class Checkpoints(keras.callbacks.Callback):
                 f"'{self.folder}': {error}. The ones before are whole: make "
                 "room, and start the training again to go on from there."
             ) from error
-        _sync_names(self.folder)
         for _, _, path in self._saved()[: -self.keep]:
             path.unlink()
 

@@ -26,7 +26,8 @@ def main(arguments=None):
         TypeError,
         ValueError,
     ) as error:
-        sys.exit(f"keras_mixer: {error}")
+        notes = getattr(error, "__notes__", [])
+        sys.exit("\n".join([f"keras_mixer: {error}", *notes]))
 
 
 def _parser():
@@ -94,7 +95,12 @@ def _add_training(argument, recipe, epochs):
     )
     argument("--output", required=True, help="folder of this training")
     argument("--recipe", default=recipe, help="its name; %(default)s")
-    argument("--epochs", type=int, default=epochs, help="the recipe's")
+    argument(
+        "--epochs",
+        type=int,
+        default=epochs,
+        help=f"{epochs or 'as many as the recipe has epochs or steps'}",
+    )
     argument("--learning-rate", type=float, help="the peak; the recipe's")
     argument(
         "--layer-decay",

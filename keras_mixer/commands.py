@@ -51,11 +51,12 @@ def train(settings, folder, verbose="auto"):
         A dict: the accuracy on the images held out, and the seconds it took.
     """
     _check(settings)
+    training.check_libraries()
     if distributing.is_one_of_several():
         distributing.join(seed=settings["seed"])
     keras.utils.set_random_seed(settings["seed"])
     keras.config.set_dtype_policy(settings["precision"])
-    settings = _with_size(settings)
+    settings = _with_size(_with_whole_paths(settings))
     images = load_images(settings)
     settings, recipe = _with_recipe(settings, images)
     with distributing.devices(
@@ -63,6 +64,7 @@ def train(settings, folder, verbose="auto"):
     ) as devices:
         devices.local_batch_size(settings["batch_size"])
         model = _compiled(settings, recipe, images, devices)
+        test = _test_batches(images, settings, devices)
         folder = training.open_run(
             folder, settings, _facts(images, recipe), devices.process
         )
@@ -75,13 +77,16 @@ def train(settings, folder, verbose="auto"):
             batch_size=settings["batch_size"],
             epochs=settings["epochs"],
             seed=settings["seed"],
-            test=_test_batches(images, settings, devices),
+            test=test,
             devices=devices,
             verbose=verbose,
         )
         seconds = round(time.perf_counter() - start, 1)
     if devices.process != 0:
         return {}
+    finished = training.read_run(folder).get("finished")
+    if finished is not None:
+        return finished
     training.save_model(folder, model)
     model, _, feeding = trained(folder)
     batches = images.test(settings["batch_size"], **feeding)
@@ -137,6 +142,17 @@ def _record(settings):
 
 def _variant(model):
     return inspect.signature(MODELS[model]).parameters["name"].default
+
+
+def _with_whole_paths(settings):
+    """Settings that mean the same in every folder they are used from."""
+    paths = {
+        key: str(pathlib.Path(settings[key]).resolve())
+        for key in ("data", "data_dir", "weights")
+        if settings[key] is not None
+        and (key != "weights" or pathlib.Path(settings[key]).is_file())
+    }
+    return settings | paths
 
 
 def _with_size(settings):
@@ -264,8 +280,9 @@ def trained(run, model=None, weights=None):
         weights: And of its weights.
 
     Returns:
-        The model, which gives probabilities; its names of classes; and a dict
-        with `crop_ratio` and `interpolation`.
+        The model, which gives probabilities; the lists of names that its
+        classes go by, the one to show first; and a dict with `crop_ratio` and
+        `interpolation`.
     """
     if run is not None:
         record = training.read_run(run)
@@ -277,7 +294,7 @@ def trained(run, model=None, weights=None):
             )
         settings = record["settings"]
         feeding = {k: settings[k] for k in ("crop_ratio", "interpolation")}
-        names = record["data"]["class_names"]
+        names = [record["data"]["class_names"]]
         return keras.saving.load_model(file), names, feeding
     settings = {"model": model, "weights": weights}
     record = _record(settings)
@@ -294,8 +311,8 @@ def trained(run, model=None, weights=None):
     if record.classes is None:
         raise ValueError(f"The weights '{record.name}' have no trained head.")
     built = MODELS[model](weights=weights, classes=record.classes)
-    names = [name for _, name in class_names(record.classes)]
-    return built, names, feeding
+    wnids, names = map(list, zip(*class_names(record.classes), strict=True))
+    return built, [names, wnids], feeding
 
 
 def evaluate(settings, shots=()):
@@ -313,22 +330,25 @@ def evaluate(settings, shots=()):
     model, names, feeding = trained(
         settings["run"], settings["model"], settings["weights"]
     )
-    source = settings
+    source = {"seed": 0, **settings}
+    if settings["run"] is not None:
+        # With its seed, so that what was held out there is held out here.
+        source |= {
+            "seed": training.read_run(settings["run"])["settings"]["seed"]
+        }
     if settings["data"] is None and settings["dataset"] is None:
         if settings["run"] is None:
             raise ValueError("Give `--data` or `--dataset`, to evaluate on.")
         source = training.read_run(settings["run"])["settings"]
     height, width = model.input_shape[1:3]
-    images = load_images({"seed": 0, **source, "image_size": (height, width)})
+    images = load_images({**source, "image_size": (height, width)})
     batches = images.test(settings["batch_size"], **feeding)
     results = {"images": images.test_count}
-    if list(images.class_names) == list(names) or (
-        settings["run"] is None and len(images.class_names) == len(names)
-    ):
+    if list(images.class_names) in names:
         results["accuracy"] = _accuracy(model, batches)
     elif not shots:
         raise ValueError(
-            f"The model tells {len(names)} classes, {list(names)[:5]}..., and "
+            f"The model tells {len(names[0])} classes, {names[0][:5]}..., and "
             f"the images have {len(images.class_names)} others: "
             f"{list(images.class_names)[:5]}... Give `--few-shot` to see how "
             "good its features are for them."
@@ -357,5 +377,5 @@ def predict(settings, files, top=5):
         image = load_image(file, model, **feeding)
         scores = keras.ops.convert_to_numpy(model(image))[0]
         order = np.argsort(-scores, kind="stable")[:top]
-        predicted[file] = [(names[i], float(scores[i])) for i in order]
+        predicted[file] = [(names[0][i], float(scores[i])) for i in order]
     return predicted

@@ -237,6 +237,7 @@ def devices(kind="auto", jit_compile="auto", model_devices=None, tpu=None):
             )
             stack.enter_context(_told_of_the_others(opened.processes))
         else:
+            _check_alone()
             opened = Devices(kind, jit_compile=jit_compile)
         yield opened
 
@@ -264,6 +265,14 @@ def _check_kind(kind):
             f"Received: kind={kind!r}"
         )
     return kind
+
+
+def _check_alone():
+    if keras.backend.backend() == "jax" and _processes()[0] > 1:
+        raise ValueError(
+            f"This is one of {_processes()[0]} processes that train together. "
+            'Use "data", or do not `join`. Received: kind="none"'
+        )
 
 
 def _most_devices(backend):

@@ -15,6 +15,7 @@ from keras_mixer.checking import check_positive_int
 
 # Number of classes -> file in `class_names/`.
 CLASS_LISTS = {
+    10: "cifar10.txt",
     1000: "imagenet.txt",
     11221: "imagenet21k_miil.txt",
     21843: "imagenet21k.txt",
@@ -26,7 +27,8 @@ def decode_predictions(preds, top=5):
 
     The number of classes tells the list: 1000 for ImageNet-1k, 21,843 for
     ImageNet-21k in the order of the official checkpoints, 11,221 for the part
-    of it that the weights of MIIL know.
+    of it that the weights of MIIL know, 10 for CIFAR-10. The classes of a model
+    of your own have other names, however many they are.
 
     Source: `keras.applications.imagenet_utils.decode_predictions`, with the
     lists in the package.
@@ -38,7 +40,8 @@ def decode_predictions(preds, top=5):
 
     Returns:
         One list for each image of tuples `(wnid, name, score)`, by falling
-        score.
+        score. For CIFAR-10, which is not of WordNet, the number of the class
+        stands for the wnid.
 
     Raises:
         ValueError: If `preds` is not of such a shape or holds NaN, or `top` is
@@ -59,8 +62,8 @@ def decode_predictions(preds, top=5):
         raise ValueError(
             "`decode_predictions` expects predictions of shape (batch, "
             "classes), where classes is 1000 (ImageNet-1k), 21843 "
-            "(ImageNet-21k) or 11221 (MIIL's part of it): what a model with "
-            "`include_top=True` and these classes returns. "
+            "(ImageNet-21k), 11221 (MIIL's part of it) or 10 (CIFAR-10): what "
+            "a model with `include_top=True` and these classes returns. "
             f"Received: array of shape {preds.shape}"
         )
     top = check_positive_int("top", top)

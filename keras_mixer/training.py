@@ -15,6 +15,7 @@ import csv
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import platform
 from importlib import metadata
@@ -39,14 +40,16 @@ def open_run(folder, settings, facts=None, process=0):
     Args:
         folder: Path; new, empty, or of a training with these settings.
         settings: Dict of what JSON can hold, all that the training depends on.
-        facts: Dict of what is worth keeping beside them.
+        facts: Dict of dicts that follow from them and from the data: they have
+            to be the same too.
         process: Integer, which of several processes this is; 0 writes.
 
     Returns:
         The path of the folder.
 
     Raises:
-        ValueError: If the folder holds something else. Nothing is changed then.
+        ValueError: If the folder holds something else, or was begun with other
+            settings, other data or another backend. Nothing is changed then.
 
     Example:
 
@@ -58,34 +61,41 @@ def open_run(folder, settings, facts=None, process=0):
     {'seed': 0}
     """
     folder = pathlib.Path(folder)
+    facts = facts or {}
     if (folder / RUN_FILE).exists():
-        _check_settings(folder, settings)
+        _check_same(folder, {"settings": settings, **facts})
         return folder
     if process != 0:
         return folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or _files_of_others(folder)):
         raise ValueError(
             f"'{folder}' holds something else than a training. Give the path "
             "of a new folder, or of an empty one."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"settings": settings, "environment": _environment()}
-    _write_json(folder / RUN_FILE, record | (facts or {}))
+    record = {"settings": settings, **facts, "environment": _environment()}
+    _write_json(folder / RUN_FILE, record)
     return folder
 
 
-def _check_settings(folder, settings):
-    known = read_run(folder)["settings"]
-    settings = json.loads(json.dumps(settings))
+def _files_of_others(folder):
+    """What is in a folder but for the first file of a training, unfinished."""
+    return [f for f in folder.iterdir() if f.name != _part(RUN_FILE).name]
+
+
+def _check_same(folder, asked):
+    record, asked = read_run(folder), json.loads(json.dumps(asked))
+    asked["environment"] = {"backend": keras.backend.backend()}
     differ = [
-        f"{key}: {known.get(key)!r} there, {settings.get(key)!r} now"
-        for key in {**known, **settings}
-        if known.get(key) != settings.get(key)
+        f"{key}: {record.get(part, {}).get(key)!r} there, {value!r} now"
+        for part, values in asked.items()
+        for key, value in values.items()
+        if record.get(part, {}).get(key) != value
     ]
     if differ:
         raise ValueError(
             f"'{folder}' belongs to another training. Give another folder, or "
-            f"the settings of that one to go on with it: {'; '.join(differ)}"
+            "what that one had to go on with it: " + "; ".join(differ)
         )
 
 
@@ -130,9 +140,21 @@ def read_run(folder):
 
 
 def _write_json(path, content):
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    part.replace(path)
+    part = _part(path)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _part(path):
+    """What a file is called until it is whole."""
+    return pathlib.Path(path).with_suffix(".part")
 
 
 def fit(
@@ -164,7 +186,8 @@ def fit(
         epochs: Positive integer.
         seed: Integer, of the order of the images and of their augmentation.
         test: Dataset of images and labels to evaluate on after each epoch, by
-            default `images.test(batch_size)`.
+            default `images.test(batch_size)`; on many devices without the last,
+            smaller batch.
         devices: What `distributing.devices` opened.
         verbose: What Keras takes: 0 for silence.
 
@@ -203,7 +226,7 @@ def fit(
     >>> [row["epoch"] for row in log]
     [0, 1]
     """
-    _check_libraries()
+    check_libraries()
     folder = pathlib.Path(folder)
     devices.local_batch_size(batch_size)
     steps = images.steps_per_epoch(batch_size)
@@ -211,6 +234,8 @@ def fit(
     checkpoints = Checkpoints(folder / CHECKPOINTS, writes=writes)
     done = checkpoints.restore(model)
     if done >= epochs:
+        # A checkpoint has the weights, and beside them their averages.
+        model.optimizer.finalize_variable_values(model.trainable_variables)
         return read_log(folder)
     callbacks = [StopOnLostLoss()]
     if any(each.use_ema for each in _optimizers(model.optimizer)):
@@ -234,7 +259,8 @@ def fit(
                 hosts=devices.processes,
                 host=devices.process,
             ),
-            validation_data=test or images.test(batch_size),
+            validation_data=test
+            or images.test(batch_size, drop_remainder=devices.replicas > 1),
             initial_epoch=done,
             epochs=epochs,
             steps_per_epoch=steps,
@@ -245,8 +271,12 @@ def fit(
     return read_log(folder)
 
 
-def _check_libraries():
-    """Says what is missing before anything has been trained."""
+def check_libraries():
+    """Says what is missing before anything has been trained.
+
+    Raises:
+        ImportError: If Matplotlib or TensorBoard is not installed.
+    """
     for name in ("matplotlib", "tensorboard"):
         if importlib.util.find_spec(name) is None:
             raise ImportError(
@@ -345,16 +375,17 @@ def read_log(folder):
 
 def _trim_log(path, epochs):
     """Removes what is in the log beyond the checkpoint to go on from."""
-    if not path.exists():
+    if not epochs:
+        path.unlink(missing_ok=True)
         return
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
-    # A process that is killed may leave half a line, or none at all.
+    # A process that is killed may leave half a line.
     whole = [line for line in lines if len(line) == len(lines[0])]
     kept = [line for line in whole[1:] if int(line[0]) < epochs]
-    part = path.with_suffix(".part")
+    part = _part(path)
     with part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([*whole[:1], *kept])
+        csv.writer(file).writerows([lines[0], *kept])
     part.replace(path)
 
 

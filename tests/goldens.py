@@ -1,10 +1,11 @@
 """Files that stay as they are: `python tests/goldens.py` writes them.
 
 `weights.json` has every weight of every variant, as `{variant: {path: shape}}`,
-from models with 1000 classes. Paths and shapes are a file format: changing them
-makes saved files unreadable. `digits_mixer.keras` and `digits_resmlp.keras` are
-small models that have learned scikit-learn's digits, so that what is done to
-trained models can be tested without training one each time.
+from models with their default of classes and size. Paths and shapes are a file
+format: changing them makes saved files unreadable. `digits_mixer.keras` and
+`digits_resmlp.keras` are small models that have learned scikit-learn's digits,
+so that what is done to trained models can be tested without training one each
+time.
 """
 
 import json
@@ -25,6 +26,7 @@ CONSTRUCTORS = {
     "mixer_l32": keras_mixer.MixerL32,
     "mixer_l16": keras_mixer.MixerL16,
     "mixer_h14": keras_mixer.MixerH14,
+    "mixer_nano": keras_mixer.MixerNano,
     "resmlp_s12": keras_mixer.ResMLPS12,
     "resmlp_s24": keras_mixer.ResMLPS24,
     "resmlp_s36": keras_mixer.ResMLPS36,

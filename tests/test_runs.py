@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,9 +138,69 @@ def test_a_folder_belongs_to_one_training(run, photos, tmp_path):
 
 
 def test_a_training_that_is_done_is_not_done_again(run, photos):
-    log = (run / "log.csv").read_bytes()
+    before = snapshot(run)
     cli.main([*options(photos, run, epochs=6), "--no-flip"])
-    assert (run / "log.csv").read_bytes() == log
+    assert snapshot(run) == before
+
+
+def test_averages_are_saved_when_the_end_comes_again(photos, tmp_path):
+    """Killed behind the last checkpoint, before the model was saved."""
+    changed = {"recipe": "resmlp.imagenet", "epochs": 2}
+    command = options(photos, tmp_path / "run", **changed)
+    cli.main(command)
+    expected = weights_of_run(tmp_path / "run")
+    (tmp_path / "run" / "model.keras").unlink()
+    record = training.read_run(tmp_path / "run")
+    del record["finished"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    cli.main(command)
+    assert_equal(weights_of_run(tmp_path / "run"), expected)
+
+
+def test_other_images_are_another_training(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "photos")
+    command = options(tmp_path / "photos", tmp_path / "run", epochs=1)
+    cli.main(command)
+    before = snapshot(tmp_path / "run")
+    for file in list((tmp_path / "photos" / "train" / "digit 3").iterdir())[:3]:
+        file.unlink()
+    message = refused(*command)
+    assert "train_count: 210 there, 207 now" in message
+    assert snapshot(tmp_path / "run") == before
+
+
+def test_a_folder_that_was_only_begun_is_begun_again(photos, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.part").write_text("{")
+    cli.main(options(photos, tmp_path / "run", epochs=1))
+    assert training.read_run(tmp_path / "run")["finished"]
+
+
+def test_finetuning_needs_no_network(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_MIXER_OFFLINE", "1")
+    command = options(
+        photos, tmp_path / "run", learning_rate=0.1, layer_decay=0.9
+    )
+    cli.main(["finetune", *command[1:]])
+    assert "Accuracy on the images held out: " in capsys.readouterr().out
+    record = training.read_run(tmp_path / "run")
+    assert record["settings"]["weights"] == "cifar10"
+    assert record["recipe"]["optimizer"] == "sgd"
+    assert record["finished"]["accuracy"] > 0.5
+    message = refused("evaluate", "--data", photos)
+    assert "Give `--few-shot` to see how good its features are" in message
+
+
+def test_half_precision_trains_and_goes_on(photos, tmp_path):
+    policy = keras.config.dtype_policy()
+    command = options(photos, tmp_path / "run", precision="mixed_float16")
+    try:
+        cli.main(command)
+        (tmp_path / "run" / "model.keras").unlink()
+        cli.main(command)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert training.read_log(tmp_path / "run")[-1]["val_accuracy"] > 0.4
 
 
 @pytest.mark.parametrize(
@@ -155,6 +216,7 @@ def test_a_training_that_is_done_is_not_done_again(run, photos):
         ({"distribute": "data"}, "KERAS_BACKEND=jax"),
         ({"epochs": 0}, "epochs"),
         ({"learning_rate": -1}, "learning"),
+        ({"crop_ratio": 2}, "crop_ratio"),
     ],
 )
 def test_what_cannot_be_is_refused_before_there_is_a_folder(

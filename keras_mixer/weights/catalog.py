@@ -129,6 +129,12 @@ _MIIL = "ImageNet-21k-P, 11,221 classes (arXiv 2104.10972)"
 _MIIL_1K = "ImageNet-21k-P, then ImageNet-1k"
 _DISTILLED = "ImageNet-1k only, distilled from a RegNetY-16GF"
 _22K_1K = "ImageNet-21k, then ImageNet-1k"
+_CIFAR10 = "CIFAR-10"
+_NANO = (
+    "this project, on the 10,000 test photos saved as JPEG of quality 75: "
+    "benchmarks/nano.py, seed 0, 10 epochs of the recipe nano.cifar10, the "
+    "first 3 with the learning rates of 14"
+)
 _DINO = "ImageNet-1k without labels (DINO, arXiv 2104.14294)"
 
 # fmt: off
@@ -195,6 +201,9 @@ _ROWS = (
     ("resmlp_s24", "imagenet_dino", "facebook",
      "timm/resmlp_24_224.fb_dino/model.safetensors",
      None, None, _DINO, None, _NO_HEAD),
+    ("mixer_nano", "cifar10", "package", "mixer_nano.cifar10.npz",
+     2_454_208, 10, _CIFAR10, 76.23, _NANO,
+     "3adfa666cecc6ea42efc5a8427e31263ebd362d23e9711424c53aff0f2aae07f", 32),
 )
 # fmt: on
 
