@@ -41,8 +41,8 @@ class Checkpoints(keras.callbacks.Callback):
     Raises:
         OSError: In `model.fit`, if a checkpoint cannot be written, the disk
             being full, say. The ones before stay as they are.
-        ValueError: In `restore`, if there are checkpoints but none is whole, or
-            they are of another model.
+        ValueError: In `restore` and `last`, if there are checkpoints but none
+            is whole; in `restore`, if they are of another model.
 
     Example:
 
@@ -77,20 +77,31 @@ class Checkpoints(keras.callbacks.Callback):
             The number of epochs that are done: the `initial_epoch` of `fit`; 0
             if there is no checkpoint.
         """
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
+        epoch, path = self.last()
+        if path is not None:
+            if not model.optimizer.built:
+                model.optimizer.build(model.trainable_variables)
+            _load(model, path)
+        return epoch
+
+    def last(self):
+        """The last whole checkpoint.
+
+        Returns:
+            The number of epochs that were done, and its path; 0 and `None` if
+            there is no checkpoint.
+        """
         saved = self._saved()
         for epoch, digest, path in reversed(saved):
             if _digest(path) == digest:
-                _load(model, path)
-                return epoch
+                return epoch, path
             logger.warning("%s is damaged; trying the one before", path)
         if saved:
             raise ValueError(
                 f"Every checkpoint in '{self.folder}' is damaged. Delete that "
                 "folder to begin anew, or restore it from a backup."
             )
-        return 0
+        return 0, None
 
     def on_epoch_end(self, epoch, logs=None):
         if not self.writes:

@@ -1,9 +1,10 @@
 """Image files to pixels, in TensorFlow: decoding, cropping, resizing.
 
 What is evaluated is decoded and resized as `load_image` does it with Pillow, so
-that a data set and a single photo give the same; but photos that a camera held
-sideways are not turned, which TensorFlow cannot see. What is trained on is cropped
-while it is decoded, so that of a JPEG no more than the crop is computed.
+that a data set and a single photo give the same; but photos of a camera that
+was held sideways are not turned, which TensorFlow cannot see. What is trained
+on is cropped while it is decoded, so that of a JPEG no more than the crop is
+computed.
 
 TensorFlow is imported where it is used.
 """

@@ -30,6 +30,7 @@ import os
 import secrets
 
 import keras
+import numpy as np
 
 from keras_mixer.checking import check_positive_int
 
@@ -50,6 +51,10 @@ _INSTEAD = {
     "KERAS_BACKEND=jax or KERAS_BACKEND=tensorflow, or wrap the model in "
     "torch.nn.parallel.DistributedDataParallel, in a loop of your own",
 }
+
+
+# How long processes that are done wait for the last one, in seconds.
+SHUTDOWN_TIMEOUT = 3600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +110,32 @@ class Devices:
                 f"batch. Use {near}. Received: batch_size={batch_size}"
             )
         return batch_size // self.processes
+
+    def check_equal(self, what, number):
+        """Refuses to go on where the processes do not agree on a number.
+
+        Args:
+            what: What the number is, for the message.
+            number: Integer, that of this process.
+
+        Raises:
+            ValueError: In all processes, if it differs between them.
+
+        Example:
+
+        >>> from keras_mixer.distributing import Devices
+        >>> Devices("none").check_equal("epochs that are done", 3)
+        """
+        if self.processes == 1:
+            return
+        from jax.experimental import multihost_utils
+
+        numbers = multihost_utils.process_allgather(np.array(number)).tolist()
+        if len(set(numbers)) > 1:
+            raise ValueError(
+                f"The processes must agree on the {what}. Do they all see the "
+                f"same folder? Received: {numbers}"
+            )
 
     @contextlib.contextmanager
     def alone(self):
@@ -481,6 +512,8 @@ def join(
         processes,
         process,
         heartbeat_timeout_seconds=heartbeat_timeout,
+        # The others wait in the end for the one that evaluates and saves.
+        shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
     )
     if seed is None:
         seed = secrets.randbelow(2**31)

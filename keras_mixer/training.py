@@ -232,6 +232,8 @@ def fit(
     steps = images.steps_per_epoch(batch_size)
     writes = devices.process == 0
     checkpoints = Checkpoints(folder / CHECKPOINTS, writes=writes)
+    # Before they load it, which they do together.
+    devices.check_equal("epochs that are done", checkpoints.last()[0])
     done = checkpoints.restore(model)
     if done >= epochs:
         # A checkpoint has the weights, and beside them their averages.
