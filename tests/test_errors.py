@@ -288,9 +288,10 @@ CALLS = [
         lambda: decode(np.zeros((2, 7))),
         ValueError,
         "`decode_predictions` expects predictions of shape (batch, classes), "
-        "where classes is 1000 (ImageNet-1k), 21843 (ImageNet-21k) or 11221 "
-        "(MIIL's part of it): what a model with `include_top=True` and these "
-        "classes returns. Received: array of shape (2, 7)",
+        "where classes is 1000 (ImageNet-1k), 21843 (ImageNet-21k), 11221 "
+        "(MIIL's part of it) or 10 (CIFAR-10): what a model with "
+        "`include_top=True` and these classes returns. Received: array of "
+        "shape (2, 7)",
     ),
     (
         lambda: decode(np.zeros(1000)),

@@ -88,7 +88,10 @@ def test_ten_steps_equal_those_of_numpy(name):
     rng = np.random.default_rng(0)
     shapes = {"kernel": (3, 5), "bias": (5,), "gamma": (5,), "alpha": (2,)}
     weights = {key: 1 + rng.standard_normal(s) for key, s in shapes.items()}
-    variables = [keras.Variable(w, name=key) for key, w in weights.items()]
+    variables = [
+        keras.Variable(weight, name=key, dtype="float32")
+        for key, weight in weights.items()
+    ]
     optimizer.build(variables)
     states = {key: (np.zeros(s), np.zeros(s)) for key, s in shapes.items()}
     average = dict(weights)
