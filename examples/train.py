@@ -15,7 +15,6 @@ import time
 import keras
 import numpy as np
 from data import load_digits
-from matplotlib.figure import Figure
 
 import keras_mixer
 
@@ -30,7 +29,11 @@ def main():
     start = time.perf_counter()
     history = train(model, data, args.epochs, args.batch_size)
     seconds = time.perf_counter() - start
-    plot(history, args.output / "curves.png")
+    log = [
+        {"epoch": epoch, **dict(zip(history, measured, strict=True))}
+        for epoch, measured in enumerate(zip(*history.values(), strict=True))
+    ]
+    keras_mixer.training.plot(log, args.output / "curves.png")
     save(model, args.output / "model.keras", data.held_out)
     epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
     print(
@@ -85,23 +88,6 @@ def train(model, data, epochs, batch_size):
         epochs=epochs,
         batch_size=batch_size,
     ).history
-
-
-def plot(history, file):
-    figure = Figure((9, 4), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
-    epochs = np.arange(len(history["loss"])) + 1
-    for prefix, name in (("", "training"), ("val_", "validation")):
-        percents = 100 * np.array(history[prefix + "accuracy"])
-        loss.plot(epochs, history[prefix + "loss"], ".-", label=name)
-        accuracy.plot(epochs, percents, ".-", label=name)
-    loss.set_ylabel("loss: cross-entropy [nats]")
-    accuracy.set_ylabel("accuracy [%]")
-    for axes in (loss, accuracy):
-        axes.set(xlabel="epoch", xlim=(0, len(epochs) + 1))
-        axes.locator_params(axis="x", integer=True)
-        axes.legend()
-    figure.savefig(file, dpi=120)
 
 
 def save(model, file, held_out):

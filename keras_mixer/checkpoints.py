@@ -42,7 +42,7 @@ class Checkpoints(keras.callbacks.Callback):
         OSError: In `model.fit`, if a checkpoint cannot be written, the disk
             being full, say. The ones before stay as they are.
         ValueError: In `restore` and `last`, if there are checkpoints but none
-            is whole; in `restore`, if they are of another model.
+            is whole; in `restore` and `load`, if they are of another model.
 
     Example:
 
@@ -78,14 +78,24 @@ class Checkpoints(keras.callbacks.Callback):
             if there is no checkpoint.
         """
         epoch, path = self.last()
-        if path is not None:
-            if not model.optimizer.built:
-                model.optimizer.build(model.trainable_variables)
-            _load(model, path)
+        self.load(model, path)
         return epoch
 
+    def load(self, model, path):
+        """Loads a checkpoint that `last` has found.
+
+        Args:
+            model: A compiled Keras model.
+            path: Path of the checkpoint, or `None`: nothing is loaded.
+        """
+        if path is None:
+            return
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        _load(model, path)
+
     def last(self):
-        """The last whole checkpoint.
+        """The last whole checkpoint; all of it is read, to see that.
 
         Returns:
             The number of epochs that were done, and its path; 0 and `None` if

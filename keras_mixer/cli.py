@@ -86,13 +86,7 @@ def _parser():
 def _add_training(argument, recipe, epochs):
     _add_images(argument)
     models = ", ".join(commands.MODELS)
-    argument(
-        "--model",
-        choices=commands.MODELS,
-        default="MixerNano",
-        metavar="NAME",
-        help=f"one of {models}; %(default)s",
-    )
+    _add_model(argument, f"one of {models}; %(default)s")
     argument("--output", required=True, help="folder of this training")
     argument("--recipe", default=recipe, help="its name; %(default)s")
     argument(
@@ -137,14 +131,18 @@ def _add_images(argument):
 
 def _add_trained(argument):
     argument("--run", metavar="FOLDER", help="of a training")
+    _add_model(argument, "else the name of a model; %(default)s")
+    argument("--weights", default="cifar10", help="and its tag; %(default)s")
+
+
+def _add_model(argument, text):
     argument(
         "--model",
         choices=commands.MODELS,
         default="MixerNano",
         metavar="NAME",
-        help="else the name of a model; %(default)s",
+        help=text,
     )
-    argument("--weights", default="cifar10", help="and its tag; %(default)s")
 
 
 def _size(text):

@@ -48,7 +48,15 @@ def train(settings, folder, verbose="auto"):
         verbose: What Keras takes: 0 for silence.
 
     Returns:
-        A dict: the accuracy on the images held out, and the seconds it took.
+        A dict: the accuracy on the images held out, and the seconds it took; an
+        empty one in all processes but the first.
+
+    Raises:
+        ValueError: If a setting has a value it cannot have, or the folder
+            belongs to something else. Nothing was written then.
+        FloatingPointError: If the loss is lost.
+        OSError: If images cannot be read, or the folder cannot be written.
+        ImportError: If something of the extra `train` is not installed.
     """
     _check(settings)
     training.check_libraries()
@@ -121,7 +129,11 @@ def load_images(settings):
     """The images that settings name: of a folder, or of TFDS.
 
     Args:
-        settings: Dict with `data` or `dataset`, `data_dir` and `image_size`.
+        settings: Dict with `data` or `dataset`, `data_dir`, `image_size` and
+            `seed`.
+
+    Returns:
+        A `keras_mixer.pipeline.Data`.
     """
     if settings["data"] is not None:
         return data.load_folder(
@@ -283,6 +295,10 @@ def trained(run, model=None, weights=None):
         The model, which gives probabilities; the lists of names that its
         classes go by, the one to show first; and a dict with `crop_ratio` and
         `interpolation`.
+
+    Raises:
+        ValueError: If the training is not finished, or there are no such
+            weights, or none with a head.
     """
     if run is not None:
         record = training.read_run(run)
@@ -326,22 +342,23 @@ def evaluate(settings, shots=()):
     Returns:
         A dict: `accuracy`, where the classes are those of the model, and
         `few_shot` for each of the shots.
+
+    Raises:
+        ValueError: If there is nothing to evaluate on, or the images have other
+            classes and no shots are asked for.
     """
     model, names, feeding = trained(
         settings["run"], settings["model"], settings["weights"]
     )
-    source = {"seed": 0, **settings}
+    # With the seed of the training, what was held out there is held out here.
+    source = {"seed": 0}
     if settings["run"] is not None:
-        # With its seed, so that what was held out there is held out here.
-        source |= {
-            "seed": training.read_run(settings["run"])["settings"]["seed"]
-        }
-    if settings["data"] is None and settings["dataset"] is None:
-        if settings["run"] is None:
-            raise ValueError("Give `--data` or `--dataset`, to evaluate on.")
         source = training.read_run(settings["run"])["settings"]
-    height, width = model.input_shape[1:3]
-    images = load_images({**source, "image_size": (height, width)})
+    if settings["data"] is not None or settings["dataset"] is not None:
+        source = {**source, **settings}
+    elif settings["run"] is None:
+        raise ValueError("Give `--data` or `--dataset`, to evaluate on.")
+    images = load_images({**source, "image_size": model.input_shape[1:3]})
     batches = images.test(settings["batch_size"], **feeding)
     results = {"images": images.test_count}
     if list(images.class_names) in names:
@@ -368,6 +385,10 @@ def predict(settings, files, top=5):
         settings: Dict with `run`, or `model` and `weights`.
         files: Paths.
         top: Integer, how many classes of each.
+
+    Raises:
+        ValueError: If a file is no image, or as in `trained`.
+        OSError: If a file cannot be opened.
     """
     model, names, feeding = trained(
         settings["run"], settings["model"], settings["weights"]

@@ -62,6 +62,20 @@ def load_folder(path, image_size, *, held_out=0.2, seed=0):
             argument has a wrong value.
         TypeError: If an argument has the wrong type.
         ImportError: If TensorFlow is not installed.
+
+    Example:
+
+    >>> import pathlib
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> from keras_mixer import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for i, color in enumerate(["teal", "navy"] * 5):
+    ...         path = pathlib.Path(folder, color, f"{i}.png")
+    ...         path.parent.mkdir(exist_ok=True)
+    ...         Image.new("RGB", (40, 30), color).save(path)
+    ...     data.load_folder(folder, image_size=(16, 24)).class_names
+    ('navy', 'teal')
     """
     height, width = _check_image_size(image_size)
     held_out = _check_held_out(held_out)
@@ -353,6 +367,8 @@ def load_tfds(name, image_size, *, data_dir=None, held_out=0.2, seed=0):
             split to test on.
         seed: Non-negative integer, of the choice of what is held out.
 
+    Source: the splits and features of `tensorflow_datasets`.
+
     Returns:
         A `Data`. Images of one channel keep it.
 
@@ -363,6 +379,11 @@ def load_tfds(name, image_size, *, data_dir=None, held_out=0.2, seed=0):
             for some minutes.
         TypeError: If an argument has the wrong type.
         ImportError: If TensorFlow or TFDS is not installed.
+
+    Example:
+
+    >>> from keras_mixer import data
+    >>> digits = data.load_tfds("mnist", 28)  # doctest: +SKIP
     """
     height, width = _check_image_size(image_size)
     held_out = _check_held_out(held_out)

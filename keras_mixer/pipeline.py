@@ -25,7 +25,6 @@ import numpy as np
 
 from keras_mixer import augmenting
 from keras_mixer.checking import check_positive_int
-from keras_mixer.checking import check_real
 from keras_mixer.decoding import KERNELS
 from keras_mixer.decoding import central
 from keras_mixer.decoding import decode
@@ -35,6 +34,7 @@ from keras_mixer.decoding import inception_crop
 from keras_mixer.decoding import shifted
 from keras_mixer.preprocessing import CROP_RATIO
 from keras_mixer.preprocessing import INTERPOLATION
+from keras_mixer.preprocessing import check_crop_ratio
 
 CROPS = ("inception", "pad", "resize")
 
@@ -57,6 +57,8 @@ class Data:
         skipped: Tuple of `(path, reason)`, images that could not be read.
         train_images: What is trained on.
         test_images: What is held out.
+
+    Source: this library; `keras_mixer.data` makes them.
 
     Example:
 
@@ -231,12 +233,7 @@ class Data:
         """
         tf = import_tensorflow()
         batch_size = check_positive_int("batch_size", batch_size)
-        check_real("crop_ratio", crop_ratio)
-        if not 0 < crop_ratio <= 1:
-            raise ValueError(
-                "`crop_ratio` must be in (0, 1]. "
-                f"Received: crop_ratio={crop_ratio}"
-            )
+        check_crop_ratio(crop_ratio)
         if interpolation not in KERNELS:
             raise ValueError(
                 f"`interpolation` must be one of {sorted(KERNELS)}. "

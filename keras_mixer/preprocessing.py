@@ -117,11 +117,7 @@ def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
         )
     image_module = _pillow()
     resampling = _resampling(image_module, interpolation)
-    check_real("crop_ratio", crop_ratio)
-    if not 0 < crop_ratio <= 1:
-        raise ValueError(
-            f"`crop_ratio` must be in (0, 1]. Received: crop_ratio={crop_ratio}"
-        )
+    check_crop_ratio(crop_ratio)
     height, width, channels = _input_image_shape(model)
     image = _decode(image_module, file, channels)
     box = _centred_box(image.size, (width, height), crop_ratio)
@@ -130,6 +126,15 @@ def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
     if keras.config.image_data_format() == "channels_first":
         return pixels.transpose(0, 3, 1, 2)
     return pixels
+
+
+def check_crop_ratio(value):
+    """Refuses what is no share of a photo."""
+    check_real("crop_ratio", value)
+    if not 0 < value <= 1:
+        raise ValueError(
+            f"`crop_ratio` must be in (0, 1]. Received: crop_ratio={value}"
+        )
 
 
 def _pillow():

@@ -232,9 +232,10 @@ def fit(
     steps = images.steps_per_epoch(batch_size)
     writes = devices.process == 0
     checkpoints = Checkpoints(folder / CHECKPOINTS, writes=writes)
+    done, last = checkpoints.last()
     # Before they load it, which they do together.
-    devices.check_equal("epochs that are done", checkpoints.last()[0])
-    done = checkpoints.restore(model)
+    devices.check_equal("epochs that are done", done)
+    checkpoints.load(model, last)
     if done >= epochs:
         # A checkpoint has the weights, and beside them their averages.
         model.optimizer.finalize_variable_values(model.trainable_variables)
@@ -377,7 +378,7 @@ def read_log(folder):
 
 def _trim_log(path, epochs):
     """Removes what is in the log beyond the checkpoint to go on from."""
-    if not epochs:
+    if not epochs or not path.exists():
         path.unlink(missing_ok=True)
         return
     with path.open(newline="", encoding="utf-8") as file:
@@ -396,8 +397,23 @@ def save_model(folder, model):
 
     Args:
         folder: Path of the folder of a training.
-        model: The trained model, which gives logits; the one that is saved
-            gives probabilities, and is not compiled.
+        model: The trained model, which gives logits of shape `(batch,
+            classes)`; the one that is saved gives probabilities, and is not
+            compiled.
+
+    Raises:
+        OSError: If it cannot be written.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> import keras
+    >>> from keras_mixer import training
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     training.save_model(folder, model)
+    ...     [path.name for path in pathlib.Path(folder).iterdir()]
+    ['model.keras']
     """
     folder = pathlib.Path(folder)
     probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")
@@ -415,6 +431,20 @@ def finish(folder, results):
     Args:
         folder: Path of the folder of a training.
         results: Dict of what JSON can hold, for `finished` in `run.json`.
+
+    Raises:
+        ValueError: If it is not the folder of a training.
+        OSError: If a file cannot be written.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from keras_mixer import training
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = training.open_run(pathlib.Path(folder, "a"), {"seed": 0})
+    ...     training.finish(run, {"accuracy": 0.9})
+    ...     training.read_run(run)["finished"]
+    {'accuracy': 0.9}
     """
     folder = pathlib.Path(folder)
     plot(read_log(folder), folder / CURVES_FILE)
@@ -426,8 +456,22 @@ def plot(log, path):
     """Draws the loss and the accuracy over the epochs.
 
     Args:
-        log: What `read_log` returns.
+        log: What `read_log` returns: a dict for each epoch.
         path: The PNG to write.
+
+    Raises:
+        OSError: If it cannot be written.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from keras_mixer import training
+    >>> row = {"loss": 1, "val_loss": 1, "accuracy": 0, "val_accuracy": 0}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "curves.png")
+    ...     training.plot([{"epoch": epoch, **row} for epoch in (0, 1)], path)
+    ...     path.exists()
+    True
     """
     from matplotlib.figure import Figure
 

@@ -31,7 +31,7 @@ from keras_mixer.recipes import Augmentation
 
 pytestmark = pytest.mark.once
 
-tf = pytest.importorskip("tensorflow")
+tf = pytest.importorskip("tensorflow", reason="it reads the images")
 
 SHARED = ROOT.parent / "shared" / "data"
 EVERYTHING = Augmentation(

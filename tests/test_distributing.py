@@ -347,7 +347,7 @@ def test_one_device_is_what_keras_has_without():
 
 def test_xla_on_cpus_needs_its_flag(monkeypatch):
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("TensorFlow's")
+        pytest.skip("MirroredStrategy is TensorFlow's alone")
     monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_clustering_debug")
     with (
         pytest.raises(ValueError, match="--tf_xla_cpu_global_jit in the env"),
@@ -358,7 +358,7 @@ def test_xla_on_cpus_needs_its_flag(monkeypatch):
 
 def test_devices_that_share_a_model_divide_all():
     if keras.backend.backend() != "jax":
-        pytest.skip("JAX's")
+        pytest.skip("models are cut over devices on JAX alone")
     with (
         pytest.raises(ValueError, match="Received: model_devices=3"),
         distributing.devices("model", model_devices=3),
