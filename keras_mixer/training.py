@@ -407,9 +407,10 @@ def save_model(folder, model):
     Example:
 
     >>> import pathlib, tempfile
-    >>> import keras
+    >>> import keras_mixer
     >>> from keras_mixer import training
-    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    >>> model = keras_mixer.MixerNano(
+    ...     weights=None, classifier_activation=None)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     training.save_model(folder, model)
     ...     [path.name for path in pathlib.Path(folder).iterdir()]
