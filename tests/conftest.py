@@ -228,3 +228,13 @@ def save_digits(folder, images):
     for i, pixels in enumerate(images):
         image = Image.fromarray(pixels[..., 0].astype("uint8"))
         image.save(folder / f"{i}.png")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Three digits, in `train` and `test`, as images of 8 x 8."""
+    folder = tmp_path_factory.mktemp("photos")
+    for part, (x, y) in zip(("train", "test"), split_digits(), strict=True):
+        for digit in (3, 4, 6):
+            save_digits(folder / part / f"digit {digit}", x[y == digit][:70])
+    return folder

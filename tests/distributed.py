@@ -1,15 +1,10 @@
 """Trains tiny models on many devices, in a process of its own.
 
-`python tests/distributed.py train FILE RUN...`, where a run is
-`kind:family:xla`, writes what each run came to: the losses, and the weights.
-
-`python tests/distributed.py part FOLDER EPOCHS ADDRESS PROCESSES PROCESS` is
-one of several processes, which saves in the folder and goes on from there.
+`python tests/distributed.py FILE RUN...`, where a run is `kind:family:xla`,
+writes what each run came to: the losses, and the weights.
 """
 
 import dataclasses
-import os
-import pathlib
 import sys
 
 import keras
@@ -114,14 +109,19 @@ def train(kind, family, xla):
         ]
 
 
+def cut_cpu():
+    """Makes two devices of TensorFlow's one."""
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+
 def train_all(file, *runs):
     if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        (cpu,) = tf.config.list_physical_devices("CPU")
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-        )
+        cut_cpu()
     arrays = {}
     for run in runs:
         kind, family, xla = run.split(":")
@@ -130,56 +130,6 @@ def train_all(file, *runs):
     np.savez(file, **arrays)
 
 
-class SavedEpochs(keras.callbacks.Callback):
-    """Process 0 saves; a file has its name only when it is whole."""
-
-    def __init__(self, folder, devices):
-        super().__init__()
-        self.folder, self.devices = folder, devices
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.devices.process == 0:
-            with self.devices.alone():
-                self.model.save_weights(self.folder / "new.weights.h5")
-            name = f"{epoch + 1}.weights.h5"
-            os.replace(self.folder / "new.weights.h5", self.folder / name)
-        print("epoch", epoch + 1, logs["loss"], flush=True)
-
-
-def train_part(folder, epochs, address, processes, process):
-    folder = pathlib.Path(folder)
-    if int(processes) > 1:
-        distributing.join(
-            *(address, int(processes), int(process)),
-            seed=3,
-            heartbeat_timeout=10,
-        )
-    else:
-        keras.utils.set_random_seed(3)
-    with distributing.devices("data") as devices:
-        model = tiny_model("mixer")
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
-        # Built, it is saved and loaded with the weights.
-        model.optimizer.build(model.trainable_variables)
-        saved = [int(path.name.split(".")[0]) for path in folder.glob("*.h5")]
-        done = max(saved, default=0)
-        if done:
-            model.load_weights(folder / f"{done}.weights.h5")
-        images, labels = digits()
-        size = devices.local_batch_size(BATCH)
-        own = np.arange(len(images)) % BATCH // size == devices.process
-        model.fit(
-            images[own],
-            labels[own],
-            batch_size=size,
-            shuffle=False,
-            verbose=0,
-            initial_epoch=done,
-            epochs=int(epochs),
-            callbacks=[SavedEpochs(folder, devices)],
-        )
-
-
 if __name__ == "__main__":
     keras.config.set_floatx("float64")  # or Adam and LAMB divide rounding
-    {"train": train_all, "part": train_part}[sys.argv[1]](*sys.argv[2:])
+    train_all(*sys.argv[1:])

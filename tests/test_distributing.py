@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -22,17 +23,19 @@ from conftest import matches
 from conftest import python
 
 from keras_mixer import distributing
+from keras_mixer import training
+from keras_mixer.inspecting import weights_of
 
 SCRIPT = ROOT / "tests" / "distributed.py"
 # Long enough for a machine that is busy.
 TIMEOUT = 300
 
 
-def start(*arguments, output, backend="jax", **env):
-    """Starts the script as a process that writes into a file."""
+def start(*command, output, backend="jax", **env):
+    """Starts Python as a process that writes into a file."""
     with open(output, "w") as file:
         return subprocess.Popen(
-            [sys.executable, "-u", SCRIPT, *map(str, arguments)],
+            [sys.executable, "-u", *map(str, command)],
             stdout=file,
             stderr=subprocess.STDOUT,
             env={**os.environ, "KERAS_BACKEND": backend, **env},
@@ -43,7 +46,7 @@ def start(*arguments, output, backend="jax", **env):
 def train(folder, *runs, **env):
     """`{run: [losses, weights.., replicas]}` of one training after another."""
     output = folder / "output.txt"
-    process = start("train", folder / "runs.npz", *runs, output=output, **env)
+    process = start(SCRIPT, folder / "runs.npz", *runs, output=output, **env)
     assert process.wait(TIMEOUT) == 0, output.read_text()
     results = collections.defaultdict(list)
     with np.load(folder / "runs.npz") as arrays:
@@ -137,20 +140,39 @@ def test_model_layout_cuts_the_mlps():
     assert cut_weights("resmlp_s12") == channels
 
 
-class Processes:
-    """Two of JAX's, that train from what is in a folder."""
+EPOCHS = 12
 
-    def __init__(self, folder, epochs):
+
+def training_of(photos, run):
+    """The command line of a training with momentum and mixed order."""
+    options = {
+        "data": photos,
+        "output": run,
+        "recipe": "finetune.cifar",
+        "image-size": 8,
+        "batch-size": 30,
+        "epochs": EPOCHS,
+    }
+    listed = [text for key in options for text in (f"--{key}", options[key])]
+    return ("-m", "keras_mixer", "train", *listed, "--no-flip")
+
+
+class Processes:
+    """Two of JAX's, that train in one folder."""
+
+    def __init__(self, photos, run, folder):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.run = run
         self.outputs = [folder / f"output{i}.txt" for i in range(2)]
         self.processes = [
             start(
-                *("part", folder, epochs, address, 2, i),
+                *training_of(photos, run),
                 output=output,
-                JAX_NUM_CPU_DEVICES="1",
-                JAX_ENABLE_X64="1",
+                KERAS_DISTRIBUTION_JOB_ADDRESSES=address,
+                KERAS_DISTRIBUTION_NUM_PROCESSES="2",
+                KERAS_DISTRIBUTION_PROCESS_ID=str(i),
             )
             for i, output in enumerate(self.outputs)
         ]
@@ -163,17 +185,16 @@ class Processes:
             process.kill()
             process.wait()
 
-    def wait_for(self, index, epoch):
-        """Until a process has come so far, or has ended."""
-        for _ in range(10 * TIMEOUT):
-            if f"epoch {epoch} " in self.outputs[index].read_text():
-                return
-            try:
-                self.processes[index].wait(0.1)
-                break
-            except subprocess.TimeoutExpired:
-                pass
-        pytest.fail(self.outputs[index].read_text())
+    def wait_for(self, epochs):
+        """Until so many epochs are in the log, or one has ended."""
+        end = time.monotonic() + TIMEOUT
+        while len(training.read_log(self.run)) < epochs:
+            ended = any(
+                process.poll() is not None for process in self.processes
+            )
+            if ended or time.monotonic() > end:
+                pytest.fail("".join(o.read_text() for o in self.outputs))
+            time.sleep(0.01)
 
     def kill(self, index):
         """Kills one; returns what the other said when it ended within 60 s."""
@@ -183,68 +204,87 @@ class Processes:
 
 
 @pytest.mark.once
-def test_two_processes_train_as_one_and_end_when_one_is_killed(tmp_path):
+def test_two_processes_train_as_one_and_end_when_one_is_killed(
+    photos, tmp_path
+):
     alone, together = tmp_path / "alone", tmp_path / "together"
-    alone.mkdir()
-    together.mkdir()
-    output = alone / "output.txt"
+    output = tmp_path / "output.txt"
     one = start(
-        *("part", alone, 4, "", 1, 0),
-        output=output,
-        JAX_NUM_CPU_DEVICES="1",
-        JAX_ENABLE_X64="1",
+        *training_of(photos, alone), output=output, JAX_NUM_CPU_DEVICES="1"
     )
     assert one.wait(TIMEOUT) == 0, output.read_text()
 
-    with Processes(together, 1000) as processes:
-        processes.wait_for(1, epoch=1)
+    with Processes(photos, together, tmp_path) as processes:
+        processes.wait_for(epochs=1)
         said = processes.kill(1)
     assert "one of the 2 has ended" in said
-    keep_first(together)
-    with Processes(together, 1000) as processes:
-        processes.wait_for(0, epoch=2)
+    with Processes(photos, together, tmp_path) as processes:
+        processes.wait_for(epochs=len(training.read_log(together)) + 1)
         said = processes.kill(0)
     # JAX may end a process at once that has lost the first of them.
     assert re.search("one of the 2 has ended|another task died", said)
-    keep_first(together, 2)
-    with Processes(together, 4) as processes:
+    assert len(training.read_log(together)) < EPOCHS
+    with Processes(photos, together, tmp_path) as processes:
         for process, path in zip(
             processes.processes, processes.outputs, strict=True
         ):
             assert process.wait(TIMEOUT) == 0, path.read_text()
-        texts = [path.read_text() for path in processes.outputs]
-    losses = [re.findall(r"^epoch (.*)", text, re.M) for text in texts]
-    assert losses[0] == losses[1]
-    assert [line.split()[0] for line in losses[0]] == ["3", "4"]
-
-    import h5py
-
-    names = []
-    with (
-        h5py.File(alone / "4.weights.h5") as expected,
-        h5py.File(together / "4.weights.h5") as received,
-    ):
-
-        def compare(name, item):
-            if isinstance(item, h5py.Dataset):
-                names.append(name)
-                np.testing.assert_allclose(
-                    received[name][()],
-                    item[()],
-                    rtol=0,
-                    atol=1e-5,
-                    err_msg=name,
-                )
-
-        expected.visititems(compare)
-    assert len(names) == 2 * 18 + 2  # weights and momenta, steps and rate
+    log, expected = map(training.read_log, (together, alone))
+    assert len(log) == EPOCHS
+    # Of the images held out, two processes leave out the last few.
+    for key in ("loss", "accuracy"):
+        np.testing.assert_allclose(
+            [row[key] for row in log],
+            [row[key] for row in expected],
+            rtol=0,
+            atol=1e-5,
+        )
+    weights, expected = map(saved_weights, (together, alone))
+    for path, array in expected.items():
+        np.testing.assert_allclose(
+            weights[path], array, rtol=0, atol=1e-5, err_msg=path
+        )
 
 
-def keep_first(folder, epochs=1):
-    """Removes what was saved after some epochs: it may have been many."""
-    for path in folder.glob("*.h5"):
-        if path.name.split(".")[0] not in map(str, range(epochs + 1)):
-            path.unlink()
+def saved_weights(run):
+    model = keras.saving.load_model(run / training.MODEL_FILE)
+    return weights_of(model)
+
+
+@pytest.mark.once
+def test_the_command_line_trains_on_two_replicas(photos, tmp_path):
+    """In half precision, compiled by XLA; and says what it cannot divide."""
+    run = tmp_path / "run"
+    code = f"""
+import sys
+sys.path.insert(0, {str(SCRIPT.parent)!r})
+import distributed
+from keras_mixer import cli
+distributed.cut_cpu()
+command = {[str(text) for text in training_of(photos, run)[2:]]!r}
+command += ["--distribute", "mirrored", "--precision", "mixed_float16"]
+command += ["--jit-compile"]
+try:
+    cli.main([*command, "--batch-size", "31"])
+except SystemExit as error:
+    print(error)
+cli.main(command)
+"""
+    output = tmp_path / "output.txt"
+    process = start(
+        *("-c", code),
+        output=output,
+        backend="tensorflow",
+        TF_XLA_FLAGS="--tf_xla_cpu_global_jit",
+    )
+    assert process.wait(TIMEOUT) == 0, output.read_text()
+    assert "`batch_size` must be a multiple of 2" in output.read_text()
+    log = training.read_log(run)
+    assert len(log) == EPOCHS
+    assert log[-1]["loss"] < log[0]["loss"]
+    record = training.read_run(run)
+    assert record["settings"]["batch_size"] == 30
+    assert record["finished"]["accuracy"] > 0.5
 
 
 @pytest.mark.once

@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from conftest import assert_equal
-from conftest import save_digits
-from conftest import split_digits
 
 from keras_mixer import cli
 from keras_mixer import training
@@ -24,16 +22,6 @@ from keras_mixer.checkpoints import Checkpoints
 from keras_mixer.inspecting import weights_of
 
 pytestmark = pytest.mark.once
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Three digits, in `train` and `test`, as images of 8 x 8."""
-    folder = tmp_path_factory.mktemp("photos")
-    for part, (x, y) in zip(("train", "test"), split_digits(), strict=True):
-        for digit in (3, 4, 6):
-            save_digits(folder / part / f"digit {digit}", x[y == digit][:70])
-    return folder
 
 
 def options(photos, output, **changed):
@@ -176,6 +164,20 @@ def test_a_folder_that_was_only_begun_is_begun_again(photos, tmp_path):
     assert training.read_run(tmp_path / "run")["finished"]
 
 
+def test_images_that_cannot_be_read_are_named(run, photos, tmp_path, caplog):
+    shutil.copytree(photos, tmp_path / "photos")
+    files = sorted((tmp_path / "photos" / "test").rglob("*.png"))
+    for file in files[:11]:
+        file.write_bytes(file.read_bytes()[:-20])
+    command = ["evaluate", "--run", run, "--data", tmp_path / "photos"]
+    cli.main([str(text) for text in command])
+    said = [record.getMessage() for record in caplog.records]
+    named = [message for message in said if message.startswith("Skipped '")]
+    assert len(named) == 10
+    assert named[0].startswith(f"Skipped '{files[0]}': ")
+    assert "Skipped 11 images in all" in said
+
+
 def test_finetuning_needs_no_network(photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("KERAS_MIXER_OFFLINE", "1")
     command = options(
@@ -214,6 +216,7 @@ def test_half_precision_trains_and_goes_on(photos, tmp_path):
         ({"weights": "imagenet"}, "`weights` argument should be either"),
         ({"distribute": "multiworker"}, "keras-team/keras#20585"),
         ({"distribute": "data"}, "KERAS_BACKEND=jax"),
+        ({"dataset": "mnist"}, "Give the images: `--data FOLDER`, or "),
         ({"epochs": 0}, "epochs"),
         ({"learning_rate": -1}, "learning"),
         ({"crop_ratio": 2}, "crop_ratio"),
