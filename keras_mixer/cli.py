@@ -156,7 +156,6 @@ def _size(text):
 def _train(args):
     settings = _settings(args)
     folder, quiet = settings.pop("output"), settings.pop("quiet")
-    _check_images(settings)
     bars = 1 if sys.stdout.isatty() else 2
     results = commands.train(settings, folder, verbose=0 if quiet else bars)
     if results:
@@ -171,14 +170,6 @@ def _settings(args):
     settings = dict(vars(args))
     del settings["command"]
     return settings
-
-
-def _check_images(settings):
-    given = [key for key in ("data", "dataset") if settings[key] is not None]
-    if len(given) != 1:
-        raise ValueError(
-            "Give the images: `--data FOLDER`, or `--dataset NAME` of TFDS."
-        )
 
 
 def _evaluate(args):

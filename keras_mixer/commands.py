@@ -9,6 +9,7 @@ another loop calls them from a script.
 
 import dataclasses
 import inspect
+import logging
 import math
 import pathlib
 import time
@@ -37,6 +38,11 @@ MODELS = {
     for name in module.__all__
     if name.startswith(("Mixer", "ResMLP")) and name not in ("Mixer", "ResMLP")
 }
+
+logger = logging.getLogger("keras_mixer")
+
+# Images that were skipped; `run.json` has them all.
+MOST_NAMED = 10
 
 
 def train(settings, folder, verbose="auto"):
@@ -133,18 +139,32 @@ def load_images(settings):
             `seed`.
 
     Returns:
-        A `keras_mixer.pipeline.Data`.
+        A `keras_mixer.pipeline.Data`. Images that cannot be read are named in
+        the log, the first of them.
+
+    Raises:
+        ValueError: If settings name neither or both.
     """
-    if settings["data"] is not None:
-        return data.load_folder(
-            settings["data"], settings["image_size"], seed=settings["seed"]
+    if (settings["data"] is None) == (settings["dataset"] is None):
+        raise ValueError(
+            "Give the images: `--data FOLDER`, or `--dataset NAME` of TFDS. "
+            f"Received: data={settings['data']}, dataset={settings['dataset']}"
         )
-    return data.load_tfds(
-        settings["dataset"],
-        settings["image_size"],
-        data_dir=settings["data_dir"],
-        seed=settings["seed"],
-    )
+    size, seed = settings["image_size"], settings["seed"]
+    if settings["data"] is not None:
+        images = data.load_folder(settings["data"], size, seed=seed)
+    else:
+        images = data.load_tfds(
+            settings["dataset"],
+            size,
+            data_dir=settings["data_dir"],
+            seed=seed,
+        )
+    for path, reason in images.skipped[:MOST_NAMED]:
+        logger.warning("Skipped '%s': %s", path, reason)
+    if len(images.skipped) > MOST_NAMED:
+        logger.warning("Skipped %d images in all", len(images.skipped))
+    return images
 
 
 def _record(settings):
@@ -283,13 +303,14 @@ def _accuracy(model, batches):
     return model.evaluate(batches, verbose=0, return_dict=True)["accuracy"]
 
 
-def trained(run, model=None, weights=None):
+def trained(run, model=None, weights=None, channels=3):
     """A model to evaluate or to predict with, and how to feed it.
 
     Args:
         run: Path of the folder of a training, or `None`.
         model: Else the name of a constructor.
         weights: And of its weights.
+        channels: Integer, of the images; published weights are brought to it.
 
     Returns:
         The model, which gives probabilities; the lists of names that its
@@ -326,9 +347,16 @@ def trained(run, model=None, weights=None):
     }
     if record.classes is None:
         raise ValueError(f"The weights '{record.name}' have no trained head.")
-    built = MODELS[model](weights=weights, classes=record.classes)
+    size = catalog.image_size(_variant(model))
+    built = MODELS[model](
+        weights=weights,
+        classes=record.classes,
+        input_shape=(size, size, channels),
+    )
     wnids, names = map(list, zip(*class_names(record.classes), strict=True))
-    return built, [names, wnids], feeding
+    # Numbers, which CIFAR-10 has for ids, would fit the digits of MNIST.
+    known = [names] if wnids[0].isdecimal() else [names, wnids]
+    return built, known, feeding
 
 
 def evaluate(settings, shots=()):
@@ -350,15 +378,23 @@ def evaluate(settings, shots=()):
     model, names, feeding = trained(
         settings["run"], settings["model"], settings["weights"]
     )
-    # With the seed of the training, what was held out there is held out here.
-    source = {"seed": 0}
+    source = {"seed": 0, **settings}
     if settings["run"] is not None:
+        # With the seed of the training, what was held out is held out again.
         source = training.read_run(settings["run"])["settings"]
-    if settings["data"] is not None or settings["dataset"] is not None:
-        source = {**source, **settings}
-    elif settings["run"] is None:
-        raise ValueError("Give `--data` or `--dataset`, to evaluate on.")
+        if (settings["data"], settings["dataset"]) != (None, None):
+            source = {**source, **settings}
     images = load_images({**source, "image_size": model.input_shape[1:3]})
+    if images.image_shape != model.input_shape[1:]:
+        if settings["run"] is not None:
+            raise ValueError(
+                f"The model takes images of shape {model.input_shape[1:]}. "
+                f"Received: images of shape {images.image_shape}"
+            )
+        model, *_ = trained(
+            *(None, settings["model"], settings["weights"]),
+            channels=images.image_shape[-1],
+        )
     batches = images.test(settings["batch_size"], **feeding)
     results = {"images": images.test_count}
     if list(images.class_names) in names:

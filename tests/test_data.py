@@ -24,6 +24,7 @@ from PIL import ImageFilter
 from PIL import ImageOps
 
 from keras_mixer import augmenting
+from keras_mixer import cli
 from keras_mixer import data
 from keras_mixer import decoding
 from keras_mixer import load_image
@@ -668,6 +669,19 @@ def test_mnist_comes_from_tfds_with_one_channel(data_dir):
     ((x, y),) = arrays(images.train(padded, 96, start=1000), 1)
     assert x.shape == (96, 28, 28, 1)
     assert y.sum() == 96
+
+
+def test_data_sets_of_tfds_are_evaluated_on(data_dir, capsys):
+    """Greyscale ones too; and digits are no photos, though both count to 9."""
+    command = ["evaluate", "--dataset", "mnist", "--data-dir", str(data_dir)]
+    with pytest.raises(SystemExit, match="The model tells 10 classes, "):
+        cli.main(command)
+    command[2] = "cmaterdb/bangla"
+    cli.main([*command, "--few-shot", "5"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "images: 1000" in lines
+    (shots,) = (line for line in lines if "5 images per class" in line)
+    assert 20 < float(shots.split()[-2]) < 100
 
 
 def define_builders():
