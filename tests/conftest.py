@@ -6,6 +6,7 @@ that is loaded: the other way round has been seen to hang.
 
 import torch  # noqa: F401  # isort: skip
 
+import gc
 import os
 import pathlib
 import re
@@ -18,6 +19,10 @@ import pytest
 
 import keras_mixer
 from keras_mixer.weights import loading
+
+# Keras collects garbage for every layer that it quantises, and each time would
+# go through all that was imported: most of the time of those tests.
+gc.freeze()
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = pathlib.Path(__file__).parent / "golden"

@@ -168,9 +168,12 @@ def test_readme_code_runs_from_top_to_bottom(backend, tmp_path):
     """Offline, in a folder with a photo, images, and weights in its cache."""
     published.put_into(tmp_path, "mixer_b16.imagenet")
     setup = f"""
+import gc
 import os
+import keras
 import numpy as np
 from PIL import Image
+gc.freeze()  # as in conftest
 os.chdir({str(tmp_path)!r})
 os.environ["KERAS_HOME"] = os.getcwd()
 os.environ["KERAS_MIXER_OFFLINE"] = "1"
