@@ -174,11 +174,11 @@ _NANO = Recipe(
     optimizer="muon",
     learning_rate=3e-3,
     batch_size=128,
-    epochs=10,
+    epochs=26,
     warmup_epochs=1,
     weight_decay=0.05,
     label_smoothing=0.1,
-    augmentation=Augmentation(crop="pad"),
+    augmentation=Augmentation(crop="pad", mixup=0.2, cutmix=1.0),
     image_size=32,
 )
 
