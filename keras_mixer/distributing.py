@@ -137,30 +137,6 @@ class Devices:
                 f"same folder? Received: {numbers}"
             )
 
-    @contextlib.contextmanager
-    def alone(self):
-        """Lets this process save, or build, something without the others.
-
-        Keras makes an optimizer when it saves, only to look at it, and what is
-        made on devices of several processes is compared between them: a process
-        that saves while the others go on gets the numbers of their next
-        exchange, and all crash.
-
-        Example:
-
-        >>> from keras_mixer.distributing import Devices
-        >>> devices = Devices("none")
-        >>> if devices.process == 0:
-        ...     with devices.alone():
-        ...         pass  # model.save_weights("model.weights.h5")
-        """
-        distribution = keras.distribution.distribution()
-        keras.distribution.set_distribution(None)
-        try:
-            yield
-        finally:
-            keras.distribution.set_distribution(distribution)
-
     def compile_options(self, **options):
         """What `model.compile` takes on these devices.
 
@@ -192,8 +168,11 @@ def devices(kind="auto", jit_compile="auto", model_devices=None, tpu=None):
     A batch is cut into equal parts, one for each replica, so its size is a
     multiple of their number, also that of the last batch of an epoch (drop the
     remainder). With several processes (`join`) each feeds its own part, of
-    `local_batch_size`; all of them build, load and train, and the one whose
-    `process` is 0 saves, within `Devices.alone`.
+    `local_batch_size`; all of them build, load and train. The one whose
+    `process` is 0 saves, once the devices are closed: Keras makes an optimizer
+    when it saves, only to look at it, and what is made on devices of several
+    processes is compared between them. The checkpoints of `training.fit` need
+    none, and are written in between.
 
     Source: the guides of Keras, "Multi-GPU distributed training with
     TensorFlow" and "Distributed training with Keras 3", and TensorFlow's "Use

@@ -377,8 +377,6 @@ def test_unknown_and_broken_kinds_are_refused():
 def test_one_device_is_what_keras_has_without():
     with distributing.devices("none", jit_compile=False) as devices:
         assert devices == distributing.Devices("none", jit_compile=False)
-    with devices.alone():
-        pass
     assert devices.compile_options(loss="mse") == {
         "loss": "mse",
         "jit_compile": False,
