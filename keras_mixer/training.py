@@ -313,17 +313,29 @@ class StopOnLostLoss(keras.callbacks.Callback):
     The loss is lost
     """
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._before = 0.0
+
     def on_train_batch_end(self, batch, logs=None):
-        # The mean of the epoch so far: it is lost with the first of its steps.
-        loss = float(logs["loss"])
+        # A step late: to look at the loss of this one would wait for the
+        # device. It is the mean of the epoch so far, so it stays lost.
+        before, self._before = self._before, logs["loss"]
+        self._check(before, late=1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check(self._before, late=0)
+
+    def _check(self, loss, late):
+        loss = float(loss)
         if math.isfinite(loss):
             return
         optimizer = self.model.optimizer
         raise FloatingPointError(
-            f"The loss is lost ({loss}) at step {int(optimizer.iterations)}, "
-            f"with a learning rate of {learning_rate(optimizer):.3g}. Give a "
-            "smaller learning rate, a longer warm-up or `clip_norm`; the "
-            "training goes on from its last checkpoint."
+            f"The loss is lost ({loss}) at step "
+            f"{int(optimizer.iterations) - late}, with a learning rate of "
+            f"{learning_rate(optimizer):.3g}. Give a smaller learning rate, a "
+            "longer warm-up or `clip_norm`; the training goes on from its last "
+            "checkpoint."
         )
 
 
