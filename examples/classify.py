@@ -1,15 +1,17 @@
 """Says what is on photos: the five most probable classes of each.
 
     python examples/classify.py cat.jpg
-    python examples/classify.py cat.jpg --model ResMLPS12 --weights imagenet
-    python examples/classify.py cat.jpg --weights b16.weights.h5
+    python examples/classify.py cat.jpg --model MixerB16
+    python examples/classify.py cat.jpg --model MixerB16 --weights b16.npz
     python examples/classify.py digit.png --weights runs/train/model.keras
 
-`--weights` is a tag of published weights (`python -m keras_mixer weights` lists
-them), which are downloaded once, or a file of your own: a whole model with any
-classes (`.keras`), such as `train.py` saves, or weights for `--model` with
-ImageNet's 1000 classes. By default it is "imagenet" where the model has such; a
-model that has not is untrained, and its answers mean nothing.
+By default it is `MixerNano`, which is in the package and knows the ten classes
+of CIFAR-10; other models know ImageNet's, and their weights are downloaded,
+once. `--weights` is a tag of published weights (`python -m keras_mixer weights`
+lists them), or a file of your own: a whole model with any classes (`.keras`),
+such as `train.py` saves, or weights for `--model` with ImageNet's 1000 classes.
+By default it is "imagenet" where the model has such; a model that has not is
+untrained, and its answers mean nothing.
 """
 
 import argparse
@@ -26,18 +28,15 @@ VARIANTS = [
     for name in keras_mixer.__all__
     if name[-1].isdigit() or name == "MixerNano"
 ]
-NAMED = (
-    1000,
-    11221,
-    21843,
-)  # numbers of classes of which the library has the names
+# Numbers of classes that are ImageNet's; ten may be those of anything.
+IMAGENET = (1000, 11221, 21843)
 
 
 def main():
     parser = argument_parser()
     args = parser.parse_args()
     try:
-        model, evaluation = load_model(args.model, args.weights)
+        model, named, evaluation = load_model(args.model, args.weights)
         # All of them before the first answer, in case one is missing.
         images = [
             keras_mixer.load_image(photo, model, **evaluation)
@@ -48,7 +47,7 @@ def main():
     predictions = model.predict(np.concatenate(images), verbose=0)
     for photo, scores in zip(args.photos, predictions, strict=True):
         print(f"{photo}:")
-        for name, score in top_five(scores):
+        for name, score in top_five(scores, named):
             print(f"{name} {100 * score:.1f} %")
 
 
@@ -58,9 +57,9 @@ def argument_parser():
     parser.add_argument(
         "--model",
         choices=VARIANTS,
-        default="MixerB16",
+        default="MixerNano",
         metavar="NAME",
-        help=" ".join(VARIANTS),
+        help=" ".join(VARIANTS) + "; %(default)s",
     )
     parser.add_argument(
         "--weights", metavar="TAG_OR_FILE", help="such as imagenet_sam"
@@ -69,9 +68,11 @@ def argument_parser():
 
 
 def load_model(name, weights):
-    """A classifier, and the options of `load_image` for its photos."""
+    """A classifier, if its names are known, and how `load_image` feeds it."""
     if weights is not None and weights.endswith(".keras"):
-        return load_whole(weights), {"crop_ratio": 1.0}  # as train.py cuts
+        model = load_whole(weights)
+        named = model.output_shape[1] in IMAGENET
+        return model, named, {"crop_ratio": 1.0}  # as train.py cuts
     constructor = getattr(keras_mixer, name)
     defaults = inspect.signature(constructor).parameters
     weights = weights or defaults["weights"].default
@@ -83,12 +84,13 @@ def load_model(name, weights):
         )
     published = f"{defaults['name'].default}.{weights}"
     for record in keras_mixer.list_weights(published):
-        source = record.source
-        return constructor(weights=weights, classes=record.classes or 1000), {
-            "crop_ratio": source.crop_ratio,
-            "interpolation": source.interpolation,
+        model = constructor(weights=weights, classes=record.classes or 1000)
+        evaluation = {
+            "crop_ratio": record.source.crop_ratio,
+            "interpolation": record.source.interpolation,
         }
-    return constructor(weights=weights), {}
+        return model, True, evaluation
+    return constructor(weights=weights), True, {}
 
 
 def load_whole(file):
@@ -103,8 +105,8 @@ def load_whole(file):
     return model
 
 
-def top_five(scores):
-    if len(scores) in NAMED:
+def top_five(scores, named):
+    if named:
         (top,) = keras_mixer.mixer.decode_predictions(scores[None], top=5)
         return [(f"{wnid} {name}", score) for wnid, name, score in top]
     order = np.argsort(-scores, kind="stable")[:5]

@@ -12,6 +12,7 @@ from conftest import save_digits
 from PIL import Image
 
 import keras_mixer
+from keras_mixer.labels import class_names
 
 pytestmark = pytest.mark.once
 
@@ -141,15 +142,25 @@ def test_resolution_compares_every_method():
     ]
 
 
+def percents(printed):
+    """Of the pixels and of the features."""
+    return [float(re.search(r"([\d.]+) %$", line)[1]) for line in printed]
+
+
 def test_features_beat_pixels(default_run):
     weights = default_run[1] / "model.keras"
-    pixels, features = lines("features.py", "--weights", weights)
-    percents = [
-        float(re.search(r"([\d.]+) %$", line)[1]) for line in (pixels, features)
-    ]
-    assert percents[1] > max(percents[0], 95)
+    pixels, features = percents(lines("features.py", "--weights", weights))
+    assert features > max(pixels, 95)
 
 
-def test_features_says_that_they_are_random():
-    printed = lines("features.py")
-    assert "random features" in printed[0]
+def test_features_of_photos_tell_digits():
+    _, features = percents(lines("features.py"))
+    assert features > 85
+
+
+def test_classify_needs_no_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_MIXER_OFFLINE", "1")
+    Image.effect_noise((60, 40), 90).save(tmp_path / "photo.png")
+    printed = lines("classify.py", tmp_path / "photo.png")
+    names = [name for _, name in class_names(10)]
+    assert {line.split()[1] for line in printed[1:]} < set(names)
