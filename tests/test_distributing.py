@@ -29,6 +29,11 @@ from keras_mixer.inspecting import weights_of
 SCRIPT = ROOT / "tests" / "distributed.py"
 # Long enough for a machine that is busy.
 TIMEOUT = 300
+# What XLA compiles is of interest, not how well.
+FAST_COMPILER = (
+    "--xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true"
+)
 
 
 def start(*command, output, backend="jax", **env):
@@ -76,9 +81,7 @@ def test_mirrored_trains_as_one_device_and_xla_compiles_each_replica(tmp_path):
         *("none:resmlp:no", "mirrored:resmlp:no", "mirrored:resmlp:xla"),
         backend="tensorflow",
         TF_XLA_FLAGS="--tf_xla_cpu_global_jit",
-        # Of what XLA compiles, not how well.
-        XLA_FLAGS=f"--xla_dump_to={dump} --xla_backend_optimization_level=0 "
-        "--xla_llvm_disable_expensive_passes=true",
+        XLA_FLAGS=f"--xla_dump_to={dump} {FAST_COMPILER}",
     )
     for family in ("mixer", "resmlp"):
         for xla in ("no", "xla"):
@@ -276,6 +279,7 @@ cli.main(command)
         output=output,
         backend="tensorflow",
         TF_XLA_FLAGS="--tf_xla_cpu_global_jit",
+        XLA_FLAGS=FAST_COMPILER,
     )
     assert process.wait(TIMEOUT) == 0, output.read_text()
     assert "`batch_size` must be a multiple of 2" in output.read_text()
