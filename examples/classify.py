@@ -10,8 +10,8 @@ of CIFAR-10; other models know ImageNet's, and their weights are downloaded,
 once. `--weights` is a tag of published weights (`python -m keras_mixer weights`
 lists them), or a file of your own: a whole model with any classes (`.keras`),
 such as `train.py` saves, or weights for `--model` with ImageNet's 1000 classes.
-By default it is "imagenet" where the model has such; a model that has not is
-untrained, and its answers mean nothing.
+By default it is the model's own, "imagenet" or "cifar10"; a model that has none
+is untrained, and its answers mean nothing.
 """
 
 import argparse

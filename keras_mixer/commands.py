@@ -41,7 +41,7 @@ MODELS = {
 
 logger = logging.getLogger("keras_mixer")
 
-# Images that were skipped; `run.json` has them all.
+# How many of the images that were skipped; `run.json` has them all.
 MOST_NAMED = 10
 
 
@@ -392,7 +392,9 @@ def evaluate(settings, shots=()):
                 f"Received: images of shape {images.image_shape}"
             )
         model, *_ = trained(
-            *(None, settings["model"], settings["weights"]),
+            None,
+            settings["model"],
+            settings["weights"],
             channels=images.image_shape[-1],
         )
     batches = images.test(settings["batch_size"], **feeding)

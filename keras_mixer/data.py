@@ -45,6 +45,9 @@ def load_folder(path, image_size, *, held_out=0.2, seed=0):
     are read, and brought to three channels; they are not turned as EXIF data
     says, which `load_image` does.
 
+    Source: this library; the folders are those of Keras's
+    `image_dataset_from_directory`.
+
     Args:
         path: Path of the folder.
         image_size: Positive integer, or height and width.
@@ -358,6 +361,8 @@ def load_tfds(name, image_size, *, data_dir=None, held_out=0.2, seed=0):
     no labels (as ImageNet's) or there are none; where there is neither, a part
     of the training split is held out.
 
+    Source: the splits and features of `tensorflow_datasets`.
+
     Args:
         name: Name of the data set, such as `"cifar10"`, `"cmaterdb/bangla"` or
             `"mnist:3.0.1"`.
@@ -366,8 +371,6 @@ def load_tfds(name, image_size, *, data_dir=None, held_out=0.2, seed=0):
         held_out: Float in (0, 1), the part that is held out where there is no
             split to test on.
         seed: Non-negative integer, of the choice of what is held out.
-
-    Source: the splits and features of `tensorflow_datasets`.
 
     Returns:
         A `Data`. Images of one channel keep it.

@@ -62,18 +62,14 @@ class Data:
 
     Example:
 
-    >>> import pathlib
-    >>> import tempfile
-    >>> from PIL import Image
-    >>> from keras_mixer import data
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for i, color in enumerate(["teal", "navy"] * 5):
-    ...         path = pathlib.Path(folder, color, f"{i}.png")
-    ...         path.parent.mkdir(exist_ok=True)
-    ...         Image.new("RGB", (40, 30), color).save(path)
-    ...     colors = data.load_folder(folder, image_size=(16, 24))
-    >>> colors.class_names, colors.train_count, colors.test_count
-    (('navy', 'teal'), 8, 2)
+    >>> import tensorflow as tf
+    >>> from keras_mixer import pipeline
+    >>> def read(index):
+    ...     return tf.zeros((16, 24, 3), "uint8"), index % 2
+    >>> train, test = (
+    ...     pipeline.Images(count, read, decoded=True) for count in (8, 2))
+    >>> colors = pipeline.Data(
+    ...     "colors", ("navy", "teal"), (16, 24, 3), (), train, test)
     >>> images, labels = next(iter(colors.train(None, batch_size=4)))
     >>> images.shape.as_list(), labels.shape.as_list()
     ([4, 16, 24, 3], [4, 2])

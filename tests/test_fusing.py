@@ -226,7 +226,7 @@ def test_a_fused_model_is_exported(family, images, tmp_path):
         program = torch.export.export(fused, (torch.from_numpy(images),))
         received = program.module()(torch.from_numpy(images)).detach().numpy()
     else:
-        tf = pytest.importorskip("tensorflow")
+        tf = pytest.importorskip("tensorflow", reason="it serves models")
         fused.export(tmp_path / "served", verbose=False)
         served = tf.saved_model.load(tmp_path / "served")
         received = served.serve(images)
