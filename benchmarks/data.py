@@ -22,7 +22,7 @@ from keras_mixer.recipes import RECIPES
 from keras_mixer.recipes import Augmentation
 
 BATCH = 64
-STEPS = 12
+STEPS = 40
 
 CROP = Augmentation(flip=False)
 STAGES = {

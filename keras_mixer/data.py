@@ -28,6 +28,7 @@ from keras_mixer.decoding import import_tensorflow
 from keras_mixer.pipeline import Data
 from keras_mixer.pipeline import Images
 from keras_mixer.pipeline import check_natural
+from keras_mixer.pipeline import mapped
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
@@ -230,15 +231,10 @@ def _shapes_or_reasons(paths):
     """`{path: shape}` of images, or why one cannot be read."""
     tf = import_tensorflow()
     names = [str(path) for path in paths]
-    shapes = (
-        tf.data.Dataset.from_tensor_slices(names)
-        .enumerate()
-        .map(
-            lambda place, name: (place, _shape(name)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-        .ignore_errors()
-    )
+    shapes = mapped(
+        tf.data.Dataset.from_tensor_slices(names).enumerate(),
+        lambda place, name: (place, _shape(name)),
+    ).ignore_errors()
     results = {
         paths[place]: tuple(shape.tolist())
         for place, shape in shapes.as_numpy_iterator()
@@ -307,10 +303,9 @@ def _file_images(part, names, keep):
     labels = [names.index(name) for name in part for _ in part[name]]
     labels = _on_host(np.array(labels, "int32"))
     if keep:
-        files = tf.data.Dataset.from_tensor_slices(paths).map(
+        files = mapped(
+            tf.data.Dataset.from_tensor_slices(paths),
             lambda path: decode(tf.io.read_file(path), 3),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
         )
         return _kept(files.as_numpy_iterator(), labels)
     paths = _on_host(paths)
