@@ -88,11 +88,12 @@ class Checkpoints(keras.callbacks.Callback):
             model: A compiled Keras model.
             path: Path of the checkpoint, or `None`: nothing is loaded.
         """
-        if path is None:
-            return
+        # Also where nothing is loaded: a step that has to make them is traced
+        # twice by TensorFlow, and tracing is most of what a start takes.
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        _load(model, path)
+        if path is not None:
+            _load(model, path)
 
     def last(self):
         """The last whole checkpoint; all of it is read, to see that.

@@ -143,7 +143,7 @@ def test_model_layout_cuts_the_mlps():
     assert cut_weights("resmlp_s12") == channels
 
 
-EPOCHS = 12
+EPOCHS = 8
 
 
 def training_of(photos, run):

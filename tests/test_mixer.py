@@ -53,7 +53,7 @@ def test_every_variant_is_tested():
 @pytest.mark.once
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_variant_has_the_published_size_and_the_golden_weights(name):
-    model = goldens.CONSTRUCTORS[name](weights=None)
+    model = goldens.build(name)
     assert model.name == name
     assert model.count_params() == PARAMETERS[name]
     assert goldens.shapes_of(model) == goldens.load()[name], (
@@ -68,7 +68,7 @@ def test_size_with_the_classes_of_imagenet21k():
     shapes["predictions/kernel"] = [768, 21843]
     shapes["predictions/bias"] = [21843]
     expected = {path: tuple(shape) for path, shape in shapes.items()}
-    model = keras_mixer.MixerB16(weights=None, classes=21843)
+    model = goldens.build("mixer_b16", classes=21843)
     assert model.count_params() == 75_908_739
     assert sum(math.prod(shape) for shape in expected.values()) == 75_908_739
 
