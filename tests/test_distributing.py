@@ -107,14 +107,15 @@ def test_data_and_model_parallel_train_as_one_device(tmp_path):
         tmp_path,
         *("none:mixer:xla", "data:mixer:xla", "model:mixer:xla"),
         *("none:resmlp:xla", "data:resmlp:xla", "model:resmlp:xla"),
+        *("data:mixer:no", "model:mixer:no"),
         backend="jax",
         JAX_NUM_CPU_DEVICES="4",
         JAX_ENABLE_X64="1",
     )
-    for family in ("mixer", "resmlp"):
-        one = f"none:{family}:xla"
-        assert_same_training(results, f"data:{family}:xla", one, 4)
-        assert_same_training(results, f"model:{family}:xla", one, 2)
+    for run in ("mixer:xla", "mixer:no", "resmlp:xla"):
+        one = f"none:{run.partition(':')[0]}:xla"
+        assert_same_training(results, f"data:{run}", one, 4)
+        assert_same_training(results, f"model:{run}", one, 2)
 
 
 def cut_weights(variant):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import CLASSES
 from conftest import FAMILIES
+from conftest import compile_model
 from conftest import family_model
 from conftest import randomise
 
@@ -167,7 +168,8 @@ def test_a_model_trains_as_a_recipe_says(name, images):
         "resmlp" if "resmlp" in name else "mixer", classifier_activation=None
     )
     recipe = dataclasses.replace(RECIPES[name], learning_rate=0.01)
-    model.compile(**recipes.compile_options(recipe, 12, warmup_steps=2))
+    options = recipes.compile_options(recipe, 12, warmup_steps=2)
+    compile_model(model, **options)
     labels = np.eye(5)[np.arange(len(images)) % 5]
     history = model.fit(
         images, labels, batch_size=len(images), epochs=12, verbose=0
@@ -212,7 +214,7 @@ def test_layer_decay_slows_the_blocks_in_front(family, images):
         options = recipes.compile_options(
             plain, 100, warmup_steps=0, layer_decay=decay, model=model
         )
-        model.compile(**options)
+        compile_model(model, **options)
         model.train_on_batch(images, np.eye(len(images), CLASSES))
         after = weights_of(model)
         steps[decay] = {key: after[key] - before[key] for key in before}

@@ -12,6 +12,7 @@ from conftest import FAMILIES
 from conftest import IMAGE
 from conftest import SIZES
 from conftest import assert_equal
+from conftest import compile_model
 from conftest import family_model
 from conftest import randomise
 from published import official
@@ -260,9 +261,8 @@ def test_a_trained_model_goes_on_learning(trained, digits, method):
     large = keras_mixer.resize(model, (16, 16, 1), method)
     x, y = (part[:512] for part in digits[0])
     x = x.repeat(2, axis=1).repeat(2, axis=2)
-    large.compile(
-        keras.optimizers.AdamW(1e-3), "sparse_categorical_crossentropy"
-    )
+    optimizer = keras.optimizers.AdamW(1e-3)
+    compile_model(large, optimizer, "sparse_categorical_crossentropy")
     losses = [large.evaluate(x, y, verbose=0)]
     large.fit(x, y, epochs=4, batch_size=64, verbose=0)
     losses.append(large.evaluate(x, y, verbose=0))

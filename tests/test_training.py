@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import CLASSES
 from conftest import FAMILIES
+from conftest import compile_model
 from conftest import computations_of_gelu
 from conftest import digits_model
 from conftest import fit_tiny
@@ -88,9 +89,8 @@ def test_bfloat16_agrees_with_float32(trained, digits):
     try:
         half = digits_model("mixer", weights=trained)
         scratch = digits_model("mixer")
-        scratch.compile(
-            keras.optimizers.AdamW(4e-3), "sparse_categorical_crossentropy"
-        )
+        optimizer = keras.optimizers.AdamW(4e-3)
+        compile_model(scratch, optimizer, "sparse_categorical_crossentropy")
         history = scratch.fit(x, y, batch_size=64, epochs=3, verbose=0)
     finally:
         keras.config.set_dtype_policy("float32")
