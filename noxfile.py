@@ -50,7 +50,10 @@ def tests(session):
     # On the backend that compiles nothing; in their own order, since the files
     # with the most tests, which would go first, are not the longest here.
     session.run(
-        *(*pytest, "--no-loadscope-reorder", "-m", "once"),
+        *pytest,
+        "--no-loadscope-reorder",
+        "-m",
+        "once",
         env={**env, "KERAS_BACKEND": "torch"},
     )
 

@@ -88,8 +88,8 @@ class Checkpoints(keras.callbacks.Callback):
             model: A compiled Keras model.
             path: Path of the checkpoint, or `None`: nothing is loaded.
         """
-        # Also where nothing is loaded: a step that has to make them is traced
-        # twice by TensorFlow, and tracing is most of what a start takes.
+        # Also where nothing is loaded: TensorFlow traces a step twice that has
+        # to make the optimizer's variables, and tracing takes longest there.
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         if path is not None:

@@ -163,8 +163,7 @@ def test_the_gate_runs_the_test_command_of_readme():
     assert [command for command in commands if f"\n{command}\n" in gate]
 
 
-# The one that README installs, and the one that compiles nothing.
-@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_readme_code_runs_from_top_to_bottom(backend, tmp_path):
     """Offline, in a folder with a photo, images, and weights in its cache."""
     published.put_into(tmp_path, "mixer_b16.imagenet")
