@@ -1,15 +1,17 @@
-"""Building layers without drawing the numbers that loaded weights replace.
+"""Building layers without drawing initial weights that loaded weights replace.
 
-Keras builds a layer by drawing its initial weights. Where weights follow, the
-draw is thrown away, and it is most of the wait: a Mixer-L/16 takes three to
-fifteen times longer to draw than to read. It also leaves the memory in pieces,
-up to twice the size of the weights. So kernels begin as zeros instead.
+Keras draws the initial weights of a layer when it builds it. If weights are
+loaded afterwards, the drawn numbers are thrown away. Drawing the weights of a
+Mixer-L/16 takes three to fifteen times as long as reading them, and fragments
+the memory by up to twice their size. So kernels begin as zeros here.
 
-That is no option of the layers, whose initializers stay what a clone of the
-model by Keras, or a configuration of it, is to begin with.
+The initializers of the layers stay as they are: a clone by Keras, or a model
+made from the configuration, begins with them.
 """
 
 import keras
+
+from keras_mixer.weights import loading
 
 
 class _Blank(keras.initializers.Zeros):
@@ -36,7 +38,10 @@ def unblank(layers):
 
 
 def clone(model, clone_layer, call_layer, image=None, name=None):
-    """Clones a functional model, changed on the way, with blank kernels.
+    """Clones a functional model, changed on the way, with kernels of zeros.
+
+    What a user has set on a variable (`trainable`, `regularizer`, `constraint`)
+    is copied to the variable with the same path.
 
     Args:
         model: The model.
@@ -55,7 +60,23 @@ def clone(model, clone_layer, call_layer, image=None, name=None):
         model, image, clone_function=clone_blank, call_function=call_layer
     )
     unblank(cloned.layers)
-    return keras.Model(cloned.input, cloned.output, name=name or model.name)
+    _copy_options(model.layers, cloned.layers)
+    return keras.Model(
+        cloned.input,
+        cloned.output,
+        name=name or model.name,
+        trainable=model.trainable,  # of the model alone, not of its layers
+    )
+
+
+def _copy_options(layers, new_layers):
+    variables = loading.variables_of(layers)
+    for path, new in loading.variables_of(new_layers).items():
+        if path in variables:
+            old = variables[path]
+            new.trainable = old.trainable
+            new.regularizer = old.regularizer or new.regularizer
+            new.constraint = old.constraint or new.constraint
 
 
 def _with_kernels(layers):

@@ -1,18 +1,28 @@
-"""Layers made of layers, as far as Keras needs help with such.
+"""Base class for layers that contain layers.
 
-Dtypes. Keras quantises the `Dense` layers inside one by one, so each then has a
-dtype policy of its own. The configuration carries these along as a
-`DTypePolicyMap`, keyed by the path below the composite; without them a saved
-quantised model could not be loaded. The map itself is never handed to a
-`Dense`, which in Keras 3.15 then forgets its scales when it is saved again.
+Works around three properties of Keras 3.15. A table in docs/state.md lists what
+each operation keeps.
 
-Rematerialisation. A composite is computed twice as a whole, and not what is in
-it once more; `Dense` and norms never are on their own. Keras hands `training`
-to the function that is computed twice, which TensorFlow refuses in a graph and
-JAX turns into a tracer, so it is bound before. A function that draws random
-numbers would draw others the second time, and yield wrong gradients: a layer
-that does is computed once, and the composites in it that do not are
-rematerialised instead.
+Dtypes. Keras quantises the `Dense` layers inside a composite layer one by one,
+so each of them then has its own dtype policy. The configuration stores these
+policies as a `DTypePolicyMap`, keyed by the path below the composite layer.
+Without it a saved quantised model cannot be loaded. The map itself is never
+passed to a `Dense`: in Keras 3.15 a `Dense` with a map saves no scales.
+
+State of the layers inside. Keras stores `trainable`, regularizers, constraints
+and LoRA in the configuration of each layer. A composite layer makes its inner
+layers itself, after loading too, so their configurations would be lost: a
+frozen layer would be trainable again, since a model collects the variables that
+are trainable. `get_config` therefore stores what the inner layers have beyond
+their defaults, and the constructor passes it on.
+
+Rematerialisation. A composite layer is rematerialised as a whole; the `Dense`
+and norm layers inside never are. Keras passes `training` to the function that
+is computed twice. TensorFlow refuses that in a graph and JAX turns it into a
+tracer, so it is bound before. A function that draws random numbers would draw
+other numbers the second time and give wrong gradients. A composite layer that
+draws random numbers is therefore computed once, and the composite layers inside
+it that do not draw are rematerialised instead.
 """
 
 import contextlib
@@ -20,9 +30,36 @@ import functools
 
 import keras
 
+# Options of Keras layers that a user may set after construction. Where a layer
+# has no such option, its configuration does not have the key.
+_OPTIONS = (
+    "activity_regularizer",
+    "beta_constraint",
+    "beta_regularizer",
+    "bias_constraint",
+    "bias_regularizer",
+    "gamma_constraint",
+    "gamma_regularizer",
+    "kernel_constraint",
+    "kernel_regularizer",
+    "lora_alpha",
+    "lora_rank",
+    "sublayers",
+)
+
 
 class Composite(keras.Layer):
-    """The base of layers that are made of layers."""
+    """Base class for layers that contain layers.
+
+    Args:
+        sublayers: Optional dict `{name: options}`, from `get_config`: options
+            with which the inner layers are made beyond their defaults.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+    """
+
+    def __init__(self, *, sublayers=None, **kwargs):
+        super().__init__(**kwargs)
+        self._sublayer_options = sublayers or {}
 
     @property
     def is_random(self):
@@ -55,12 +92,17 @@ class Composite(keras.Layer):
         return _policy_map(self._default_policy, below) or policy[name]
 
     def _part(self, layer, name, **options):
-        """Makes a layer inside, never to be rematerialised on its own."""
+        """Makes an inner layer, which is not rematerialised on its own."""
         with keras.RematScope(None):
-            return layer(**options, dtype=self.dtype_of(name), name=name)
+            return self._make(layer, name, options)
+
+    def _make(self, layer, name, options):
+        restored = self._sublayer_options.get(name, {})
+        options = {"trainable": self.trainable, **options, **restored}
+        return layer(**options, dtype=self.dtype_of(name), name=name)
 
     def _dense(self, name, units, **options):
-        """Makes a `Dense` inside, with the kernel initializer of this layer."""
+        """Makes an inner `Dense` with the kernel initializer of this layer."""
         initializer = self.kernel_initializer
         if isinstance(initializer, keras.initializers.Initializer):
             # One that is used twice draws the same numbers twice.
@@ -74,12 +116,12 @@ class Composite(keras.Layer):
         )
 
     def _composite(self, layer, name, **options):
-        """Makes a composite within this one."""
+        """Makes an inner composite layer."""
         with self._scope_of_composites():
-            return layer(**options, dtype=self.dtype_of(name), name=name)
+            return self._make(layer, name, options)
 
     def _scope_of_composites(self):
-        """The scope to make the composites within this one in."""
+        """Returns the scope in which inner composite layers are made."""
         own = self._remat_mode
         mode = getattr(own, "mode", None)
         listed = mode == "list_of_layers" and self.name in own.layer_names
@@ -92,7 +134,7 @@ class Composite(keras.Layer):
     def _own_policies(self, default):
         """`{path: policy}` of the layers inside whose policy is their own."""
         policies = {}
-        for layer in self._flatten_layers(recursive=False, include_self=False):
+        for layer in self._inner_layers():
             if isinstance(layer, Composite):
                 below = layer._own_policies(default)
                 policies |= {f"{layer.name}/{p}": below[p] for p in below}
@@ -100,8 +142,28 @@ class Composite(keras.Layer):
                 policies[layer.name] = layer.dtype_policy
         return policies
 
+    def _inner_layers(self):
+        return self._flatten_layers(recursive=False, include_self=False)
+
+    def _options_of(self, layer):
+        """What `get_config` stores of an inner layer."""
+        config = layer.get_config()
+        options = {key: config[key] for key in _OPTIONS if config.get(key)}
+        if layer.trainable != self.trainable:
+            options["trainable"] = layer.trainable
+        return options
+
     def get_config(self):
         config = super().get_config()
+        # Some inner layers are made in `build`.
+        sublayers = dict(self._sublayer_options)
+        for layer in self._inner_layers():
+            sublayers[layer.name] = self._options_of(layer)
+        sublayers = {
+            name: sublayers[name] for name in sublayers if sublayers[name]
+        }
+        if sublayers:
+            config["sublayers"] = sublayers
         default = self._default_policy
         policy_map = _policy_map(default, self._own_policies(default))
         if policy_map:

@@ -181,7 +181,7 @@ def _head(model, takers):
         layer = _follower(layer, takers)
     if type(layer) is not keras.layers.Dense or not layer.use_bias:
         return None
-    return None if layer.quantization_mode or layer.lora_enabled else layer
+    return None if layer.quantization_mode else layer
 
 
 def _follower(layer, takers):
@@ -261,7 +261,7 @@ def _clone(model, scaling, head):
         gone.add(norm.name)
 
     def clone_layer(layer):
-        config = layer.get_config()
+        config = _without_lora(layer.get_config())
         if type(layer) is ResMLPBlock:
             del config["layer_scale_init"]
         if head and layer is norm and norm.name not in gone:
@@ -272,3 +272,12 @@ def _clone(model, scaling, head):
         return args[0] if layer.name in gone else layer(*args, **kwargs)
 
     return clone(model, clone_layer, call_layer)
+
+
+def _without_lora(config):
+    """A configuration without LoRA, whose matrices are merged into kernels."""
+    return {
+        key: _without_lora(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in ("lora_rank", "lora_alpha")
+    }

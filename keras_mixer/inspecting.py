@@ -15,9 +15,18 @@ from keras_mixer.weights import naming
 
 
 def weights_of(model):
-    """`{path: array}` of all weights of a model."""
+    """`{path: array}` of all weights of a model; LoRA is merged."""
+    merged = {
+        id(variable): keras.ops.convert_to_numpy(layer.kernel)
+        for layer in model._flatten_layers()
+        if getattr(layer, "lora_enabled", False)
+        for variable in layer.weights
+        if variable.name == "kernel"
+    }
     return {
-        path: variable.numpy()
+        path: merged[id(variable)]
+        if id(variable) in merged
+        else variable.numpy()
         for path, variable in loading.variables_of(model.layers).items()
     }
 

@@ -84,6 +84,7 @@ class StochasticDepth(keras.Layer):
 
     def __init__(self, rate, seed=None, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True  # tokens stay where they are
         self.rate = check_rate("rate", rate)
         self.seed = seed
         if self.rate:
@@ -218,6 +219,10 @@ class ChannelMixing(_MLP):
     [(5, 11), (11,), (11, 5), (5,)]
     """
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.supports_masking = True  # a token is changed by itself
+
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
 class TokenMixing(_MLP):
@@ -321,7 +326,7 @@ class Block(Composite):
 
     def build(self, input_shape):
         shape = token_shape(self, input_shape)
-        for layer in self._flatten_layers(recursive=False, include_self=False):
+        for layer in self._inner_layers():
             layer.build(shape)
 
     def _drop(self, y, training):

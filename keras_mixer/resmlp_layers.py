@@ -44,11 +44,12 @@ def authors_initializer():
 
 
 class PerChannel(keras.Layer):
-    """The base of layers whose weights act on the last axis, element-wise."""
+    """Base class for layers that act element-wise on the last axis."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.autocast = False  # as Keras's norms: rounded once, at the end
+        self.supports_masking = True  # a token is changed by itself
 
     def _add_weight(self, name, input_shape, initializer, *rows):
         """Adds a weight of shape `(*rows, channels)`."""
@@ -68,6 +69,11 @@ class PerChannel(keras.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+    # Keras's own takes only arguments that are plain values, and a layer inside
+    # a block gets its dtype as a policy.
+    def get_config(self):
+        return super().get_config()
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")

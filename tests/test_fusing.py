@@ -291,7 +291,7 @@ def heads(tokens):
     adapted = layers.Dense(4)
     adapted.build((None, 10))
     adapted.enable_lora(2)
-    yield "lora", adapted(mean(tokens)), False
+    yield "lora", adapted(mean(tokens)), True
 
 
 @pytest.mark.parametrize("index", range(9))

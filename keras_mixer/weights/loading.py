@@ -261,8 +261,12 @@ def load(checkpoint, plan, layers, channels):
         logger.info("%s: %s", checkpoint.source, plan)
 
 
+# Keras merges these into the kernel when it saves a layer.
+_LORA = ("lora_kernel_a", "lora_kernel_b")
+
+
 def variables_of(layers):
-    """`{path: variable}` of the weights of `layers`, seeds left out.
+    """`{path: variable}` of the weights of `layers`, without seeds and LoRA.
 
     Paths begin at the layer, whatever name scope the model was built in.
     """
@@ -270,4 +274,5 @@ def variables_of(layers):
         layer.name + variable.path.removeprefix(layer.path): variable
         for layer in layers
         for variable in layer.weights
+        if variable.name not in _LORA
     }
