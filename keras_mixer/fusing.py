@@ -31,6 +31,7 @@ from keras_mixer.inspecting import is_fused
 from keras_mixer.inspecting import weights_of
 from keras_mixer.layers import MixerBlock
 from keras_mixer.parts import BatchToParts
+from keras_mixer.preprocessing import PixelNormalization
 from keras_mixer.resmlp_layers import Affine
 from keras_mixer.resmlp_layers import ResMLPBlock
 from keras_mixer.weights import assigning
@@ -159,6 +160,8 @@ def _affine_of_normalization(layer):
 # To scale and offset per channel.
 _AFFINE_OF = {
     keras.layers.Rescaling: _affine_of_rescaling,
+    PixelNormalization: _affine_of_normalization,
+    # In files of earlier versions.
     keras.layers.Normalization: _affine_of_normalization,
 }
 

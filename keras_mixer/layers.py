@@ -11,6 +11,8 @@ weights have the shapes of the published files, and quantisation and LoRA come
 from Keras unchanged, which a product written by hand would lose.
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -47,6 +49,37 @@ def gelu_tanh(x):
     0.8412
     """
     return ops.gelu(x, approximate=True)
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+def gelu_exact(x):
+    """GELU in its exact form, with which the published ResMLPs were trained.
+
+    The layers of this package use it wherever the activation is Keras's
+    `"gelu"`. On TensorFlow it is written with `erf`: Keras's form there has
+    `erfc`, for which ONNX has no operator. The two differ by at most 1e-6 in
+    float32. On JAX and PyTorch it is Keras's.
+
+    Source: arXiv 1606.08415, section 2.
+
+    Args:
+        x: A tensor of any shape.
+
+    Returns:
+        A tensor of the same shape and dtype.
+
+    Example:
+
+    >>> from keras_mixer.layers import gelu_exact
+    >>> round(float(gelu_exact(keras.ops.convert_to_tensor(1.0))), 4)
+    0.8413
+    """
+    # Delete when onnx/tensorflow-onnx#2347 is solved: tests/test_onnx.py then
+    # passes without it. JAX keeps Keras's form, since TensorFlow 2.21 cannot
+    # read the `erf` of JAX 0.10 in a SavedModel.
+    if keras.backend.backend() != "tensorflow":
+        return ops.gelu(x, approximate=False)
+    return 0.5 * x * (1 + ops.erf(x * math.sqrt(0.5)))
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
@@ -148,9 +181,15 @@ class _MLP(Composite):
         self.dense_1.build((*input_shape[:-1], self.mlp_dim))
 
     def call(self, inputs, training=None):
-        y = self.activation(self.dense_0(inputs))
+        y = self._activate(self.dense_0(inputs))
         y = self.dense_1(self._drop(y, training))
         return self._drop(y, training)
+
+    def _activate(self, y):
+        # The configuration keeps Keras's name, "gelu".
+        if self.activation is keras.activations.gelu:
+            return gelu_exact(y)
+        return self.activation(y)
 
     def _drop(self, y, training):
         # Calling a layer that does nothing still costs tens of microseconds

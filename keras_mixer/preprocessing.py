@@ -47,14 +47,32 @@ def scaling(mean, std, channels, name):
         return keras.layers.Rescaling(
             1 / (255 * std[0]), offset=-mean[0] / std[0], **options
         )
-    # Not `Rescaling`, which takes the channels for the last axis or the first
+    # Not `Rescaling`, for which the channels are the last axis or the first one,
     # as the image data format says; here they are always the last.
-    return keras.layers.Normalization(
+    return PixelNormalization(
         axis=-1,
         mean=[255 * value for value in mean],
         variance=[(255 * value) ** 2 for value in std],
         **options,
     )
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class PixelNormalization(keras.layers.Normalization):
+    """`keras.layers.Normalization` with a given mean, which ONNX can export.
+
+    On TensorFlow, Keras 3.15 keeps mean and variance as tensors outside of the
+    graph. In an ONNX file these are two more required inputs. NumPy arrays
+    become constants of the graph. Delete this class when tests/test_onnx.py
+    passes with `keras.layers.Normalization`.
+    """
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        if keras.backend.backend() != "tensorflow":
+            return
+        self.mean = keras.ops.convert_to_numpy(self.mean)
+        self.variance = keras.ops.convert_to_numpy(self.variance)
 
 
 def at_least_float32():

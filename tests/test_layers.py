@@ -1,5 +1,7 @@
 """Layers: against the oracle, and as layers of Keras."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import reference
 from conftest import randomise
 
 import keras_mixer
+from keras_mixer.layers import gelu_exact
 from keras_mixer.layers import gelu_tanh
 
 TOKENS, CHANNELS, TOKENS_MLP, CHANNELS_MLP, BATCH = 6, 5, 7, 11, 3
@@ -55,6 +58,14 @@ def test_layer_equals_the_oracle(name, activation, gelu):
     np.testing.assert_allclose(
         model.predict(tokens(), verbose=0), expected, rtol=0, atol=1e-5
     )
+
+
+def test_exact_gelu_equals_the_definition():
+    x = np.linspace(-8, 8, 4001).astype("float32")
+    exact = [0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()]
+    for gelu in (gelu_exact, keras.activations.gelu):
+        y = keras.ops.convert_to_numpy(gelu(keras.ops.convert_to_tensor(x)))
+        np.testing.assert_allclose(y, exact, rtol=0, atol=1.1e-6)
 
 
 def test_the_two_gelus_are_told_apart():
