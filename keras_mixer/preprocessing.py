@@ -47,8 +47,8 @@ def scaling(mean, std, channels, name):
         return keras.layers.Rescaling(
             1 / (255 * std[0]), offset=-mean[0] / std[0], **options
         )
-    # Not `Rescaling`, for which the channels are the last axis or the first one,
-    # as the image data format says; here they are always the last.
+    # Not `Rescaling`: its channels are the last axis or the first, as the image
+    # data format says; here they are always the last.
     return PixelNormalization(
         axis=-1,
         mean=[255 * value for value in mean],

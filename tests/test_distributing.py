@@ -27,12 +27,20 @@ from keras_mixer import training
 from keras_mixer.checkpoints import Checkpoints
 
 SCRIPT = ROOT / "tests" / "distributed.py"
-# Long enough for a machine that is busy.
-TIMEOUT = 300
+# Seconds for a process to end, long enough for a busy machine; and for a test,
+# which starts several.
+TIMEOUT = 600
+pytestmark = pytest.mark.timeout(3 * TIMEOUT)
 # What XLA compiles is of interest, not how well.
 FAST_COMPILER = (
     "--xla_backend_optimization_level=0 "
     "--xla_llvm_disable_expensive_passes=true"
+)
+# By default XLA ends a process when one of its virtual devices is 40 seconds
+# late. On a busy machine with two cores, four devices can be that late.
+PATIENT_DEVICES = (
+    f"--xla_cpu_collective_call_terminate_timeout_seconds={TIMEOUT} "
+    f"--xla_cpu_collective_call_warn_stuck_timeout_seconds={TIMEOUT}"
 )
 
 
@@ -111,6 +119,7 @@ def test_data_and_model_parallel_train_as_one_device(tmp_path):
         backend="jax",
         JAX_NUM_CPU_DEVICES="4",
         JAX_ENABLE_X64="1",
+        XLA_FLAGS=PATIENT_DEVICES,
     )
     for run in ("mixer:xla", "mixer:no", "resmlp:xla"):
         one = f"none:{run.partition(':')[0]}:xla"
