@@ -241,6 +241,38 @@ def test_lora_is_merged_into_exported_weights(tmp_path):
     )
 
 
+@pytest.mark.parametrize("operation", ["save", "clone", "copy", "new head"])
+def test_quantisation_is_kept(operation, tmp_path):
+    model = family_model("mixer")
+    model.get_layer("block_0").channel_mixing.dense_0.quantize("int8")
+    result = OPERATIONS[operation](model, tmp_path)
+    mixing = result.get_layer("block_0").channel_mixing
+    assert mixing.dense_0.quantization_mode == "int8"
+    assert mixing.dense_1.quantization_mode is None
+
+
+@every_operation
+def test_what_is_compiled(operation, tmp_path):
+    model = family_model("mixer")
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    result = OPERATIONS[operation](model, tmp_path)
+    assert result.compiled == (operation in ("save", "clone", "copy"))
+
+
+def test_a_frozen_model_is_loaded_with_the_state_of_its_optimizer(tmp_path):
+    model = family_model("mixer")
+    for layer in model.layers:
+        layer.trainable = layer.name == "predictions"
+    model.compile(keras.optimizers.Adam(0.1), "sparse_categorical_crossentropy")
+    images = np.random.default_rng(0).uniform(0, 255, (13, *IMAGE))
+    model.fit(images, np.arange(13) % 5, epochs=2, verbose=0)
+    expected = [v.numpy() for v in model.optimizer.variables]
+    received = [v.numpy() for v in saved(model, tmp_path).optimizer.variables]
+    for array, array_expected in zip(received, expected, strict=True):
+        np.testing.assert_array_equal(array, array_expected)
+
+
 def test_masks_pass_through_layers_that_treat_tokens_one_by_one():
     tokens = np.arange(2 * 6 * 5, dtype="float32").reshape(2, 6, 5)
     tokens[:, 4:] = 0
