@@ -2,12 +2,15 @@
 
 import ast
 import configparser
+import importlib
 import inspect
+import json
 import re
 
 import published
 import pytest
 import variants_table
+from conftest import GOLDEN
 from conftest import ROOT
 from conftest import python
 
@@ -144,6 +147,14 @@ def test_everything_public_exists_and_is_documented_with_an_example():
             continue
         assert "\n    >>> " in thing.__doc__, name
         assert "Source:" in thing.__doc__, name
+
+
+def test_public_names_stay():
+    names = json.loads((GOLDEN / "public_names.json").read_text())
+    for module, listed in names.items():
+        thing = importlib.import_module(module)
+        assert [name for name in listed if not hasattr(thing, name)] == []
+    assert sorted(keras_mixer.__all__) == names["keras_mixer"]
 
 
 def readme_blocks(language):
