@@ -22,7 +22,7 @@ PACKAGE = ROOT / "keras_mixer"
 
 # The floors: a module imports only from floors below its own.
 FLOORS = [
-    {"blank", "checking", "composite", "weights.errors", "weights.formats"},
+    {"checking", "composite", "weights.errors", "weights.formats"},
     {
         "augmenting",
         "checkpoints",
@@ -45,13 +45,15 @@ FLOORS = [
         "training",
         "weights.assigning",
         "weights.fetching",
+        "weights.keras_config",
         "weights.keras_files",
         "weights.resizing",
         "weights.torch_files",
     },
     {"data", "fused_layers", "weights.hub", "weights.reading"},
     {"weights.loading", "weights.writing"},
-    {"builder", "inspecting"},
+    {"blank", "inspecting"},
+    {"builder"},
     {"exporting", "fusing", "mixer", "resmlp", "resolution"},
     {"commands", "converting"},
     {"cli"},

@@ -1,0 +1,112 @@
+"""What the configuration in a `.keras` file says of the model's weights.
+
+The weights alone do not say for which grid of tokens, activation and range of
+pixels they were trained. The configuration is read as JSON. No object of Keras
+is made from it, so that no code of the file can run.
+"""
+
+import json
+import math
+from typing import NamedTuple
+
+from keras_mixer.weights import archives
+from keras_mixer.weights import catalog
+from keras_mixer.weights.errors import WeightsError
+
+ARCHIVED = "config.json"
+
+# The largest model here has 350 kB.
+MAX_BYTES = 2**24
+
+_ACTIVATIONS = {
+    "keras_mixer>gelu_exact": catalog.GELU_EXACT,
+    "keras_mixer>gelu_tanh": catalog.GELU_TANH,
+}
+
+
+class Description(NamedTuple):
+    """How the weights are to be used; `None` where the file does not say."""
+
+    grid: tuple | None = None  # (rows, columns) of the tokens
+    activation: str | None = None
+    scaling: tuple | None = None  # (mean, std) of pixels in [0, 1]
+
+
+def read(archive):
+    """Reads the configuration in an archive that `archives` has opened.
+
+    Args:
+        archive: A `zipfile.ZipFile`.
+
+    Returns:
+        A `Description`.
+
+    Raises:
+        WeightsError: If the configuration is larger than that of any model.
+    """
+    if ARCHIVED not in archive.namelist():
+        return Description()
+    info = archive.getinfo(ARCHIVED)
+    if info.file_size > MAX_BYTES:
+        raise WeightsError(
+            f"its configuration has {info.file_size} bytes, more than "
+            f"{MAX_BYTES}"
+        )
+    layers = _layers(json.loads(archives.read(archive, info)))
+    return Description(_grid(layers), _activation(layers), _scaling(layers))
+
+
+def _layers(config):
+    """`{name: configuration}` of the layers of a functional model."""
+    try:
+        layers = config["config"]["layers"]
+        return {layer["config"]["name"]: layer["config"] for layer in layers}
+    except (LookupError, TypeError):
+        return {}
+
+
+def _grid(layers):
+    images = [c for c in layers.values() if "batch_shape" in c]
+    try:
+        (image,) = images
+        # A model for `channels_first` transposes its images.
+        is_channels_first = "channels_last" in layers
+        _, *shape = image["batch_shape"]
+        sides = shape[1:] if is_channels_first else shape[:2]
+        patch = layers["stem"]["kernel_size"]
+        return tuple(
+            int(side) // int(size)
+            for side, size in zip(sides, patch, strict=True)
+        )
+    except (LookupError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _activation(layers):
+    activation = layers.get("block_0", {}).get("activation")
+    if isinstance(activation, dict):  # a function that is not Keras's
+        return _ACTIVATIONS.get(activation.get("config"))
+    return activation if isinstance(activation, str) else None
+
+
+def _scaling(layers):
+    """Mean and std of the layer that scales pixels, one number per channel."""
+    config = layers.get("preprocessing", {})
+    try:
+        if "scale" in config:
+            std = 1 / (255 * config["scale"])
+            mean, std = [-config["offset"] * std] * 3, [std] * 3
+        else:
+            mean = [value / 255 for value in config["mean"]]
+            std = [math.sqrt(value) / 255 for value in config["variance"]]
+    except (LookupError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    if [len(mean), len(std)] != [3, 3] or 0 in std:
+        return None
+    if not all(map(math.isfinite, (*mean, *std))):
+        return None
+    # Without the rounding of the way here, so that a copy of a copy is equal.
+    return tuple(
+        tuple(float(f"{value:.12g}") for value in values)
+        for values in (mean, std)
+    )
