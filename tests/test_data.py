@@ -808,7 +808,7 @@ def folder_with(*names):
 @pytest.mark.parametrize(
     ("names", "message", "error"),
     [
-        ([], "which is no folder", NotADirectoryError),
+        ([], "which is not a folder", NotADirectoryError),
         (["a.png", "b.png"], r"Received: the folders \[\]", ValueError),
         (["a/1.png", "a/2.png"], r"Received: the folders \['a'\]", ValueError),
         (["a/1.png", "b/", "c/"], r"none for \['b', 'c'\]", ValueError),

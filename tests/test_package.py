@@ -26,6 +26,7 @@ FLOORS = [
         "decoding",
         "distributing",
         "evaluation",
+        "folders",
         "labels",
         "layers",
         "parts",
