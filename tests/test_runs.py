@@ -175,7 +175,7 @@ def test_images_that_cannot_be_read_are_named(run, photos, tmp_path, caplog):
     named = [message for message in said if message.startswith("Skipped '")]
     assert len(named) == 10
     assert named[0].startswith(f"Skipped '{files[0]}': ")
-    assert "Skipped 11 images in all" in said
+    assert "Skipped 11 files in all" in said
 
 
 def test_finetuning_needs_no_network(photos, tmp_path, monkeypatch, capsys):
