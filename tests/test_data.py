@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 import pathlib
+import re
 import shutil
 import tarfile
 
@@ -300,8 +301,7 @@ def test_images_that_cannot_be_read_are_skipped_and_named(cifar, tmp_path):
     # The error names the files of the class and why they cannot be read.
     message = str(raised.value)
     assert message.count(str(tmp_path / "cow")) == 3
-    assert "cow/half.jpg': " in message
-    assert "truncated" in message
+    assert re.search("cow/half.jpg': Truncated", message)
     assert message.endswith("; and 2 more files")
     assert str(tmp_path / "cat") not in message
 
