@@ -1,17 +1,17 @@
 """Images to train on and images held out, from folders and from TFDS.
 
-`folders` finds the files, they are checked and counted here, and `pipeline`
+`folders` finds the files, this module checks and counts them, and `pipeline`
 makes batches of them. It reads images by index, so a training can begin
-anywhere. TFDS's own pipelines cannot begin in the middle: all records before
-would have to be read, and its shuffling to be repeated. So its files are used
-as what they are, records at known places.
+anywhere. TFDS's own pipelines cannot begin in the middle: they would have to
+read all records before and to repeat their shuffling. So the files of TFDS are
+read here, as records at known places.
 
-TensorFlow decodes JPEG and PNG. All else that Pillow reads, and photos that
-EXIF data says to turn, are decoded by Pillow and handed on as BMP, so that the
-pipeline has one way to read files. TensorFlow's own decoders of BMP, GIF and
-WebP ignore palettes or transparency.
+TensorFlow decodes JPEG and PNG. Other formats, and photos that their EXIF data
+says to turn, are decoded by Pillow and passed on as BMP, so that the pipeline
+reads all files in one way. TensorFlow's own decoders of BMP, GIF and WebP
+ignore palettes or transparency.
 
-Images that together are small are decoded once and kept, as bytes, in memory.
+Images that are small together are decoded once and kept, as bytes, in memory.
 
 TensorFlow and TFDS are imported where they are used.
 """

@@ -197,7 +197,7 @@ def _input_image_shape(model):
 
 
 def _check_photo(image_module, photo):
-    """Refuses what is no photo, before anything is read."""
+    """Refuses other types and arrays, before anything is read."""
     if isinstance(photo, np.ndarray):
         _check_array(photo)
     elif not isinstance(
