@@ -41,7 +41,7 @@ MODELS = {
 
 logger = logging.getLogger("keras_mixer")
 
-# How many of the images that were skipped; `run.json` has them all.
+# How many of the files that were skipped; `run.json` has them all.
 MOST_NAMED = 10
 
 
@@ -54,8 +54,8 @@ def train(settings, folder, verbose="auto"):
         verbose: What Keras takes: 0 for silence.
 
     Returns:
-        A dict: the accuracy on the images held out, and the seconds it took; an
-        empty one in all processes but the first.
+        A dict: the accuracy on the images to test on, and the seconds it took;
+        an empty one in all processes but the first.
 
     Raises:
         ValueError: If a setting has a value it cannot have, or the folder
@@ -78,9 +78,16 @@ def train(settings, folder, verbose="auto"):
     ) as devices:
         devices.local_batch_size(settings["batch_size"])
         model = _compiled(settings, recipe, images, devices)
-        test = _test_batches(images, settings, devices)
+        validation = _validation_batches(images, settings, devices)
         folder = training.open_run(
             folder, settings, _facts(images, recipe), devices.process
+        )
+        logger.info(
+            "Training on %d images, validating on %d after each epoch, testing "
+            "on %d at the end",
+            images.train_count,
+            images.validation_count,
+            images.test_count,
         )
         start = time.perf_counter()
         training.fit(
@@ -91,7 +98,7 @@ def train(settings, folder, verbose="auto"):
             batch_size=settings["batch_size"],
             epochs=settings["epochs"],
             seed=settings["seed"],
-            test=test,
+            test=validation,
             devices=devices,
             verbose=verbose,
         )
@@ -139,8 +146,8 @@ def load_images(settings):
             `seed`.
 
     Returns:
-        A `keras_mixer.pipeline.Data`. Images that cannot be read are named in
-        the log, the first of them.
+        A `keras_mixer.pipeline.Data`. The first files that are not used are
+        named in the log.
 
     Raises:
         ValueError: If settings name neither or both.
@@ -163,7 +170,7 @@ def load_images(settings):
     for path, reason in images.skipped[:MOST_NAMED]:
         logger.warning("Skipped '%s': %s", path, reason)
     if len(images.skipped) > MOST_NAMED:
-        logger.warning("Skipped %d images in all", len(images.skipped))
+        logger.warning("Skipped %d files in all", len(images.skipped))
     return images
 
 
@@ -265,23 +272,24 @@ def _model(settings, recipe, images):
     )
 
 
-def _test_batches(images, settings, devices):
-    """The images held out; on many devices without a last, smaller batch.
+def _validation_batches(images, settings, devices):
+    """The images to validate on after each epoch.
 
-    Equal parts for all replicas cannot be made of that. What is printed in the
-    end is of all images, on one device.
+    On many devices a last, smaller batch is left out: it cannot be divided
+    equally. The final accuracy is measured on all test images, on one device.
     """
     options = {key: settings[key] for key in ("crop_ratio", "interpolation")}
     if devices.replicas == 1:
-        return images.test(settings["batch_size"], **options)
-    most = images.test_count // devices.replicas * devices.replicas
+        return images.validation(settings["batch_size"], **options)
+    most = images.validation_count // devices.replicas * devices.replicas
     if not most:
         raise ValueError(
-            f"There are too few images held out, {images.test_count}, for "
-            f"{devices.replicas} replicas. Train on fewer devices."
+            "There are too few images to validate on, "
+            f"{images.validation_count}, for {devices.replicas} replicas. "
+            "Train on fewer devices."
         )
     batch_size = min(settings["batch_size"], most)
-    return images.test(batch_size, drop_remainder=True, **options)
+    return images.validation(batch_size, drop_remainder=True, **options)
 
 
 def _facts(images, recipe):
@@ -291,6 +299,7 @@ def _facts(images, recipe):
             "name": images.name,
             "class_names": list(images.class_names),
             "train_count": images.train_count,
+            "validation_count": images.validation_count,
             "test_count": images.test_count,
             "skipped": [list(map(str, skipped)) for skipped in images.skipped],
         },
@@ -360,7 +369,7 @@ def trained(run, model=None, weights=None, channels=3):
 
 
 def evaluate(settings, shots=()):
-    """Accuracy of a model on the images held out, and few-shot accuracies.
+    """Accuracy of a model on the images to test on, and few-shot accuracies.
 
     Args:
         settings: Dict with `run`, or `model` and `weights`; and with `data` or

@@ -1,25 +1,32 @@
 """Images to train on and images held out, from folders and from TFDS.
 
-Images are found, checked and counted here; `pipeline` makes batches of them. It
-reads them by index, and so a training can begin anywhere. TFDS's own pipelines
-cannot begin in the middle: what lies before would have to be read, and its
-shuffling to be repeated. So its files are used as what they are, records at
-known places.
+`folders` finds the files, this module checks and counts them, and `pipeline`
+makes batches of them. It reads images by index, so a training can begin
+anywhere. TFDS's own pipelines cannot begin in the middle: they would have to
+read all records before and to repeat their shuffling. So the files of TFDS are
+read here, as records at known places.
 
-Images that together are small are decoded once and kept, as bytes, in memory.
+TensorFlow decodes JPEG and PNG. Other formats, and photos that their EXIF data
+says to turn, are decoded by Pillow and passed on as BMP, so that the pipeline
+reads all files in one way. TensorFlow's own decoders of BMP, GIF and WebP
+ignore palettes or transparency.
+
+Images that are small together are decoded once and kept, as bytes, in memory.
 
 TensorFlow and TFDS are imported where they are used.
 """
 
 import difflib
+import io
 import itertools
 import math
 import os
-import pathlib
 import struct
+import typing
 
 import numpy as np
 
+from keras_mixer import folders
 from keras_mixer.checking import check_positive_int
 from keras_mixer.checking import check_real
 from keras_mixer.decoding import INSTALL
@@ -29,22 +36,38 @@ from keras_mixer.pipeline import Data
 from keras_mixer.pipeline import Images
 from keras_mixer.pipeline import check_natural
 from keras_mixer.pipeline import mapped
+from keras_mixer.preprocessing import import_pillow
+from keras_mixer.preprocessing import is_turned
+from keras_mixer.preprocessing import upright
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+# How files begin that TensorFlow decodes as Pillow does.
+JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG")
 
 # Images that are smaller together, decoded, are kept in memory.
 MAX_BYTES_KEPT = 512 * 2**20
 
+# How many unreadable files an error names.
+MOST_NAMED = 3
 
-def load_folder(path, image_size, *, held_out=0.2, seed=0):
+VERBS = {"train": "train", "validation": "validate", "test": "test"}
+
+
+def load_folder(path, image_size, *, channels=3, held_out=0.2, seed=0):
     """Images in folders that are named like their classes.
 
-    The folders lie in `path/train` and `path/test`, or `path/val`; or all of
-    them in `path`, where a part of each class is held out. Every image is
-    decoded once while it is loaded: those that are truncated or unreadable are
-    skipped, and listed in `skipped`. JPEG, PNG, GIF (the first image) and BMP
-    are read, and brought to three channels; they are not turned as EXIF data
-    says, which `load_image` does.
+    The folders of the classes lie in `path`, where a part of each class is held
+    out; or in `path/train` and `path/validation`, `path/test` or both. Other
+    usual names of these are known too: "training", "val", "valid", "dev",
+    "testing", "eval", "evaluation", in any case. Images in subfolders of a
+    class belong to the class.
+
+    Every file that Pillow can read is used, whatever its name ends with. It is
+    turned upright as its EXIF data says and brought to `channels` as
+    `keras_mixer.load_image` does it: 16-bit values keep their range, and
+    transparency is laid on white. Of several images in a file the first is
+    taken. Every image is decoded once while it is loaded. Files that cannot be
+    read, hidden files and files outside the folders of the classes are listed
+    in `skipped`, each with a reason.
 
     Source: this library; the folders are those of Keras's
     `image_dataset_from_directory`.
@@ -52,8 +75,9 @@ def load_folder(path, image_size, *, held_out=0.2, seed=0):
     Args:
         path: Path of the folder.
         image_size: Positive integer, or height and width.
-        held_out: Float in (0, 1), the part that is held out where there is no
-            test folder.
+        channels: 3 for RGB, or 1 for grey.
+        held_out: Float in (0, 1), the part that is held out where no folder
+            holds images to validate or to test on.
         seed: Non-negative integer, of the choice of what is held out.
 
     Returns:
@@ -62,10 +86,11 @@ def load_folder(path, image_size, *, held_out=0.2, seed=0):
     Raises:
         OSError: If there is no such folder, or it cannot be read.
         ValueError: If it holds fewer than two classes, a class without an image
-            that can be used, or test images of an unknown class; or if an
+            that can be used, or held-out images of an unknown class; or if an
             argument has a wrong value.
         TypeError: If an argument has the wrong type.
-        ImportError: If TensorFlow is not installed.
+        ImportError: If TensorFlow is not installed, or Pillow where it is
+            needed.
 
     Example:
 
@@ -78,46 +103,46 @@ def load_folder(path, image_size, *, held_out=0.2, seed=0):
     ...         path = pathlib.Path(folder, color, f"{i}.png")
     ...         path.parent.mkdir(exist_ok=True)
     ...         Image.new("RGB", (40, 30), color).save(path)
-    ...     data.load_folder(folder, image_size=(16, 24)).class_names
-    ('navy', 'teal')
+    ...     photos = data.load_folder(folder, image_size=(16, 24))
+    >>> photos.class_names, photos.train_count, len(photos.test_paths)
+    (('navy', 'teal'), 8, 2)
     """
     height, width = _check_image_size(image_size)
+    _check_channels(channels)
     held_out = _check_held_out(held_out)
     seed = check_natural("seed", seed)
     import_tensorflow()
-    path = pathlib.Path(path)
-    if not path.is_dir():
-        raise NotADirectoryError(
-            "Expected a folder with a folder of images for each class. "
-            f"Received: '{path}', which is no folder"
-        )
-    train_folder, test_folder = _parts(path)
-    files = _files_of_classes(train_folder)
-    names = tuple(files)
-    found = [files]
-    if test_folder is not None:
-        found.append(_files_of_test(test_folder, names))
-    *shapes, skipped = _checked(found)
-    if test_folder is None:
-        shapes = _split(shapes[0], held_out, seed)
-    for part, what in zip(shapes, ("train on", "test on"), strict=True):
-        if not any(part.values()):
-            raise ValueError(
-                f"There must be images to {what}. Received: none in '{path}'"
-            )
-    _check_every_class(shapes[0], path, skipped)
-    keep = (
-        sum(
-            math.prod(shape[:2]) * 3
-            for part in shapes
-            for usable in part.values()
-            for shape in usable.values()
-        )
-        <= MAX_BYTES_KEPT
+    found = folders.find(path)
+    results = _examined(
+        [
+            file
+            for part in found.parts.values()
+            for files in part.values()
+            for file in files
+        ]
     )
-    train, test = (_file_images(part, names, keep) for part in shapes)
+    _check_every_class(found.parts["train"], results, path)
+    parts = {
+        part: {name: _usable(files, results) for name, files in classes.items()}
+        for part, classes in found.parts.items()
+    }
+    if len(parts) == 1:
+        parts = _split(parts["train"], held_out, seed)
+    _check_every_part(parts, results, path)
+    names = tuple(parts["train"])
+    keep = _bytes_of(parts, channels) <= MAX_BYTES_KEPT
+    train, *held = (
+        _file_images(part, names, channels, keep) for part in parts.values()
+    )
+    skipped = [*found.skipped, *_unreadable(results)]
     return Data(
-        str(path), names, (height, width, 3), tuple(skipped), train, test
+        str(path),
+        names,
+        (height, width, channels),
+        tuple((str(file), reason) for file, reason in sorted(skipped)),
+        train,
+        test_images=held[-1],
+        validation_images=held[0] if len(held) == 2 else None,
     )
 
 
@@ -142,111 +167,63 @@ def _check_held_out(held_out):
     return held_out
 
 
-def _parts(path):
-    """Folder to train on, and folder to test on or `None`."""
-    if not (path / "train").is_dir():
-        return path, None
-    for name in ("test", "val"):
-        if (path / name).is_dir():
-            return path / "train", path / name
-    if len(_folders(path)) > 1:
-        return path, None  # "train" is a class, beside others
-    return path / "train", None
-
-
-def _folders(path):
-    return sorted(
-        child.name
-        for child in path.iterdir()
-        if child.is_dir() and not child.name.startswith(".")
-    )
-
-
-def _files(folder):
-    return sorted(
-        child
-        for child in folder.iterdir()
-        if child.suffix.lower() in SUFFIXES and not child.name.startswith(".")
-    )
-
-
-def _files_of_classes(folder):
-    """`{class: files}`."""
-    names = _folders(folder)
-    if len(names) < 2:
+def _check_channels(channels):
+    check_positive_int("channels", channels)
+    if channels not in (1, 3):
         raise ValueError(
-            f"'{folder}' must hold a folder of images for each class, and two "
-            f"classes at least. Received: the folders {names}"
+            "`channels` must be 3 (RGB) or 1 (grey). "
+            f"Received: channels={channels}"
         )
-    files = {name: _files(folder / name) for name in names}
-    empty = [name for name, found in files.items() if not found]
-    if empty:
-        raise ValueError(
-            f"Every class must have images ({', '.join(SUFFIXES)}) in its "
-            f"folder. Received: none for {empty} in '{folder}'"
-        )
-    return files
 
 
-def _files_of_test(folder, names):
-    unknown = sorted(set(_folders(folder)) - set(names))
-    if unknown:
-        raise ValueError(
-            "The classes to test on must be among those to train on. "
-            f"Received: {unknown} in '{folder}' alone"
-        )
-    return {
-        name: _files(folder / name)
-        for name in names
-        if (folder / name).is_dir()
-    }
+class _File(typing.NamedTuple):
+    """An image file that can be read."""
+
+    shape: tuple  # height and width
+    by_pillow: bool
 
 
-def _checked(parts):
-    """`{class: {file: shape}}` of each part, and what was skipped."""
-    paths = [
-        path for part in parts for found in part.values() for path in found
-    ]
-    results = _shapes_or_reasons(paths)
-    usable = [
-        {
-            name: {
-                path: results[path]
-                for path in found
-                if not isinstance(results[path], str)
-            }
-            for name, found in part.items()
-        }
-        for part in parts
-    ]
-    skipped = [
-        (str(path), result)
-        for path, result in results.items()
-        if isinstance(result, str)
-    ]
-    return [*usable, skipped]
+def _examined(paths):
+    """Decodes files: `{path: _File}`, or a string that says why it failed."""
+    files = _examined_by_tensorflow([p for p in paths if _may_be_decoded(p)])
+    others = [path for path in paths if path not in files]
+    files |= _examined_by_pillow(others)
+    return {path: files[path] for path in paths}
 
 
-def _shapes_or_reasons(paths):
-    """`{path: shape}` of images, or why one cannot be read."""
+def _may_be_decoded(path):
+    """Whether TensorFlow is to look at a file; others may be very large."""
+    if path.suffix.lower() in (".jpeg", ".jpg", ".png"):
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(4).startswith(JPEG_OR_PNG)
+    except OSError:
+        return False
+
+
+def _examined_by_tensorflow(paths):
+    """`{path: _File}` of the files that TensorFlow decodes as `load_image`."""
     tf = import_tensorflow()
-    names = [str(path) for path in paths]
+    names = [os.fsencode(path) for path in paths]
     shapes = mapped(
-        tf.data.Dataset.from_tensor_slices(names).enumerate(),
+        tf.data.Dataset.from_tensor_slices(
+            tf.constant(names, "string")
+        ).enumerate(),
         lambda place, name: (place, _shape(name)),
     ).ignore_errors()
-    results = {
-        paths[place]: tuple(shape.tolist())
-        for place, shape in shapes.as_numpy_iterator()
-    }
     return {
-        path: results[path] if path in results else _reason(name)
-        for path, name in zip(paths, names, strict=True)
+        paths[place]: _File(tuple(shape[:2].tolist()), by_pillow=False)
+        for place, shape in shapes.as_numpy_iterator()
+        if shape.any()
     }
 
 
 def _shape(name):
-    """The shape of an image, once all of it has been read."""
+    """The shape of an image, once all of it has been read.
+
+    Zeros if it is for Pillow.
+    """
     tf = import_tensorflow()
     data = tf.io.read_file(name)
 
@@ -254,33 +231,109 @@ def _shape(name):
         # All of it: decoded to an eighth, a file may end too early unseen.
         return tf.shape(tf.io.decode_jpeg(data, 3, fancy_upscaling=False))
 
-    return tf.cond(tf.io.is_jpeg(data), jpeg, lambda: tf.shape(decode(data, 3)))
+    def shape():
+        return tf.cond(
+            tf.io.is_jpeg(data), jpeg, lambda: tf.shape(decode(data, 3))
+        )
+
+    return tf.cond(
+        tf.numpy_function(_is_for_pillow, [data], "bool", stateful=False),
+        lambda: tf.zeros(3, "int32"),
+        shape,
+    )
 
 
-def _reason(name):
-    """What TensorFlow says of a file that it cannot read."""
+def _is_for_pillow(data):
+    return not data.startswith(JPEG_OR_PNG) or is_turned(data)
+
+
+def _examined_by_pillow(paths):
+    """`{path: _File}`, or a string that says why Pillow cannot read it."""
+    if not paths:
+        return {}
+    import_pillow()
     tf = import_tensorflow()
+    names = [os.fsencode(path) for path in paths]
+    results = mapped(
+        tf.data.Dataset.from_tensor_slices(names),
+        lambda name: tf.numpy_function(
+            _shape_or_reason, [name], ("int64", "string"), stateful=False
+        ),
+    )
+    return {
+        path: reason.decode() or _File(tuple(shape.tolist()), by_pillow=True)
+        for path, (shape, reason) in zip(
+            paths, results.as_numpy_iterator(), strict=True
+        )
+    }
+
+
+def _shape_or_reason(name):
     try:
-        _shape(name)
-    except tf.errors.OpError as error:
-        # Without where in TensorFlow it was.
-        message = (error.message or type(error).__name__).partition("}} ")
-        return (message[2] or message[0]).partition(" [Op:")[0]
-    return "could not be read at first"
+        image = upright(os.fsdecode(name), 3)
+    except (MemoryError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        reason = " ".join(reason.split()) or type(error).__name__
+        return np.zeros(2, "int64"), reason.encode()
+    return np.array([image.height, image.width], "int64"), b""
 
 
-def _check_every_class(part, path, skipped):
-    unusable = [name for name, usable in part.items() if not usable]
+def _usable(paths, results):
+    """`{path: _File}` of those that can be read."""
+    return {
+        path: results[path]
+        for path in paths
+        if isinstance(results[path], _File)
+    }
+
+
+def _unreadable(results):
+    return [
+        (path, result)
+        for path, result in results.items()
+        if isinstance(result, str)
+    ]
+
+
+def _some_reasons(results):
+    """The end of an error: what files could not be read, and why."""
+    unreadable = _unreadable(results)
+    text = "".join(
+        f"; '{path}': {reason}" for path, reason in unreadable[:MOST_NAMED]
+    )
+    more = len(unreadable) - MOST_NAMED
+    return text + (f"; and {more} more files" if more > 0 else "")
+
+
+def _check_every_class(train, results, path):
+    unusable = {
+        name: files
+        for name, files in train.items()
+        if not _usable(files, results)
+    }
     if unusable:
+        files = itertools.chain.from_iterable(unusable.values())
         raise ValueError(
             "Every class must have images that can be read. Received: none for "
-            f"{unusable} in '{path}'"
-            + (f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else "")
+            f"{list(unusable)} in '{path}'"
+            + _some_reasons({file: results[file] for file in files})
         )
 
 
+def _check_every_part(parts, results, path):
+    for part, classes in parts.items():
+        if not any(classes.values()):
+            raise ValueError(
+                f"There must be images to {VERBS[part]} on. "
+                f"Received: none in '{path}'" + _some_reasons(results)
+            )
+
+
 def _split(part, held_out, seed):
-    """Two parts of `{class: {file: shape}}`, the same share of each class."""
+    """Two parts of the images of `{class: {path: _File}}`.
+
+    The same share of each class is held out.
+    """
     train, test = {}, {}
     rng = np.random.default_rng(seed)
     for name, usable in part.items():
@@ -294,26 +347,58 @@ def _split(part, held_out, seed):
         for place, path in enumerate(paths):
             chosen = test if place in drawn else train
             chosen[name][path] = usable[path]
-    return train, test
+    return {"train": train, "test": test}
 
 
-def _file_images(part, names, keep):
+def _bytes_of(parts, channels):
+    """The size of all images, decoded."""
+    return sum(
+        math.prod(file.shape) * channels
+        for part in parts.values()
+        for usable in part.values()
+        for file in usable.values()
+    )
+
+
+def _file_images(part, names, channels, keep):
     tf = import_tensorflow()
-    paths = [str(path) for usable in part.values() for path in usable]
+    files = [item for usable in part.values() for item in usable.items()]
+    encoded = [os.fsencode(path) for path, _ in files]
+    by_pillow = np.array([file.by_pillow for _, file in files])
     labels = [names.index(name) for name in part for _ in part[name]]
     labels = _on_host(np.array(labels, "int32"))
     if keep:
-        files = mapped(
-            tf.data.Dataset.from_tensor_slices(paths),
-            lambda path: decode(tf.io.read_file(path), 3),
+        arrays = mapped(
+            tf.data.Dataset.from_tensor_slices((encoded, by_pillow)),
+            lambda *file: decode(_content(*file), channels),
         )
-        return _kept(files.as_numpy_iterator(), labels)
-    paths = _on_host(paths)
+        images = _kept(arrays.as_numpy_iterator(), labels)
+    else:
+        encoded, by_pillow = _on_host(encoded), _on_host(by_pillow)
 
-    def read(index):
-        return tf.io.read_file(paths[index]), labels[index]
+        def read(index):
+            return _content(encoded[index], by_pillow[index]), labels[index]
 
-    return Images(len(labels), read, decoded=False)
+        images = Images(len(files), read, decoded=False)
+    return images._replace(paths=tuple(str(path) for path, _ in files))
+
+
+def _content(name, by_pillow):
+    """The bytes of a file, or of a BMP that Pillow makes of it."""
+    tf = import_tensorflow()
+    return tf.cond(
+        by_pillow,
+        lambda: tf.ensure_shape(
+            tf.numpy_function(_as_bmp, [name], "string", stateful=False), ()
+        ),
+        lambda: tf.io.read_file(name),
+    )
+
+
+def _as_bmp(name):
+    file = io.BytesIO()
+    upright(os.fsdecode(name), 3).save(file, "bmp")
+    return file.getvalue()
 
 
 def _kept(arrays, labels):
@@ -352,9 +437,11 @@ def _on_host(values):
 def load_tfds(name, image_size, *, data_dir=None, held_out=0.2, seed=0):
     """A data set of TFDS, which is downloaded and prepared if it is not yet.
 
-    It is tested on the split "test", or "validation" where the test images have
-    no labels (as ImageNet's) or there are none; where there is neither, a part
-    of the training split is held out.
+    It is validated on the split "validation" and tested on the split "test".
+    Where only one of them is there and has labels (ImageNet's test images have
+    none), it is used for both; where neither is, a part of the training split
+    is held out. Images are decoded as TFDS does it, without regard to EXIF
+    data.
 
     Source: the splits and features of `tensorflow_datasets`.
 
@@ -364,7 +451,7 @@ def load_tfds(name, image_size, *, data_dir=None, held_out=0.2, seed=0):
         image_size: Positive integer, or height and width.
         data_dir: Folder of the data sets; TFDS's own by default.
         held_out: Float in (0, 1), the part that is held out where there is no
-            split to test on.
+            split to validate or to test on.
         seed: Non-negative integer, of the choice of what is held out.
 
     Returns:
@@ -398,18 +485,18 @@ def load_tfds(name, image_size, *, data_dir=None, held_out=0.2, seed=0):
             f"Received: the splits {sorted(splits)}"
         )
     train = _split_images(tfds, builder, "train", image_key, label_key)
-    test = None
-    for split in ("test", "validation"):
+    held = []
+    for split in ("validation", "test"):
         if split in splits and splits[split].num_examples:
             images = _split_images(tfds, builder, split, image_key, label_key)
             # Where labels are secret, they are all -1.
             if images.read(0)[1] >= 0:
-                test = images
-                break
-    if test is None:
+                held.append(images)
+    if not held:
         order = np.random.default_rng(seed).permutation(train.count)
-        held = round(held_out * train.count)
-        train, test = _chosen(train, order[held:]), _chosen(train, order[:held])
+        count = round(held_out * train.count)
+        held = [_chosen(train, order[:count])]
+        train = _chosen(train, order[count:])
     features = builder.info.features
     channels = 1 if features[image_key].shape[-1] == 1 else 3
     return Data(
@@ -418,7 +505,8 @@ def load_tfds(name, image_size, *, data_dir=None, held_out=0.2, seed=0):
         (height, width, channels),
         (),
         train,
-        test,
+        test_images=held[-1],
+        validation_images=held[0] if len(held) == 2 else None,
     )
 
 

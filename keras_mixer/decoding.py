@@ -1,10 +1,9 @@
 """Image files to pixels, in TensorFlow: decoding, cropping, resizing.
 
-What is evaluated is decoded and resized as `load_image` does it with Pillow, so
-that a data set and a single photo give the same; but photos of a camera that
-was held sideways are not turned, which TensorFlow cannot see. What is trained
-on is cropped while it is decoded, so that of a JPEG no more than the crop is
-computed.
+Images to evaluate on are decoded and resized as `load_image` does it with
+Pillow, so a data set and a single photo give the same. Images to train on are
+cropped while they are decoded: of a JPEG only the crop is computed. TensorFlow
+ignores EXIF data; `data` lets Pillow read photos that have to be turned.
 
 TensorFlow is imported where it is used.
 """
@@ -37,16 +36,15 @@ INSTALL = (
 def decode(data, channels):
     """Decodes an image file to uint8 of shape `(height, width, channels)`.
 
-    As Pillow does it: JPEG by its accurate method, transparency laid on white.
+    As Pillow does it: JPEG by its accurate method, transparency laid on white,
+    colors to grey by the weights of ITU-R 601-2.
     """
     tf = import_tensorflow()
 
     def jpeg():
-        return tf.io.decode_jpeg(data, channels, dct_method="INTEGER_ACCURATE")
+        return tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE")
 
     def png():
-        if channels == 1:
-            return tf.io.decode_png(data, 1)
         pixels = tf.cast(tf.io.decode_png(data, 4), "float32")
         alpha = pixels[..., 3:] / 255
         pixels = alpha * pixels[..., :3] + (1 - alpha) * 255
@@ -55,15 +53,24 @@ def decode(data, channels):
     def other():
         pixels = tf.io.decode_image(data, 3, expand_animations=False)
         pixels.set_shape((None, None, 3))
-        return pixels if channels == 3 else tf.image.rgb_to_grayscale(pixels)
+        return pixels
 
-    return tf.case(
+    pixels = tf.case(
         [
             (tf.io.is_jpeg(data), jpeg),
             (tf.strings.substr(data, 0, 4) == b"\x89PNG", png),
         ],
         default=other,
     )
+    return pixels if channels == 3 else _grey(pixels)
+
+
+def _grey(pixels):
+    """Converts RGB to one channel, with the numbers of Pillow."""
+    tf = import_tensorflow()
+    red, green, blue = tf.unstack(tf.cast(pixels, "int32"), axis=-1)
+    grey = (19595 * red + 38470 * green + 7471 * blue + 2**15) // 2**16
+    return tf.cast(grey, "uint8")[..., None]
 
 
 def decode_inception_crop(data, channels, seed):
@@ -72,9 +79,10 @@ def decode_inception_crop(data, channels, seed):
 
     def jpeg():
         box = _inception_box(tf.io.extract_jpeg_shape(data), seed)
-        return tf.io.decode_and_crop_jpeg(
-            data, box, channels, dct_method="INTEGER_ACCURATE"
+        pixels = tf.io.decode_and_crop_jpeg(
+            data, box, 3, dct_method="INTEGER_ACCURATE"
         )
+        return pixels if channels == 3 else _grey(pixels)
 
     def other():
         return inception_crop(decode(data, channels), seed)

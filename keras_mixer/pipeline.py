@@ -47,22 +47,29 @@ BATCHES_AT_A_TIME = min(4, os.cpu_count())
 
 class Images(typing.NamedTuple):
     count: int
-    # From an index to what `decoded` says and a label, tensors.
+    # From an index to an image and a label, tensors. The image is an encoded
+    # file, or pixels where `decoded` is true.
     read: typing.Callable
     decoded: bool
+    # Of the files, strings; empty where images are not files.
+    paths: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """Images with labels, to train on and to test on.
+    """Images with labels, to train, validate and test on.
+
+    Validation images are looked at after each epoch, and test images once, at
+    the end. Where there is only one part to hold out, it is used for both.
 
     Args:
         name: What was loaded.
         class_names: Tuple of strings.
         image_shape: `(height, width, channels)` of the batches.
-        skipped: Tuple of `(path, reason)`, images that could not be read.
-        train_images: What is trained on.
-        test_images: What is held out.
+        skipped: Tuple of `(path, reason)`, files that are not used.
+        train_images: `Images` to train on.
+        test_images: `Images` to test on.
+        validation_images: `Images` to validate on; `None` for `test_images`.
 
     Source: this library; `keras_mixer.data` makes them.
 
@@ -87,16 +94,55 @@ class Data:
     skipped: tuple
     train_images: Images = dataclasses.field(repr=False)
     test_images: Images = dataclasses.field(repr=False)
+    validation_images: Images | None = dataclasses.field(
+        default=None, repr=False
+    )
 
     @property
     def train_count(self):
-        """How many images are trained on."""
+        """Number of images to train on."""
         return self.train_images.count
 
     @property
+    def validation_count(self):
+        """Number of images to validate on."""
+        return self._images_to_validate_on.count
+
+    @property
     def test_count(self):
-        """How many images are held out."""
+        """Number of images to test on."""
         return self.test_images.count
+
+    @property
+    def train_paths(self):
+        """Tuple of the paths of the images to train on, as strings.
+
+        They are sorted by class and path; batches have them in another order.
+        Empty for data sets of TFDS, whose images are not files.
+        """
+        return self.train_images.paths
+
+    @property
+    def validation_paths(self):
+        """Tuple of the paths of the images of `validation()`, in its order.
+
+        Empty for data sets of TFDS, whose images are not files.
+        """
+        return self._images_to_validate_on.paths
+
+    @property
+    def test_paths(self):
+        """Tuple of the paths of the images of `test()`, in its order.
+
+        Empty for data sets of TFDS, whose images are not files.
+        """
+        return self.test_images.paths
+
+    @property
+    def _images_to_validate_on(self):
+        if self.validation_images is None:
+            return self.test_images
+        return self.validation_images
 
     def steps_per_epoch(self, batch_size):
         """How many full batches the training images make.
@@ -205,7 +251,7 @@ class Data:
         interpolation=INTERPOLATION,
         drop_remainder=False,
     ):
-        """All images that are held out, in order, as weights are evaluated.
+        """All images to test on, in order.
 
         A box around the centre is resized with antialiasing, as
         `keras_mixer.load_image` does it; see there.
@@ -226,6 +272,49 @@ class Data:
             ValueError: If an argument has a wrong value.
             TypeError: If an argument has the wrong type.
         """
+        return self._evaluated(
+            self.test_images,
+            batch_size,
+            crop_ratio,
+            interpolation,
+            drop_remainder,
+        )
+
+    def validation(
+        self,
+        batch_size,
+        crop_ratio=CROP_RATIO,
+        interpolation=INTERPOLATION,
+        drop_remainder=False,
+    ):
+        """All images to validate on, in order.
+
+        They are the test images where there are no others.
+
+        Args:
+            batch_size: As `test` takes it.
+            crop_ratio: As `test` takes it.
+            interpolation: As `test` takes it.
+            drop_remainder: As `test` takes it.
+
+        Returns:
+            A `tf.data.Dataset` as from `test`.
+
+        Raises:
+            ValueError: If an argument has a wrong value.
+            TypeError: If an argument has the wrong type.
+        """
+        return self._evaluated(
+            self._images_to_validate_on,
+            batch_size,
+            crop_ratio,
+            interpolation,
+            drop_remainder,
+        )
+
+    def _evaluated(
+        self, images, batch_size, crop_ratio, interpolation, drop_remainder
+    ):
         tf = import_tensorflow()
         batch_size = check_positive_int("batch_size", batch_size)
         check_crop_ratio(crop_ratio)
@@ -236,14 +325,14 @@ class Data:
             )
 
         def prepare(index):
-            pixels, label = self._decoded(self.test_images, index)
+            pixels, label = self._decoded(images, index)
             size = self.image_shape[:2]
             image = central(pixels, size, crop_ratio, interpolation)
             label = tf.one_hot(label, len(self.class_names))
             return augmenting.to_bytes(image), label
 
         return _finished(
-            mapped(tf.data.Dataset.range(self.test_count), prepare).batch(
+            mapped(tf.data.Dataset.range(images.count), prepare).batch(
                 batch_size, drop_remainder=drop_remainder
             )
         )

@@ -11,6 +11,8 @@ as it stands, and a photo of one pixel by a million never becomes an image of
 256 by 256 million on the way.
 """
 
+import contextlib
+import io
 import os
 
 import keras
@@ -95,7 +97,15 @@ def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
     `central_crop(224)` in google-research/big_vision.
 
     Args:
-        file: Path of an image, or a binary file object that can seek.
+        file: The photo, as one of:
+
+            - the path of an image file;
+            - a binary file object that can seek;
+            - `bytes`, the content of an image file;
+            - a `PIL.Image.Image`, which is left as it is;
+            - a uint8 array of shape `(height, width)` or `(height, width, 1)`
+              for grey, `(height, width, 3)` for RGB or `(height, width, 4)` for
+              RGBA. OpenCV returns BGR: pass `array[..., ::-1]`.
         model: A Keras model with one input, an image of one or three channels.
         crop_ratio: Float in (0, 1], how much of the largest centred box with
             the proportions of the input is kept: 224/256 by default.
@@ -112,8 +122,9 @@ def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
         OSError: If there is no such file, or it cannot be opened.
         ValueError: If the file is not an image, is truncated, has no defined
             range of values or too many pixels (Pillow's limit, 179 million, and
-            200 million where that was raised); if the model has another kind of
-            input, or an argument another value.
+            200 million where that was raised); if an array has another shape or
+            dtype; if the model has another kind of input, or an argument
+            another value.
         TypeError: If an argument has the wrong type.
         ImportError: If Pillow is not installed.
 
@@ -128,16 +139,20 @@ def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
     >>> keras_mixer.load_image(photo, model).shape
     (1, 224, 224, 3)
     """
-    if not isinstance(file, (str, os.PathLike)) and not hasattr(file, "read"):
-        raise TypeError(
-            "`file` must be the path of an image or a binary file object. "
-            f"Received: file of type {type(file).__name__}"
-        )
-    image_module = _pillow()
+    image_module = import_pillow()
+    _check_photo(image_module, file)
     resampling = _resampling(image_module, interpolation)
     check_crop_ratio(crop_ratio)
     height, width, channels = _input_image_shape(model)
-    image = _decode(image_module, file, channels)
+    try:
+        image = upright(file, channels)
+    except ValueError as error:
+        is_path = isinstance(file, (str, os.PathLike))
+        received = f"'{file}'" if is_path else f"file={type(file).__name__}"
+        raise ValueError(
+            "Expected an image file that Pillow can read. "
+            f"Received: {received}: {error}"
+        ) from error
     box = _centred_box(image.size, (width, height), crop_ratio)
     image = image.resize((width, height), resampling, box=box)
     pixels = np.asarray(image, "float32").reshape(1, height, width, channels)
@@ -155,7 +170,7 @@ def check_crop_ratio(value):
         )
 
 
-def _pillow():
+def import_pillow():
     try:
         from PIL import Image
     except ImportError as error:
@@ -199,11 +214,58 @@ def _input_image_shape(model):
     )
 
 
-def _decode(image_module, file, channels):
-    """Opens `file` as an upright 8-bit image of `channels` channels."""
+def _check_photo(image_module, photo):
+    """Refuses other types and arrays, before anything is read."""
+    if isinstance(photo, np.ndarray):
+        _check_array(photo)
+    elif not isinstance(
+        photo, (str, os.PathLike, *_BYTES, image_module.Image)
+    ) and not hasattr(photo, "read"):
+        raise TypeError(
+            "`file` must be a path, a binary file object, bytes, an image of "
+            "Pillow or a NumPy array. "
+            f"Received: file of type {type(photo).__name__}"
+        )
+
+
+_BYTES = (bytes, bytearray, memoryview)
+
+
+def _check_array(array):
+    is_image = array.ndim == 2 or (
+        array.ndim == 3 and array.shape[2] in (1, 3, 4)
+    )
+    if array.dtype != "uint8" or not is_image or not array.size:
+        raise ValueError(
+            "An array must be of dtype uint8, with values in [0, 255], and of "
+            "shape (height, width), (height, width, 1), (height, width, 3) or "
+            f"(height, width, 4). Received: shape={array.shape}, "
+            f"dtype={array.dtype}. Convert values in [0, 1] with "
+            '`(255 * array).round().astype("uint8")`'
+        )
+
+
+def upright(photo, channels):
+    """Reads a photo as an upright 8-bit image of Pillow.
+
+    Args:
+        photo: As `load_image` takes it.
+        channels: 1 or 3.
+
+    Returns:
+        A `PIL.Image.Image` of mode "L" or "RGB". Transparency is laid on white.
+
+    Raises:
+        OSError: If there is no such file, or it cannot be opened.
+        ValueError: If Pillow cannot read it. The message is the reason, without
+            the name of the file.
+        ImportError: If Pillow is not installed.
+    """
+    image_module = import_pillow()
     try:
-        with image_module.open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
+        with _opened(image_module, photo) as image:
+            is_decoded = isinstance(photo, np.ndarray)
+            if image.width * image.height > MAX_PIXELS and not is_decoded:
                 raise image_module.DecompressionBombError(
                     f"it has {image.width} x {image.height} pixels, more than "
                     f"{MAX_PIXELS}"
@@ -216,12 +278,47 @@ def _decode(image_module, file, channels):
         PermissionError,
     ):
         raise
+    except image_module.UnidentifiedImageError as error:
+        # Without the name of the file or the address of an object.
+        raise ValueError(
+            "cannot identify image file: Pillow knows no such format"
+        ) from error
     # Pillow's decoders raise nearly anything on broken files.
     except Exception as error:
-        raise ValueError(
-            "Expected an image file that Pillow can read. "
-            f"Received: {file!r}: {error or type(error).__name__}"
-        ) from error
+        raise ValueError(f"{error or type(error).__name__}") from error
+
+
+def _opened(image_module, photo):
+    """An image of Pillow, as a context that closes what it opened."""
+    if isinstance(photo, np.ndarray):
+        array = photo[..., 0] if photo.shape[2:] == (1,) else photo
+        return image_module.fromarray(np.ascontiguousarray(array))
+    if isinstance(photo, image_module.Image):
+        # It stays open: the caller may use it again.
+        return contextlib.nullcontext(photo)
+    if isinstance(photo, _BYTES):
+        photo = io.BytesIO(photo)
+    return image_module.open(photo)
+
+
+def is_turned(data):
+    """Whether EXIF data says that an image is not stored upright.
+
+    Args:
+        data: `bytes`, the content of an image file.
+    """
+    # Looking for the names is much faster than parsing, and most files have
+    # none of them: EXIF of JPEG and WebP, of PNG (two ways), XMP.
+    names = (b"Exif\0\0", b"eXIf", b"Raw profile type", b"tiff:Orientation")
+    if not any(name in data for name in names):
+        return False
+    image_module = import_pillow()
+    try:
+        with image_module.open(io.BytesIO(data)) as image:
+            return image.getexif().get(0x0112) in range(2, 9)
+    # Pillow raises nearly anything on broken files; decoding them will tell.
+    except Exception:
+        return False
 
 
 def _flatten(image_module, image, channels):

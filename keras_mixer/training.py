@@ -33,6 +33,10 @@ CURVES_FILE = "curves.png"
 MODEL_FILE = "model.keras"
 CHECKPOINTS = "checkpoints"
 
+# Facts that the weights do not depend on, and that versions of this library
+# record differently.
+NOT_COMPARED = ("skipped", "validation_count")
+
 
 def open_run(folder, settings, facts=None, process=0):
     """Makes the folder of a training, or finds it with the same settings.
@@ -40,8 +44,9 @@ def open_run(folder, settings, facts=None, process=0):
     Args:
         folder: Path; new, empty, or of a training with these settings.
         settings: Dict of what JSON can hold, all that the training depends on.
-        facts: Dict of dicts that follow from them and from the data: they have
-            to be the same too.
+        facts: Dict of dicts that follow from them and from the data. They must
+            be the same too, except "skipped" and "validation_count", which the
+            weights do not depend on.
         process: Integer, which of several processes this is; 0 writes.
 
     Returns:
@@ -90,7 +95,7 @@ def _check_same(folder, asked):
         f"{key}: {record.get(part, {}).get(key)!r} there, {value!r} now"
         for part, values in asked.items()
         for key, value in values.items()
-        if record.get(part, {}).get(key) != value
+        if key not in NOT_COMPARED and record.get(part, {}).get(key) != value
     ]
     if differ:
         raise ValueError(
@@ -186,8 +191,8 @@ def fit(
         epochs: Positive integer.
         seed: Integer, of the order of the images and of their augmentation.
         test: Dataset of images and labels to evaluate on after each epoch, by
-            default `images.test(batch_size)`; on many devices without the last,
-            smaller batch.
+            default `images.validation(batch_size)`; on many devices without
+            the last, smaller batch.
         devices: What `distributing.devices` opened.
         verbose: What Keras takes: 0 for silence.
 
@@ -263,7 +268,9 @@ def fit(
                 host=devices.process,
             ),
             validation_data=test
-            or images.test(batch_size, drop_remainder=devices.replicas > 1),
+            or images.validation(
+                batch_size, drop_remainder=devices.replicas > 1
+            ),
             initial_epoch=done,
             epochs=epochs,
             steps_per_epoch=steps,

@@ -322,10 +322,10 @@ CALLS = [
         "shape=(None, 6, None)",
     ),
     (
-        lambda: keras_mixer.load_image(b"bytes", None),
+        lambda: keras_mixer.load_image(5, None),
         TypeError,
-        "`file` must be the path of an image or a binary file object. "
-        "Received: file of type bytes",
+        "`file` must be a path, a binary file object, bytes, an image of "
+        "Pillow or a NumPy array. Received: file of type int",
     ),
 ]
 

@@ -29,6 +29,7 @@ FLOORS = [
         "decoding",
         "distributing",
         "evaluation",
+        "folders",
         "labels",
         "layers",
         "parts",

@@ -158,6 +158,99 @@ def test_paths_and_files_are_read(tmp_path):
             )
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_the_content_of_a_file_is_read(kind):
+    content = as_file(halves()).getvalue()
+    pixels = keras_mixer.load_image(kind(content), model_for(8, 12, 3))
+    np.testing.assert_array_equal(pixels, load(halves()))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK"])
+def test_images_of_pillow_are_read_and_left_as_they_are(mode):
+    image = halves().convert(mode)
+    model = model_for(8, 12, 3)
+    pixels = keras_mixer.load_image(image, model)
+    expected = keras_mixer.load_image(as_file(image, "tiff"), model)
+    np.testing.assert_array_equal(pixels, expected)
+    assert image.mode == mode
+    assert image.tobytes() == halves().convert(mode).tobytes()
+    # It is still open.
+    np.testing.assert_array_equal(keras_mixer.load_image(image, model), pixels)
+
+
+def test_an_opened_image_of_pillow_is_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = halves().transpose(Image.Transpose.ROTATE_90)
+    with Image.open(as_file(stored, "png", exif=exif)) as image:
+        pixels = keras_mixer.load_image(image, model_for(8, 12, 3))
+    assert_halves(pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("shape", "mode"),
+    [
+        ((40, 60), "L"),
+        ((40, 60, 1), "L"),
+        ((40, 60, 3), "RGB"),
+        ((40, 60, 4), "RGBA"),
+        ((3, 4), "L"),
+        ((4, 1), "L"),
+        ((40, 4, 3), "RGB"),
+    ],
+)
+def test_arrays_are_read_as_the_same_image_of_pillow(shape, mode, channels):
+    array = np.random.default_rng(0).integers(0, 256, shape, "uint8")
+    squeezed = array[..., 0] if array.shape[2:] == (1,) else array
+    image = Image.fromarray(squeezed)
+    assert image.mode == mode
+    model = model_for(8, 12, channels)
+    received = keras_mixer.load_image(array, model)
+    expected = keras_mixer.load_image(as_file(image), model)
+    np.testing.assert_array_equal(received, expected)
+
+
+def test_the_channels_of_opencv_can_be_turned():
+    bgr = np.asarray(halves())[..., ::-1].copy()
+    model = model_for(8, 12, 3)
+    assert_halves(keras_mixer.load_image(bgr, model), left=RED[::-1],
+                  right=GREEN[::-1])  # fmt: skip
+    assert_halves(keras_mixer.load_image(bgr[..., ::-1], model))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((40, 60, 3)),
+        np.zeros((40, 60, 3), "float32"),
+        np.zeros((40, 60), "uint16"),
+        np.zeros((40, 60), "bool"),
+        np.zeros((40, 60, 2), "uint8"),
+        np.zeros((3, 40, 60), "uint8"),
+        np.zeros((1, 40, 60, 3), "uint8"),
+        np.zeros((40, 0, 3), "uint8"),
+        np.zeros(40, "uint8"),
+    ],
+)
+def test_other_arrays_are_refused(array):
+    with pytest.raises(ValueError, match="must be of dtype uint8") as raised:
+        keras_mixer.load_image(array, model_for(8, 12, 3))
+    assert f"shape={array.shape}, dtype={array.dtype}" in str(raised.value)
+
+
+@pytest.mark.parametrize("photo", [None, 3, [[1, 2], [3, 4]]])
+def test_what_is_neither_file_nor_image_is_refused(photo):
+    expected = f"Received: file of type {type(photo).__name__}$"
+    with pytest.raises(TypeError, match=expected):
+        keras_mixer.load_image(photo, model_for(8, 12, 3))
+
+
+def test_bytes_that_are_no_image_are_refused():
+    with pytest.raises(ValueError, match="file=bytes: cannot identify"):
+        keras_mixer.load_image(b"photo.jpg", model_for(8, 12, 3))
+
+
 def test_an_extreme_shape_costs_no_more_than_others():
     pixels = load(Image.new("RGB", (60_000, 2), RED), (224, 224, 3))
     np.testing.assert_array_equal(pixels[0, 0, 0], RED)

@@ -157,6 +157,67 @@ def test_other_images_are_another_training(photos, tmp_path):
     assert snapshot(tmp_path / "run") == before
 
 
+PARTS = {"train": "train", "validation": "Val", "test": "test"}
+
+
+@pytest.fixture
+def three_parts(photos, tmp_path):
+    """Digits whose validation images all lie in the wrong folder."""
+    folder = tmp_path / "three_parts"
+    for digit in (3, 4, 6):
+        for part in ("train", "test"):
+            name = f"digit {digit}"
+            shutil.copytree(photos / part / name, folder / part / name)
+    for right, wrong in ((3, 4), (4, 6), (6, 3)):
+        target = folder / "Val" / f"digit {wrong}"
+        target.mkdir(parents=True)
+        source = photos / "test" / f"digit {right}"
+        for file in sorted(source.iterdir())[:9]:
+            shutil.copy(file, target)
+    return folder
+
+
+def test_validation_and_test_parts_have_their_own_use(
+    three_parts, tmp_path, caplog, capsys
+):
+    caplog.set_level("INFO", "keras_mixer")
+    run = tmp_path / "run"
+    cli.main([*options(three_parts, run, epochs=6), "--no-flip"])
+    record = training.read_run(run)
+    counts = {key: record["data"][f"{key}_count"] for key in PARTS}
+    assert counts == {
+        key: len(list((three_parts / part).rglob("*.png")))
+        for key, part in PARTS.items()
+    }
+    assert (
+        "Training on {train} images, validating on {validation} after each "
+        "epoch, testing on {test} at the end".format(**counts)
+    ) in [logged.getMessage() for logged in caplog.records]
+    assert training.read_log(run)[-1]["val_accuracy"] < 0.3
+    assert record["finished"]["accuracy"] > 0.8
+    capsys.readouterr()
+    cli.main(["evaluate", "--run", str(run)])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"images: {counts['test']}" in lines
+    assert f"accuracy: {record['finished']['accuracy']:.6g}" in lines
+
+
+def test_a_run_without_a_count_of_validation_images_goes_on(photos, tmp_path):
+    """Earlier versions wrote none, and named fewer files as skipped."""
+    shutil.copytree(photos, tmp_path / "photos")
+    command = options(tmp_path / "photos", tmp_path / "run", epochs=2)
+    cli.main(command)
+    expected = weights_of_run(tmp_path / "run")
+    (tmp_path / "photos" / "notes.txt").write_text("hello")
+    (tmp_path / "run" / "model.keras").unlink()
+    record = training.read_run(tmp_path / "run")
+    del record["finished"], record["data"]["validation_count"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    cli.main(command)
+    assert_equal(weights_of_run(tmp_path / "run"), expected)
+    assert training.read_run(tmp_path / "run")["finished"]["accuracy"] > 0
+
+
 def test_a_folder_that_was_only_begun_is_begun_again(photos, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.part").write_text("{")
@@ -168,14 +229,15 @@ def test_images_that_cannot_be_read_are_named(run, photos, tmp_path, caplog):
     shutil.copytree(photos, tmp_path / "photos")
     files = sorted((tmp_path / "photos" / "test").rglob("*.png"))
     for file in files[:11]:
-        file.write_bytes(file.read_bytes()[:-20])
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
     command = ["evaluate", "--run", run, "--data", tmp_path / "photos"]
     cli.main([str(text) for text in command])
     said = [record.getMessage() for record in caplog.records]
     named = [message for message in said if message.startswith("Skipped '")]
     assert len(named) == 10
     assert named[0].startswith(f"Skipped '{files[0]}': ")
-    assert "Skipped 11 images in all" in said
+    assert "Skipped 11 files in all" in said
 
 
 def test_finetuning_needs_no_network(photos, tmp_path, monkeypatch, capsys):
