@@ -107,7 +107,11 @@ def load(model, path):
         message = str(error)
         if not message.startswith(f"Cannot load '{path}'"):
             return f"refused as: {message}"
-        return "advised" if "weights_only" in message else "refused"
+        # How to run the code of a file is never told without a warning.
+        is_warned = "if you trust" in message
+        return (
+            "refused" if is_warned or "weights_only" not in message else message
+        )
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
     return "loaded"
