@@ -295,19 +295,16 @@ def _state_dict(saved, path):
 
 def _arrays(state, read_storage):
     """`{name: array}` of a state dictionary; each storage is read once."""
-    bytes_left = {}
     for name, tensor in state.items():
         storage = tensor.storage
         if storage.dtype not in _FLOATS:
             raise WeightsError(not_weights(name, storage.dtype))
         # Strides of zero let a few bytes declare any shape.
-        left = bytes_left.get(storage.key, storage.nbytes) - tensor.nbytes
-        if left < 0:
+        if tensor.nbytes > storage.nbytes:
             raise WeightsError(
-                f"{name!r} declares {tensor.nbytes} bytes, more than is stored "
-                "for it"
+                f"{name!r} declares {tensor.nbytes} bytes and stores "
+                f"{storage.nbytes}"
             )
-        bytes_left[storage.key] = left
     contents = {}
     arrays = {}
     for name, tensor in state.items():
