@@ -187,6 +187,9 @@ _STORAGES = {
         ("Short", "int16", 2),
         ("Char", "int8", 1),
         ("Byte", "uint8", 1),
+        ("QInt8", "qint8", 1),
+        ("QUInt8", "quint8", 1),
+        ("QInt32", "qint32", 4),
         ("Bool", "bool", 1),
         ("ComplexFloat", "complex64", 8),
         ("ComplexDouble", "complex128", 16),
@@ -225,6 +228,8 @@ class _Tensors:
         return saved
 
     def _storage(self, pid):
+        if pid[0] == "module":  # a class, and its source code
+            return pid[1]
         tag, kind, key, _, size, *view = pid
         if (
             tag != "storage"
