@@ -136,6 +136,7 @@ def inspect_file(path):
         "tensors": f"{len(arrays)}, all there and nothing else",
         "parameters": f"{sum(array.size for array in arrays):,}",
         "dtype": ", ".join(sorted({str(array.dtype) for array in arrays})),
+        "checksum in the file": checkpoint.checksum or "none",
         "published as": _published(path, _variant(family, sizes), sizes),
     }
 

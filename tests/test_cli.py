@@ -11,6 +11,8 @@ from conftest import IMAGE
 from conftest import assert_equal
 from conftest import randomise
 from published import official
+from safetensors.numpy import load_file
+from safetensors.numpy import save_file
 
 import keras_mixer
 from keras_mixer import cli
@@ -131,6 +133,26 @@ def test_verify_says_what_a_file_is(capsys, official_file):
     assert lines["dtype"] == "float32"
     assert len(lines["SHA-256"]) == 64
     assert lines["published as"] == "unknown"
+
+
+def test_verify_says_whether_a_file_has_a_checksum(
+    capsys, official_file, tmp_path
+):
+    checksums = {
+        ".npz": "CRC-32 of each array",
+        ".safetensors": "SHA-256 of the tensors",
+        ".keras": "CRC-32 of each array",
+        ".weights.h5": "none",
+    }
+    for suffix, expected in checksums.items():
+        file = tmp_path / f"converted{suffix}"
+        printed(capsys, "convert", official_file, file)
+        lines = printed(capsys, "verify", file).splitlines()
+        assert f"checksum in the file: {expected}" in lines
+    arrays = load_file(tmp_path / "converted.safetensors")
+    save_file(arrays, tmp_path / "other.safetensors")
+    out = printed(capsys, "verify", tmp_path / "other.safetensors")
+    assert "checksum in the file: none" in out.splitlines()
 
 
 def test_refusals(capsys, official_file, tmp_path, tiny):

@@ -117,8 +117,8 @@ OPTIONS = [
         "The `weights` argument should be either `None` (random "
         "initialization), 'hf://organisation/name' (a repository of the "
         "Hugging Face hub), or the path to the weights file to be loaded "
-        "(.weights.h5, .keras, .npz, .safetensors, .pth, .pt, .bin). Received: "
-        "weights='imagenet'",
+        "(.weights.h5, .keras, .npz, .safetensors, .pth, .pt, .bin, .ckpt, "
+        ".pth.tar). Received: weights='imagenet'",
     ),
     (
         {"weights": "missing.weights.h5"},

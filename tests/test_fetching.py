@@ -254,13 +254,15 @@ def test_a_file_is_downloaded_once_with_progress(site, home, capsys):
     assert socket.getdefaulttimeout() is None
 
 
-def test_others_may_read_the_file(site):
-    umask = os.umask(0o022)
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_files_have_the_permissions_of_the_umask(site, umask):
+    before = os.umask(umask)
     try:
         path = fetching.fetch(FILE, site.publish())
     finally:
-        os.umask(umask)
-    assert path.stat().st_mode & 0o777 == 0o644
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert path.parent.stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 def linked(checksum):
@@ -712,6 +714,15 @@ def test_the_preferred_file_of_a_repository_is_taken(hub, from_hub):
     assert content(from_hub()) == b"first"
     assert content(from_hub(names=WEIGHTS[::-1])) == b"second"
     assert pathlib.Path(from_hub()[0]).name == "model.safetensors"
+
+
+def test_files_of_a_repository_have_the_permissions_of_the_umask(hub, from_hub):
+    hub.push("model.safetensors", b"first")
+    path = pathlib.Path(from_hub()[0])
+    umask = os.umask(0)  # which the process that downloads has inherited
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert path.parent.stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 def test_the_next_file_of_a_repository_will_do(hub, from_hub):

@@ -1,5 +1,6 @@
 """Files of others: read as they are, written so that they can read them."""
 
+import os
 import pathlib
 import re
 
@@ -17,6 +18,7 @@ from conftest import randomise
 from published import official
 
 import keras_mixer
+from keras_mixer import converting
 from keras_mixer.inspecting import weights_of
 from keras_mixer.weights import naming
 from keras_mixer.weights import reading
@@ -268,6 +270,106 @@ def as_timm(arrays):
     return state
 
 
+def files_of_every_format(folder):
+    """`{suffix: path}` of files with the same weights."""
+    from safetensors.torch import save_file
+
+    arrays = official(tokens=4)
+    np.savez(folder / "a.npz", **arrays)
+    state = {
+        name: torch.tensor(array).contiguous()
+        for name, array in as_timm(arrays).items()
+    }
+    save_file(state, folder / "a.safetensors")
+    torch.save(state, folder / "a.pth")
+    torch.save(
+        state, folder / "legacy.pth", _use_new_zipfile_serialization=False
+    )
+    model = keras_mixer.Mixer(
+        **SIZES,
+        input_shape=(8, 8, 3),
+        classes=CLASSES,
+        weights=folder / "a.npz",
+    )
+    model.save_weights(folder / "a.weights.h5")
+    model.save(folder / "a.keras")
+    return as_ours(arrays), sorted(folder.iterdir())
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name", ["model_best.pth.tar", "checkpoint_100", "weights", "a.b.data"]
+)
+def test_the_content_tells_the_format_of_any_name(tmp_path, tiny, name):
+    expected, paths = files_of_every_format(tmp_path)
+    assert len(paths) == 6
+    for path in paths:
+        if name.endswith(".pth.tar") and path.suffix != ".pth":
+            continue
+        renamed = path.rename(tmp_path / name)
+        model = tiny(input_shape=(8, 8, 3), weights=str(renamed))
+        assert_equal(weights_of(model), expected)
+
+
+@pytest.mark.once
+def test_a_file_with_the_suffix_of_another_format_is_named(tmp_path, tiny):
+    _, paths = files_of_every_format(tmp_path)
+    for path in paths:
+        other = ".npz" if path.suffix != ".npz" else ".safetensors"
+        renamed = path.rename(tmp_path / f"other{other}")
+        suffix = ".weights.h5" if path.suffix == ".h5" else path.suffix
+        with pytest.raises(
+            keras_mixer.WeightsError,
+            match=rf"Its content is that of a {re.escape(suffix)} file: rename",
+        ):
+            tiny(input_shape=(8, 8, 3), weights=renamed)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"these are not weights", "its content is of none of these formats"),
+        (b"", "its content is of none of these formats"),
+        (b"PK\x05\x06" + bytes(18), "of none of these formats"),
+        # {"params": {}, "opt": {}} in MessagePack.
+        (b"\x82\xa6params\x80\xa3opt\x80", "flax.serialization.msgpack_rest"),
+    ],
+)
+def test_unknown_content_is_refused(tmp_path, tiny, content, message):
+    path = tmp_path / "checkpoint_100"
+    path.write_bytes(content)
+    with pytest.raises(keras_mixer.WeightsError, match=message):
+        tiny(weights=path)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("layout", [dict, before_linen])
+def test_params_of_a_training_in_jax_are_taken_alone(
+    tmp_path, tiny, caplog, layout
+):
+    """As big_vision saves it: `params/`, and beside it the optimizer."""
+    import ml_dtypes
+
+    arrays = official(tokens=4)
+    params = {f"params/{k}": v for k, v in layout(arrays).items()}
+    others = {
+        f"opt/0/momentum/{name}": array.astype(ml_dtypes.bfloat16)
+        for name, array in arrays.items()
+    }
+    others |= {"opt/1/count": np.int32(7), "extra/step": np.int64(7)}
+    for more in ({}, others):
+        path = tmp_path / "checkpoint.npz"
+        np.savez(path, **params, **more)
+        caplog.clear()
+        with caplog.at_level("INFO", "keras_mixer"):
+            model = tiny(input_shape=(8, 8, 3), weights=path)
+        assert_equal(weights_of(model), as_ours(arrays))
+        taken = [f"{path}: weights taken from 'params/' alone"] if more else []
+        removed = f"{path}: prefix 'params/' removed from the names"
+        assert caplog.messages == [*taken, removed]
+
+
 def families():
     yield keras_mixer.Mixer, tuple(SIZES.values()), (".npz", ".safetensors")
     yield keras_mixer.ResMLP, (4, 2, 10, 11, 0.1), (".safetensors",)
@@ -430,6 +532,88 @@ def test_names_too_many_are_refused(tmp_path, tiny, name, message):
     np.savez(tmp_path / "Mixer.npz", **arrays)
     with pytest.raises(keras_mixer.WeightsError, match=message):
         tiny(input_shape=(8, 8, 3), weights=tmp_path / "Mixer.npz")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_files_have_the_permissions_of_the_umask(tmp_path, tiny, umask, mode):
+    model = tiny(input_shape=(8, 8, 3))
+    before = os.umask(umask)
+    try:
+        for suffix in (".npz", ".safetensors"):
+            exported = tmp_path / f"exported{suffix}"
+            keras_mixer.export_weights(model, exported)
+            keras_mixer.export_weights(model, exported)  # replaces it
+        for suffix in (".npz", ".safetensors", ".weights.h5", ".keras"):
+            converting.convert(exported, tmp_path / f"converted{suffix}")
+    finally:
+        os.umask(before)
+    modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()}
+    assert len(modes) == 6
+    assert modes == dict.fromkeys(modes, mode)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("grid", [(2, 3), (2, 2)])
+def test_a_flipped_bit_in_an_exported_file_is_noticed(tmp_path, tiny, grid):
+    path = tmp_path / "exported.safetensors"
+    model = tiny(input_shape=(grid[0] * 4, grid[1] * 4, 3))
+    randomise(model)
+    keras_mixer.export_weights(model, path)
+    good, content = reading.read(path), path.read_bytes()
+    assert good.checksum == "SHA-256 of the tensors"
+    rng = np.random.default_rng(3)
+    refused = 0
+    for at in rng.integers(0, 8 * len(content), 300):
+        damaged = bytearray(content)
+        damaged[at // 8] ^= 1 << at % 8
+        path.write_bytes(damaged)
+        try:
+            received = reading.read(path)
+        except keras_mixer.WeightsError:
+            refused += 1
+        else:
+            # The name of the checksum, or what other programs note.
+            assert_equal(received.arrays, good.arrays)
+            assert received.grid in (good.grid, None)
+    assert refused >= 295
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: arrays.update({"norm.bias": arrays["norm.bias"] + 1}),
+        lambda arrays: arrays.update({"norm.bias": arrays["norm.bias"][1:]}),
+        lambda arrays: arrays.update({"a": arrays.pop("norm.bias")}),
+        lambda arrays: arrays.update(
+            {"norm.bias": arrays["norm.bias"].view("float16")}
+        ),
+        lambda arrays: arrays.pop("norm.bias"),
+    ],
+)
+def test_the_checksum_covers_names_dtypes_shapes_and_values(
+    tmp_path, tiny, change
+):
+    from safetensors import safe_open
+    from safetensors.numpy import load_file
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "exported.safetensors"
+    keras_mixer.export_weights(tiny(), path)
+    arrays = load_file(path)
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    save_file(arrays, path, metadata)
+    assert_equal(reading.read(path).arrays, arrays)
+    change(arrays)
+    save_file(arrays, path, metadata)
+    with pytest.raises(keras_mixer.WeightsError, match="differ from the check"):
+        reading.read(path)
+    metadata["keras_mixer grid"] = "3x2"
+    save_file(load_file(path), path, metadata)
+    with pytest.raises(keras_mixer.WeightsError, match="differ from the check"):
+        reading.read(path)
 
 
 EXPORTS = [

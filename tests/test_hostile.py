@@ -5,22 +5,25 @@ random damage, most of it to the structure of a file, and lies made by hand.
 They are read in a process of their own, which may take 10 seconds for a file
 and 1 GB more than it has, and whose death is seen.
 
-A file must be refused, or the damage must have done nothing. What a format
-notices of a flipped bit in the numbers themselves:
+A file must be refused, or the damage must have changed no weight. Whether a
+flipped bit in the values is noticed depends on the format:
 
-- `.npz`, `.keras` and `.pth` are zip archives, with a CRC-32 of each file in
-  them: it is noticed. Whoever builds a `.keras` file around a damaged HDF5
-  file makes a new CRC-32, and it is not.
-- `.safetensors`, `.weights.h5` and the `.pth` of PyTorch before 1.6 have no
-  checksum: it cannot be noticed. Names and shapes are still exactly right.
+- `.npz`, `.keras` and `.pth` are zip archives with a CRC-32 of each file, and
+  the `.safetensors` files of this package have a checksum: it is noticed. A
+  `.keras` file that is built around a damaged HDF5 file has a new CRC-32: there
+  it is not noticed.
+- `.safetensors` files of others, `.weights.h5` and the `.pth` of PyTorch before
+  1.6 have no checksum: it cannot be noticed. Names and shapes are still right.
 """
 
+import argparse
 import io
 import itertools
 import json
 import os
 import pathlib
 import pickle
+import pickletools
 import random
 import re
 import resource
@@ -107,7 +110,11 @@ def load(model, path):
         message = str(error)
         if not message.startswith(f"Cannot load '{path}'"):
             return f"refused as: {message}"
-        return "advised" if "weights_only" in message else "refused"
+        # How to run the code of a file is never told without a warning.
+        is_warned = "if you trust" in message
+        return (
+            "refused" if is_warned or "weights_only" not in message else message
+        )
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
     return "loaded"
@@ -152,10 +159,22 @@ def good(tmp_path_factory):
         path.name.removeprefix("good"): path.read_bytes()
         for path in folder.iterdir()
     }
+    files["_plain.safetensors"] = without_checksum(files[".safetensors"])
     state = torch_state(files)
     for suffix, is_zip in ((".pth", True), ("_legacy.pth", False)):
         files[suffix] = saved_by_torch(state, is_zip)
     return files
+
+
+def without_checksum(data):
+    header, data = split_safetensors(data)
+    del header["__metadata__"]["keras_mixer sha256"]
+    return join_safetensors(header, data)
+
+
+def extension(suffix):
+    """The end of a file name, such as ".pth" of "_legacy.pth"."""
+    return suffix[suffix.index(".") :]
 
 
 def torch_state(good):
@@ -327,8 +346,7 @@ def of_another_kind(good, suffix):
     yield "archive", zipped({})
     yield "other archive", zipped({"a.txt": b"text"})
     for other, data in good.items():
-        both = {suffix, other}
-        if other != suffix and both != {".pth", "_legacy.pth"}:
+        if extension(other) != extension(suffix):
             yield f"as{other}", data
 
 
@@ -567,13 +585,21 @@ NPY_HEADERS = [
 
 
 def safetensors_files(good, _):
-    data = good[".safetensors"]
+    return safetensors_like(good, ".safetensors", SAME_BITS)
+
+
+def plain_safetensors_files(good, _):
+    return safetensors_like(good, "_plain.safetensors", SAME_SHAPES)
+
+
+def safetensors_like(good, suffix, allowed):
+    data = good[suffix]
     (size,) = struct.unpack_from("<Q", data)
     places = [*range(8 + size), *[*range(8)] * 20]
     for label, received in damaged(data, places, 380, "safetensors"):
-        yield label, received, SAME_SHAPES
+        yield label, received, allowed
     yield from never(safetensors_lies(data))
-    yield from never(of_another_kind(good, ".safetensors"))
+    yield from never(of_another_kind(good, suffix))
 
 
 def split_safetensors(data):
@@ -732,6 +758,13 @@ def torch_files(good, folder):
             del rest[missing]
             yield f"without {missing}", zipped(rest), NOTHING
     yield from never(torch_lies(torch_state(good), folder, True))
+    yield from beside(torch_state(good), True)
+    for order in (b"big", b"", b"middle"):
+        received = zipped(entries | {"archive/byteorder": order})
+        yield f"byte order {order}", received, NOTHING
+    for label, received in evil_pickles(folder):
+        received = zipped(entries | {"archive/data.pkl": received})
+        yield f"pickle {label}", received, NOTHING
     yield "pickle", pickle.dumps(marking(folder)), NOTHING
 
 
@@ -745,7 +778,51 @@ def legacy_files(good, folder):
         yield label, received, SAME_SHAPES
     yield from never(of_another_kind(good, "_legacy.pth"))
     yield from never(torch_lies(torch_state(good), folder, False))
+    yield from beside(torch_state(good), False)
     yield "more data", data + bytes(40), NOTHING
+    count = struct.pack("<q", 10)
+    for lie in (0, 9, 11, 2**40, -1):
+        received = data[::-1].replace(count[::-1], struct.pack(">q", lie), 1)
+        yield f"stores {lie}", received[::-1], NOTHING
+    received = data.replace(b"little_endian", b"LITTLE_ENDIAN")
+    yield "unknown byte order", received, NOTHING
+
+
+def beside(state, is_zip):
+    """Odd things beside the weights, of which nothing is made."""
+    for label, thing in (
+        ("deep key", nested_tuples()),
+        ("terabytes", Makes(bytearray, 2**40)),
+        ("class", torch.nn.Linear),
+    ):
+        more = Makes(OrderedDict, items=iter([(thing, thing)]))
+        saved = saved_by_torch({"state_dict": state, "more": more}, is_zip)
+        yield f"{label} beside", saved, SAME_BITS
+
+
+def nested_tuples():
+    key = ()
+    for _ in range(60):
+        key = (key, key)  # which takes 2**60 steps to hash
+    return key
+
+
+def evil_pickles(folder):
+    """Pickles that call functions with other instructions."""
+    command = f"touch '{folder / 'executed'}'"
+    for protocol in (0, 1, 3, 4, 5):
+        yield f"protocol {protocol}", pickle.dumps(Runs(command), protocol)
+    text = b"X" + struct.pack("<I", len(command)) + command.encode()
+    for label, received in (
+        ("INST", b"(" + text + b"ios\nsystem\n."),
+        ("OBJ", b"(cos\nsystem\n" + text + b"o."),
+        ("NEWOBJ_EX", b"cos\nsystem\n" + text + b"\x85}\x92."),
+        ("EXT1", b"\x82\x01" + text + b"\x85R."),
+        ("DUP", b"]" + b"2" * 1000 + b"."),
+        ("POP", b"]0."),
+    ):
+        assert label in {o.name for o, _, _ in pickletools.genops(received)}
+        yield label, b"\x80\x02" + received
 
 
 def saved_by_torch(state, is_zip, edit=None):
@@ -835,10 +912,19 @@ def torch_lies(state, folder, is_zip):
             yield f"hides {label}", saved({"model": state, "more": lie})
     items = [*state.items(), (name, state["norm.bias"])]
     yield "twice", saved(Makes(OrderedDict, items=iter(items)))
-    key = ()
-    for _ in range(60):
-        key = (key, key)  # which takes 2**60 steps to hash
+    key = nested_tuples()
     yield "deep key", saved(Makes(OrderedDict, items=iter([(key, 1)])))
+    yield "deep value", saved({**state, name: key})
+    yield "deep alone", saved(key)
+    inside = argparse.Namespace(learning_rate=0.1, more=[evil])
+    yield "inside an object", saved({"state_dict": state, "args": inside})
+    yield "an object", saved({**state, name: argparse.Namespace(lr=0.1)})
+    yield "negated", saved({**state, name: torch._neg_view(state[name])})
+    shape = (1,) * 65
+    yield (
+        "65 axes",
+        saved({**state, name: torch.ones(10).as_strided(shape, shape)}),
+    )
     for count in (0, 12, 255, 2**16, 2**28, 2**31 - 1, -1):
         number = b"J" + struct.pack("<i", count)
         yield (
@@ -1101,6 +1187,7 @@ def keras_files(good, folder):
 FORMATS = {
     ".npz": npz_files,
     ".safetensors": safetensors_files,
+    "_plain.safetensors": plain_safetensors_files,
     ".pth": torch_files,
     "_legacy.pth": legacy_files,
     ".weights.h5": h5_files,
@@ -1144,10 +1231,10 @@ def write_files(good, folder, suffix):
     cases = []
     for i, (label, data, allowed) in enumerate(files):
         label = re.sub(r"\W+", "_", label)[:60]
-        name = f"{i}_{label}{suffix.replace('_legacy', '')}"
+        name = f"{i}_{label}{extension(suffix)}"
         (folder / name).write_bytes(data)
         cases.append((name, allowed))
-    directory = f"directory{suffix.replace('_legacy', '')}"
+    directory = f"directory{extension(suffix)}"
     (folder / directory).mkdir()
     cases.append((directory, NOTHING))
     (folder / "cases.json").write_text(json.dumps(cases))

@@ -14,7 +14,6 @@ where a few changed bytes make it hang or trust a file cut short: the superblock
 and the global heaps, in which the names of the layers are.
 """
 
-import contextlib
 import io
 import mmap
 import struct
@@ -23,6 +22,7 @@ import numpy as np
 
 from keras_mixer.weights import archives
 from keras_mixer.weights.errors import WeightsError
+from keras_mixer.weights.formats import File
 from keras_mixer.weights.formats import bfloat16
 
 ARCHIVED = "model.weights.h5"  # the weights within a `.keras` file
@@ -32,46 +32,47 @@ ARCHIVED = "model.weights.h5"  # the weights within a `.keras` file
 MAX_DEPTH = 6
 
 
-def read(path):
-    """Reads a `.weights.h5` or `.keras` file that Keras has written.
+def read_h5(path):
+    """Reads a `.weights.h5` file that Keras has written.
 
     Args:
         path: `pathlib.Path` of the file.
 
     Returns:
-        `{name: array}`, where a name is the names of the layers that lead to
-        the variable, and its number in its layer: `block_0/token_norm/0`.
+        A `File`. A name in it is the names of the layers that lead to the
+        variable, and its number in its layer: `block_0/token_norm/0`.
 
     Raises:
         WeightsError: If the file keeps data elsewhere, or holds a quantised
             model or one within another. Libraries raise what they like on a
             damaged file.
     """
-    import h5py
-
-    with _open(path) as (file, content):
-        _check_superblock(content)
-        _check_heaps(content)
-        with h5py.File(file, "r") as h5:
-            reader = _Reader(len(content))
-            for layer in _groups(_child(h5, "layers")):
-                reader.read_layer(layer, ())
-            return reader.arrays
+    with (
+        path.open("rb") as file,
+        # Gives the bytes without reading them all.
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return File(_read(file, content))
 
 
-@contextlib.contextmanager
-def _open(path):
-    """Gives the file for h5py, and its bytes without reading them all."""
-    if path.suffix == ".h5":
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
-            yield file, content
-        return
+def read_archive(path):
+    """Reads a `.keras` file; see `read_h5`."""
     with archives.open_archive(path) as archive:
         content = archives.read(archive, archive.getinfo(ARCHIVED))
-    yield io.BytesIO(content), content
+    arrays = _read(io.BytesIO(content), content)
+    return File(arrays, checksum=archives.CHECKSUM)
+
+
+def _read(file, content):
+    import h5py
+
+    _check_superblock(content)
+    _check_heaps(content)
+    with h5py.File(file, "r") as h5:
+        reader = _Reader(len(content))
+        for layer in _groups(_child(h5, "layers")):
+            reader.read_layer(layer, ())
+        return reader.arrays
 
 
 # By version of the superblock: where it has the sizes of an address and of a
@@ -82,11 +83,11 @@ _SUPERBLOCKS = {
     2: (9, 12, 28),
     3: (9, 12, 28),
 }
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def _check_superblock(content):
-    if content[:8] != _SIGNATURE or content[8] not in _SUPERBLOCKS:
+    if content[:8] != SIGNATURE or content[8] not in _SUPERBLOCKS:
         raise WeightsError("it is no HDF5 file that Keras has written")
     sizes, base, end = _SUPERBLOCKS[content[8]]
     addresses = [

@@ -50,6 +50,7 @@ class Checkpoint(NamedTuple):
     grid: tuple | None = None  # (rows, columns); none: that of the model
     activation: str | None = None  # none: that of the family
     scaling: tuple | None = None  # (mean, std) of pixels; none: the family's
+    checksum: str | None = None  # kind of the checksum in the file
 
 
 def check_source(weights, variant):
@@ -73,18 +74,18 @@ def check_source(weights, variant):
             return record
         if weights.startswith(HUB):
             return _check_hub(weights, variant)
-    path = pathlib.Path(weights)
-    if not reading.is_readable(path):
+    # `os.path.isfile` is also false for what cannot be a path.
+    if os.path.isfile(weights):
+        return pathlib.Path(weights)
+    if reading.suffix_of_name(weights) is None:
         raise ValueError(_expected(weights, variant))
-    if not path.is_file():
-        raise ValueError(f"{_expected(weights, variant)}, which is not a file")
-    return path
+    raise ValueError(f"{_expected(weights, variant)}, which is not a file")
 
 
 def _check_hub(weights, variant):
     match = re.fullmatch(rf"{HUB}([\w.-]+/[\w.-]+)(?:/(.+))?", weights)
     repo, file = match.groups() if match else (None, None)
-    if repo is None or (file and not reading.is_readable(file)):
+    if repo is None or (file and reading.suffix_of_name(file) is None):
         raise ValueError(_expected(weights, variant))
     names = (file,) if file else HUB_FILES
     return catalog.find_file(f"{repo}/{names[0]}") or HubFile(repo, names)
@@ -120,15 +121,18 @@ def open_checkpoint(source, family=None, include_top=True):
     path, activation, scaling = _locate(source)
     file = reading.read(path)
     try:
-        layout = naming.layout_of(file.arrays)
+        named, prefix = naming.remove_prefix(file.arrays)
+        layout = naming.layout_of(named)
         if family not in (None, layout.family):
             raise WeightsError(
                 f"expected the weights of a model of the family '{family}'. "
                 f"Received: weights of the family '{layout.family}'"
             )
-        arrays = naming.rename(file.arrays, layout)
+        arrays = naming.rename(named, layout)
     except WeightsError as error:
         raise WeightsError(f"Cannot load '{path}': {error}") from error
+    if prefix:
+        logger.info("%s: prefix '%s' removed from the names", path, prefix)
     if not include_top:
         arrays = {p: a for p, a in arrays.items() if not _is_head(p)}
     sizes = _check_whole(arrays, layout.family, path)
@@ -142,6 +146,7 @@ def open_checkpoint(source, family=None, include_top=True):
         grid=_grid(file.grid, layout, sizes["tokens"]),
         activation=activation,
         scaling=scaling,
+        checksum=file.checksum,
     )
 
 

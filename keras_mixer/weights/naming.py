@@ -11,6 +11,9 @@ Kernels are (in, out) here and in Flax, (out, in) in PyTorch, and the stem's is
 (height, width, in, out) against (out, in, height, width).
 """
 
+import collections
+import itertools
+import os
 import re
 from typing import NamedTuple
 
@@ -156,6 +159,30 @@ LAYOUTS = (
 )
 
 
+def remove_prefix(arrays):
+    """Removes what all names begin with, if no layout has such names.
+
+    `DistributedDataParallel` puts `module.` in front of each name,
+    `torch.compile` puts `_orig_mod.`, a `LightningModule` the name of its
+    attribute, and a training in JAX `params/`.
+
+    Args:
+        arrays: `{name: array}`.
+
+    Returns:
+        `{name: array}`, and the prefix, `""` if none was removed.
+    """
+    # Compared by character, then cut at the last separator.
+    common = os.path.commonprefix(list(arrays))  # noqa: RUF071
+    end = 1 + max(common.rfind("."), common.rfind("/"))
+    if end == 0 or any(_is_known(name) for name in arrays):
+        return arrays, ""
+    return {name[end:]: array for name, array in arrays.items()}, common[:end]
+
+
+_KNOWN = {name for layout in LAYOUTS for name in layout.names().values()}
+
+
 def layout_of(names):
     """The layout with most of `names`; `WeightsError` if none has any."""
     counts = []
@@ -168,9 +195,30 @@ def layout_of(names):
         raise WeightsError(
             "expected the weights of an MLP-Mixer or a ResMLP, named as in "
             "Flax, in timm, in the authors' code or in this package. "
-            f"Received: {shown}"
+            f"Received: {shown}{_advice(names)}"
         )
     return LAYOUTS[best]
+
+
+def _advice(names):
+    """What to do if only some of the names have a prefix before known ones."""
+    prefixes = collections.Counter(
+        name[: match.end()]
+        for name in names
+        for match in itertools.islice(re.finditer("[./]", name), 4)
+        if _is_known(name[match.end() :])
+    )
+    if not prefixes:
+        return ""
+    ((prefix, count),) = prefixes.most_common(1)
+    return (
+        f". {count} of {len(names)} names are known without '{prefix}' at "
+        "their beginning: save only these, without it"
+    )
+
+
+def _is_known(name):
+    return _template(name, _KNOWN) in _KNOWN
 
 
 def rename(arrays, layout):

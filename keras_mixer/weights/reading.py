@@ -1,48 +1,46 @@
 """Files of weights to `{name: array}`, whatever library has written them.
 
-Each format is read by the library it belongs to, imported only then. None of
-them is trusted with a file from elsewhere: `allow_pickle=False` still leaves
-archives that swell and headers that declare terabytes, `weights_only=True`
-tensors larger than what is stored. So what a file declares is compared with
-what it holds before any memory is asked for, no code of a file is ever run, and
-whatever a library raises on a broken file becomes a `WeightsError`.
+The name of a file tells its format, or if it does not, its first bytes do. The
+libraries of the formats are imported only when needed, and are not trusted with
+a file of unknown origin: `numpy.load(allow_pickle=False)` still decompresses
+archives to any size, and headers can declare terabytes. So what a file declares
+is compared with what it holds before memory is allocated, code in a file is
+never run, and every error of a library on a broken file becomes a
+`WeightsError`.
 """
 
-import collections
-import json
-import math
 import pathlib
-import re
-from typing import NamedTuple
-
-import numpy as np
 
 from keras_mixer.weights import archives
 from keras_mixer.weights import keras_files
+from keras_mixer.weights import npz_files
+from keras_mixer.weights import safetensors_files
 from keras_mixer.weights import torch_files
 from keras_mixer.weights.errors import WeightsError
-from keras_mixer.weights.formats import bfloat16
-from keras_mixer.weights.formats import missing_library
-from keras_mixer.weights.formats import not_weights
 
-GRID_NOTE = "keras_mixer grid"  # where a file can say it; see `writing`
-
-
-class File(NamedTuple):
-    """What a file holds."""
-
-    arrays: dict  # {name: array}, as named in the file
-    grid: tuple | None  # (rows, columns) of the tokens, where the file says it
+READERS = {
+    ".weights.h5": keras_files.read_h5,
+    ".keras": keras_files.read_archive,
+    ".npz": npz_files.read,
+    ".safetensors": safetensors_files.read,
+    ".pth": torch_files.read,
+    ".pt": torch_files.read,
+    ".bin": torch_files.read,
+    ".ckpt": torch_files.read,
+    ".pth.tar": torch_files.read,
+}
+SUFFIXES = tuple(READERS)
 
 
 def read(path):
     """Reads a file of weights.
 
     Args:
-        path: Path of the file; its suffix is one of `READERS`.
+        path: Path of the file. If its name does not end in one of `SUFFIXES`,
+            its content tells the format.
 
     Returns:
-        A `File`.
+        A `formats.File`.
 
     Raises:
         WeightsError: If the file is damaged, is of another format than its
@@ -52,130 +50,99 @@ def read(path):
     """
     path = pathlib.Path(path)
     try:
-        file = _reader(path)(path)
+        file = READERS[_suffix(path)](path)
         for name, array in file.arrays.items():
             if not array.size:
                 raise WeightsError(f"{name!r} is empty: {array.shape}")
         return file
     except WeightsError as error:
-        raise WeightsError(f"Cannot load '{path}': {error}") from error
+        raise WeightsError(
+            f"Cannot load '{path}': {error}{_other_format(path)}"
+        ) from error
     except (FileNotFoundError, ImportError, MemoryError, PermissionError):
         raise
     # The libraries raise nearly anything on broken files.
     except Exception as error:
         raise WeightsError(
             f"Cannot load '{path}': expected a file of weights, whole and "
-            "unchanged, of the format that its name says. Received: "
-            f"{type(error).__name__}: {_first_line(error)}"
+            f"unchanged. Received: {type(error).__name__}: "
+            f"{_first_line(error)}{_other_format(path)}"
         ) from error
 
 
-def is_readable(path):
-    """Whether a file of this name is of a format that can be read."""
-    return _reader(path) is not None
-
-
-def _reader(path):
+def suffix_of_name(path):
+    """The one of `SUFFIXES` that a file name has, or `None`."""
     name = pathlib.Path(path).name
-    for suffix, reader in READERS.items():
-        if name.endswith(suffix):
-            return reader
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+
+
+def suffix_of_content(path):
+    """The one of `SUFFIXES` that a file should have, or `None`.
+
+    Only the first bytes and the names in an archive are looked at.
+    """
+    with path.open("rb") as file:
+        start = file.read(32)
+    if start.startswith(keras_files.SIGNATURE):
+        return ".weights.h5"
+    if start.startswith(archives.SIGNATURES):
+        return _suffix_of_archive(path)
+    if torch_files.is_legacy_start(start):
+        return ".pth"
+    if safetensors_files.is_start(start, path.stat().st_size):
+        return ".safetensors"
     return None
+
+
+def _suffix_of_archive(path):
+    with archives.open_archive(path) as archive:
+        names = archive.namelist()
+    if keras_files.ARCHIVED in names:
+        return ".keras"
+    if any(name.endswith("/data.pkl") for name in names):
+        return ".pth"
+    if any(name.endswith(".npy") for name in names):
+        return ".npz"
+    return None
+
+
+def _suffix(path):
+    suffix = suffix_of_name(path) or suffix_of_content(path)
+    if suffix is None:
+        raise WeightsError(
+            "its name does not end in one of "
+            f"{', '.join(SUFFIXES)}, and its content is of none of these "
+            f"formats.{_flax_advice(path)}"
+        )
+    return suffix
+
+
+def _flax_advice(path):
+    with path.open("rb") as file:
+        first, second = file.read(2).ljust(2, b"\0")
+    # A dictionary of MessagePack whose first key is a short text.
+    if first & 0xF0 != 0x80 or second & 0xE0 != 0xA0:
+        return ""
+    return (
+        " It may be a checkpoint of Flax (MessagePack). Convert it with Flax: "
+        '`state = flax.serialization.msgpack_restore(open(PATH, "rb").read()); '
+        'numpy.savez("weights.npz", **flax.traverse_util.flatten_dict('
+        'state["params"], sep="/"))`. A checkpoint of vit_jax has its weights '
+        'in `state["0"]`'
+    )
+
+
+def _other_format(path):
+    """What to do if the name and the content are of two known formats."""
+    suffix = suffix_of_name(path)
+    try:
+        content = suffix_of_content(path)
+    except Exception:  # a damaged file
+        return ""
+    if None in (suffix, content) or READERS[suffix] is READERS[content]:
+        return ""
+    return f". Its content is that of a {content} file: rename it"
 
 
 def _first_line(error):
     return str(error).strip().partition("\n")[0][:200]
-
-
-def _read_keras(path):
-    return File(keras_files.read(path), None)
-
-
-def _read_torch(path):
-    return File(torch_files.read(path), None)
-
-
-def _read_npz(path):
-    arrays = {}
-    with archives.open_archive(path) as archive:
-        for info in archive.infolist():
-            with archive.open(info) as file:
-                name = info.filename.removesuffix(".npy")
-                if name in arrays:
-                    raise WeightsError(f"it holds {name!r} twice")
-                arrays[name] = _read_npy(file, name, info.file_size)
-        return File(arrays, _grid(archive.comment.decode("latin-1")))
-
-
-def _read_npy(file, name, size):
-    """`numpy.load`, but nothing is allocated that is not stored."""
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[np.lib.format.read_magic(file)]
-    try:
-        shape, is_fortran, dtype = read_header(file)
-    except MemoryError as error:  # of Python's parser, for a deep nesting
-        raise WeightsError(f"{name!r} has a header of another kind") from error
-    if dtype.str == "|V2":
-        dtype = bfloat16()  # NumPy stores two plain bytes
-    if dtype.kind != "f" and dtype != bfloat16():
-        raise WeightsError(not_weights(name, dtype))
-    expected = math.prod(shape) * dtype.itemsize
-    if expected != size - file.tell():
-        raise WeightsError(
-            f"{name!r} declares {expected} bytes and has {size - file.tell()}"
-        )
-    array = np.frombuffer(file.read(expected), dtype)  # with its CRC-32 checked
-    return array.reshape(shape, order="F" if is_fortran else "C")
-
-
-def _read_safetensors(path):
-    try:
-        from safetensors import safe_open
-    except ImportError as error:
-        raise ImportError(
-            missing_library(path, "safetensors", "hub")
-        ) from error
-    arrays = {}
-    with safe_open(path, framework="numpy") as file:
-        _check_unique(path)
-        names = file.keys()
-        for name in names:
-            dtype = file.get_slice(name).get_dtype()
-            if dtype not in ("F64", "F32", "F16", "BF16"):
-                raise WeightsError(not_weights(name, dtype))
-            arrays[name] = file.get_tensor(name)
-        return File(arrays, _grid((file.metadata() or {}).get(GRID_NOTE, "")))
-
-
-def _check_unique(path):
-    """Refuses a header that has a name twice: the library takes the last."""
-
-    def unique(pairs):
-        for name, count in collections.Counter(n for n, _ in pairs).items():
-            if count > 1:
-                raise WeightsError(f"it holds {name!r} twice")
-
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        json.loads(file.read(size), object_pairs_hook=unique)
-
-
-def _grid(note):
-    found = re.fullmatch(
-        rf"(?:{GRID_NOTE} )?([0-9]{{1,6}})x([0-9]{{1,6}})", note
-    )
-    return found and tuple(map(int, found.groups()))
-
-
-READERS = {
-    ".weights.h5": _read_keras,
-    ".keras": _read_keras,
-    ".npz": _read_npz,
-    ".safetensors": _read_safetensors,
-    ".pth": _read_torch,
-    ".pt": _read_torch,
-    ".bin": _read_torch,
-}
-SUFFIXES = tuple(READERS)

@@ -1,8 +1,9 @@
 """The weights of a model to a file that the official code or timm loads.
 
-A grid that is no square is noted in the file, where it disturbs nobody: in the
-comment of the archive, in the metadata of safetensors. Without it a file for
-9 x 16 tokens could not be told from one for 12 x 12.
+A grid that is not square is noted where other programs ignore it: in the
+comment of the archive, in the metadata of safetensors. Without the note, a file
+for 9 x 16 tokens looks like one for 12 x 12. The metadata of safetensors also
+has a checksum; an archive has one of its own.
 """
 
 import math
@@ -13,7 +14,9 @@ import tempfile
 import numpy as np
 
 from keras_mixer.weights import naming
-from keras_mixer.weights.reading import GRID_NOTE
+from keras_mixer.weights.formats import CHECKSUM_NOTE
+from keras_mixer.weights.formats import GRID_NOTE
+from keras_mixer.weights.formats import checksum
 
 SUFFIXES = (".npz", ".safetensors")
 
@@ -42,7 +45,9 @@ def check_target(path, family):
 
 
 def write(path, arrays, layout, grid):
-    """Writes `{path: array}` in a layout, whole or not at all.
+    """Writes `{path: array}` in a layout.
+
+    If that fails, no file is left, and one that was there is unchanged.
 
     Args:
         path: The file; one that exists is replaced.
@@ -78,8 +83,14 @@ def _write_safetensors(path, arrays, note):
             "`pip install keras_mixer[hub]`."
         ) from error
     # "pt" is what timm and transformers expect to find.
-    metadata = {"format": "pt"} | ({GRID_NOTE: note} if note else {})
+    metadata = {"format": "pt", CHECKSUM_NOTE: checksum(arrays, note or "")}
+    if note:
+        metadata[GRID_NOTE] = note
+    # `save_file` makes a file that only its owner may read.
+    path.touch()
+    mode = path.stat().st_mode
     save_file(arrays, path, metadata)
+    path.chmod(mode)
 
 
 def square(tokens):

@@ -1,0 +1,79 @@
+"""NumPy archives (`.npz`) to `{name: array}`.
+
+`numpy.load(allow_pickle=False)` runs no code of a file, but accepts archives
+that decompress to any size and arrays that declare terabytes. Here the sizes
+are compared with what is stored before memory is allocated.
+"""
+
+import logging
+import math
+
+import numpy as np
+
+from keras_mixer.weights import archives
+from keras_mixer.weights.errors import WeightsError
+from keras_mixer.weights.formats import File
+from keras_mixer.weights.formats import bfloat16
+from keras_mixer.weights.formats import not_weights
+from keras_mixer.weights.formats import parse_grid
+
+logger = logging.getLogger("keras_mixer")
+
+# Where trainings with big_vision keep the weights, beside `opt/` and `extra/`.
+PARAMS = "params/"
+
+
+def read(path):
+    """Reads a `.npz` file.
+
+    If some names begin with `params/`, only those arrays are read.
+
+    Args:
+        path: `pathlib.Path` of the file.
+
+    Returns:
+        A `File`.
+
+    Raises:
+        WeightsError: If the file is damaged or declares more than it stores.
+    """
+    arrays = {}
+    with archives.open_archive(path) as archive:
+        for info in _weights(path, archive.infolist()):
+            with archive.open(info) as file:
+                name = info.filename.removesuffix(".npy")
+                if name in arrays:
+                    raise WeightsError(f"it holds {name!r} twice")
+                arrays[name] = _read_npy(file, name, info.file_size)
+        note = archive.comment.decode("latin-1")
+        return File(arrays, parse_grid(note), archives.CHECKSUM)
+
+
+def _weights(path, infos):
+    params = [info for info in infos if info.filename.startswith(PARAMS)]
+    if params and len(params) < len(infos):
+        logger.info("%s: weights taken from '%s' alone", path, PARAMS)
+    return params or infos
+
+
+def _read_npy(file, name, size):
+    """`numpy.load`, but nothing is allocated that is not stored."""
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[np.lib.format.read_magic(file)]
+    try:
+        shape, is_fortran, dtype = read_header(file)
+    except MemoryError as error:  # of Python's parser, for a deep nesting
+        raise WeightsError(f"{name!r} has a header of another kind") from error
+    if dtype.str == "|V2":
+        dtype = bfloat16()  # NumPy stores two plain bytes
+    if dtype.kind != "f" and dtype != bfloat16():
+        raise WeightsError(not_weights(name, dtype))
+    expected = math.prod(shape) * dtype.itemsize
+    if expected != size - file.tell():
+        raise WeightsError(
+            f"{name!r} declares {expected} bytes and has {size - file.tell()}"
+        )
+    array = np.frombuffer(file.read(expected), dtype)  # with its CRC-32 checked
+    return array.reshape(shape, order="F" if is_fortran else "C")
