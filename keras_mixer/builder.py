@@ -338,8 +338,9 @@ resize: How to bring the weights of token mixing to another grid of tokens than
     image, `"interpolate"` resamples the weights for any grid, and `"compact"`
     is the function of `"tile"` at the cost of its parts. `"auto"` is `"tile"`
     where the new grid is a whole multiple, else `"interpolate"`; `None`
-    refuses. Files of Keras are for the `input_shape` they were saved with;
-    `keras_mixer.resize` resizes models."""
+    refuses. A `.weights.h5` file does not say its grid: load it with the
+    `input_shape` it was saved with, and resize the model with
+    `keras_mixer.resize`."""
 
 
 CONTRACT = """\

@@ -102,7 +102,7 @@ def test_reading_agrees_with_keras(tiny, saved):
     assert_equal(weights_of(model), arrays)
     file = reading.read(files[".keras"])
     layout = naming.layout_of(file.arrays)
-    assert (layout.name, layout.family, file.grid) == ("keras", "mixer", None)
+    assert (layout.name, layout.family, file.grid) == ("keras", "mixer", (2, 3))
     assert_equal(naming.rename(file.arrays, layout), arrays)
 
 
@@ -126,12 +126,10 @@ def test_bfloat16_weights_keep_their_value(tiny, tmp_path):
 # What the model that is to load differs in, and what the error advises.
 OTHERS = [
     ({"classes": CLASSES + 1}, "Only the head differs: give the `classes`"),
-    ({"input_shape": (8, 8, 3)}, "Only token mixing differs: the weights are"),
     ({"num_blocks": 1}, "Build the variant they were saved from"),
     ({"num_blocks": 3}, "Build the variant they were saved from"),
     ({"hidden_dim": 9}, "Build the variant they were saved from"),
     ({"tokens_mlp_dim": 28}, "Only token mixing differs: the weights are"),
-    ({"input_shape": (8, 8, 3), "include_top": False}, "Only token mixing"),
 ]
 
 
@@ -146,6 +144,16 @@ def test_weights_of_another_model_are_refused(
     message = str(caught.value)
     assert advice in message
     assert "\n- expected " in message or "\n+ received " in message
+
+
+@pytest.mark.parametrize("include_top", [True, False])
+def test_a_file_that_does_not_say_its_grid_is_not_resized(
+    tiny, saved, include_top
+):
+    _, files = saved
+    options = {"input_shape": (8, 8, 3), "include_top": include_top}
+    with pytest.raises(ValueError, match="Only token mixing differs"):
+        tiny(weights=files[".weights.h5"], **options)
 
 
 def test_weights_without_a_head_do_not_fit_a_model_with_one(tiny, tmp_path):

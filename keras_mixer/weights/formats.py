@@ -18,6 +18,8 @@ class File(NamedTuple):
     arrays: dict  # {name: array}, as named in the file
     grid: tuple | None = None  # (rows, columns) of the tokens, where noted
     checksum: str | None = None  # kind of the checksum that was checked
+    activation: str | None = None  # where the file says it
+    scaling: tuple | None = None  # (mean, std) of pixels, where it says it
 
 
 def parse_grid(note):

@@ -21,6 +21,7 @@ import struct
 import numpy as np
 
 from keras_mixer.weights import archives
+from keras_mixer.weights import keras_config
 from keras_mixer.weights.errors import WeightsError
 from keras_mixer.weights.formats import File
 from keras_mixer.weights.formats import bfloat16
@@ -59,8 +60,9 @@ def read_archive(path):
     """Reads a `.keras` file; see `read_h5`."""
     with archives.open_archive(path) as archive:
         content = archives.read(archive, archive.getinfo(ARCHIVED))
+        description = keras_config.read(archive)
     arrays = _read(io.BytesIO(content), content)
-    return File(arrays, checksum=archives.CHECKSUM)
+    return File(arrays, checksum=archives.CHECKSUM, **description._asdict())
 
 
 def _read(file, content):

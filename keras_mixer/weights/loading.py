@@ -136,6 +136,7 @@ def open_checkpoint(source, family=None, include_top=True):
     if not include_top:
         arrays = {p: a for p, a in arrays.items() if not _is_head(p)}
     sizes = _check_whole(arrays, layout.family, path)
+    activation = activation or file.activation
     if activation is None and layout.name == "timm":
         activation = catalog.GELU_EXACT  # which timm computes, for all of them
     return Checkpoint(
@@ -145,7 +146,7 @@ def open_checkpoint(source, family=None, include_top=True):
         arrays=arrays,
         grid=_grid(file.grid, layout, sizes["tokens"]),
         activation=activation,
-        scaling=scaling,
+        scaling=scaling or file.scaling,
         checksum=file.checksum,
     )
 
@@ -217,12 +218,14 @@ def _check_whole(arrays, family, path):
 def _grid(noted, layout, tokens):
     """Rows and columns of the tokens of a file, or `None`.
 
-    The published weights are for square images, and what `writing` exports for
-    others says so. Files of Keras do not tell: their models are resized with
-    `keras_mixer.resize`.
+    A `.keras` file has it in its configuration, a `.weights.h5` file does not
+    say it. The published weights are for square images, and `writing` notes any
+    other grid.
     """
     side = math.isqrt(tokens)
-    if layout.name == "keras" or (side**2 != tokens and not noted):
+    if layout.name == "keras":
+        return noted if noted and math.prod(noted) == tokens else None
+    if side**2 != tokens and not noted:
         return None
     return noted or (side, side)
 
