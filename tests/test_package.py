@@ -21,6 +21,7 @@ PACKAGE = ROOT / "keras_mixer"
 FLOORS = [
     {"blank", "checking", "composite", "weights.errors", "weights.formats"},
     {
+        "accumulating",
         "augmenting",
         "checkpoints",
         "decoding",
@@ -30,7 +31,6 @@ FLOORS = [
         "layers",
         "parts",
         "preprocessing",
-        "recipes",
         "weights.archives",
         "weights.cache",
         "weights.catalog",
@@ -38,15 +38,15 @@ FLOORS = [
     },
     {
         "pipeline",
+        "recipes",
         "resmlp_layers",
-        "training",
         "weights.assigning",
         "weights.fetching",
         "weights.keras_files",
         "weights.resizing",
         "weights.torch_files",
     },
-    {"data", "fused_layers", "weights.hub", "weights.reading"},
+    {"data", "fused_layers", "training", "weights.hub", "weights.reading"},
     {"weights.loading", "weights.writing"},
     {"builder", "inspecting"},
     {"exporting", "fusing", "mixer", "resmlp", "resolution"},
