@@ -28,6 +28,12 @@ def main(arguments=None):
     ) as error:
         notes = getattr(error, "__notes__", [])
         sys.exit("\n".join([f"keras_mixer: {error}", *notes]))
+    except KeyboardInterrupt:
+        print(
+            "keras_mixer: stopped. A training is resumed by the same command.",
+            file=sys.stderr,
+        )
+        sys.exit(130)  # as shells do for Ctrl-C
 
 
 def _parser():
@@ -59,11 +65,12 @@ def _parser():
     _add_training(argument, "nano.cifar10", epochs=30)
     argument("--weights", help="to begin with: a tag or a file")
     argument = add(
-        _train, "finetune", "train published weights on other images"
+        _finetune, "finetune", "train published weights on other images"
     )
     _add_training(argument, "finetune.pets", epochs=None)
     argument(
-        "--weights", default="cifar10", help="a tag or a file; %(default)s"
+        "--weights",
+        help="a tag or a file (default: the model's, cifar10 or imagenet)",
     )
     argument = add(_evaluate, "evaluate", "measure on the images held out")
     _add_trained(argument)
@@ -78,7 +85,9 @@ def _parser():
     )
     argument = add(_predict, "predict", "say what is on photos")
     _add_trained(argument)
-    argument("files", nargs="+", metavar="PHOTO")
+    argument(
+        "files", nargs="+", metavar="PHOTO", help="a photo, or a folder of them"
+    )
     argument("--top", type=int, default=3, help="how many classes; %(default)s")
     return parser
 
@@ -86,7 +95,7 @@ def _parser():
 def _add_training(argument, recipe, epochs):
     _add_images(argument)
     models = ", ".join(commands.MODELS)
-    _add_model(argument, f"one of {models}; %(default)s")
+    _add_model(argument, f"one of {models}; %(default)s", "MixerNano")
     argument("--output", required=True, help="folder of this training")
     argument("--recipe", default=recipe, help="its name; %(default)s")
     argument(
@@ -104,6 +113,26 @@ def _add_training(argument, recipe, epochs):
     )
     argument("--image-size", type=_size, help="pixels: 224, or 192x320")
     argument("--crop-ratio", type=float, help="of the images held out")
+    argument(
+        "--channels",
+        type=int,
+        choices=(1, 3),
+        default=3,
+        help="of the images in --data: 1 for grey, 3 for RGB (default: 3)",
+    )
+    argument(
+        "--accumulate",
+        type=int,
+        default=1,
+        metavar="N",
+        help="batches for one update of the weights (default: 1); an update "
+        "sees N times --batch-size images",
+    )
+    argument(
+        "--class-weights",
+        choices=("balanced",),
+        help="make all classes count the same in the loss",
+    )
     argument("--no-flip", action="store_true", help="mirror no image")
     argument("--precision", default="float32", help="such as mixed_bfloat16")
     argument(
@@ -131,15 +160,20 @@ def _add_images(argument):
 
 def _add_trained(argument):
     argument("--run", metavar="FOLDER", help="of a training")
-    _add_model(argument, "else the name of a model; %(default)s")
-    argument("--weights", default="cifar10", help="and its tag; %(default)s")
+    _add_model(
+        argument, "the name of a model (default: MixerNano, without --run)"
+    )
+    argument(
+        "--weights",
+        help="tag of its weights (default: the model's, cifar10 or imagenet)",
+    )
 
 
-def _add_model(argument, text):
+def _add_model(argument, text, default=None):
     argument(
         "--model",
         choices=commands.MODELS,
-        default="MixerNano",
+        default=default,
         metavar="NAME",
         help=text,
     )
@@ -147,10 +181,18 @@ def _add_model(argument, text):
 
 def _size(text):
     """`(height, width)` of "224" or "192x320"."""
-    sides = [int(side) for side in text.split("x")]
-    if len(sides) > 2 or min(sides) < 1:
-        raise ValueError(text)
-    return (sides[0], sides[-1])
+    sides = text.split("x")
+    if len(sides) > 2 or not all(s.isdecimal() and int(s) for s in sides):
+        raise argparse.ArgumentTypeError(
+            "expected pixels, such as 224, or height and width, such as "
+            f"192x320. Received: {text}"
+        )
+    return (int(sides[0]), int(sides[-1]))
+
+
+def _finetune(args):
+    args.weights = args.weights or commands.default_weights(args.model)
+    _train(args)
 
 
 def _train(args):
@@ -181,10 +223,14 @@ def _evaluate(args):
 
 
 def _predict(args):
-    predicted = commands.predict(_settings(args), args.files, args.top)
+    predicted, failed = commands.predict(_settings(args), args.files, args.top)
     for file, rows in predicted.items():
         for name, score in rows:
             print(f"{file}: {100 * score:5.1f} % {name}")
+    for file, reason in failed.items():
+        print(f"keras_mixer: {file}: {reason}", file=sys.stderr)
+    if failed or not predicted:
+        sys.exit(f"keras_mixer: {len(failed)} files could not be read")
 
 
 def _weights(args):

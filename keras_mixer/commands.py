@@ -19,6 +19,7 @@ import numpy as np
 
 from keras_mixer import data
 from keras_mixer import distributing
+from keras_mixer import folders
 from keras_mixer import mixer
 from keras_mixer import recipes
 from keras_mixer import resmlp
@@ -65,22 +66,23 @@ def train(settings, folder, verbose="auto"):
         ImportError: If something of the extra `train` is not installed.
     """
     _check(settings)
-    training.check_libraries()
     if distributing.is_one_of_several():
         distributing.join(seed=settings["seed"])
     keras.utils.set_random_seed(settings["seed"])
     keras.config.set_dtype_policy(settings["precision"])
-    settings = _with_size(_with_whole_paths(settings))
+    settings = _with_size(_with_whole_paths({**ADDED_SETTINGS, **settings}))
     images = load_images(settings)
     settings, recipe = _with_recipe(settings, images)
+    class_weights = _class_weights(settings, images)
     with distributing.devices(
         settings["distribute"], settings["jit_compile"]
     ) as devices:
         devices.local_batch_size(settings["batch_size"])
+        _check_accumulation(settings, devices)
         model = _compiled(settings, recipe, images, devices)
         validation = _validation_batches(images, settings, devices)
         folder = training.open_run(
-            folder, settings, _facts(images, recipe), devices.process
+            folder, _recorded(settings), _facts(images, recipe), devices.process
         )
         logger.info(
             "Training on %d images, validating on %d after each epoch, testing "
@@ -100,6 +102,7 @@ def train(settings, folder, verbose="auto"):
             seed=settings["seed"],
             test=validation,
             devices=devices,
+            class_weights=class_weights,
             verbose=verbose,
         )
         seconds = round(time.perf_counter() - start, 1)
@@ -123,8 +126,8 @@ def _check(settings):
             f"There is no recipe '{settings['recipe']}'. There are: "
             + ", ".join(recipes.RECIPES)
         )
-    for name in ("epochs", "batch_size"):
-        if settings[name] is not None:
+    for name in ("epochs", "batch_size", "accumulate"):
+        if settings.get(name) is not None:
             check_positive_int(name, settings[name])
     rate = settings["learning_rate"]
     if rate is not None and not rate > 0:
@@ -138,12 +141,41 @@ def _check(settings):
         )
 
 
+# Settings that older records do not have. They are recorded only where they
+# differ from these values, so that an older training can be resumed.
+ADDED_SETTINGS = {"accumulate": 1, "channels": 3, "class_weights": None}
+
+
+def _recorded(settings):
+    return {
+        key: value
+        for key, value in settings.items()
+        if key not in ADDED_SETTINGS or value != ADDED_SETTINGS[key]
+    }
+
+
+def _class_weights(settings, images):
+    if settings["class_weights"] is None:
+        return None
+    return training.balanced_class_weights(images)
+
+
+def _check_accumulation(settings, devices):
+    if settings["accumulate"] > 1 and devices.replicas > 1:
+        raise ValueError(
+            "Gradients are accumulated on one device only. Use a larger "
+            "`--batch-size`, which is divided over the devices. "
+            f"Received: accumulate={settings['accumulate']} on "
+            f"{devices.replicas} devices"
+        )
+
+
 def load_images(settings):
     """The images that settings name: of a folder, or of TFDS.
 
     Args:
         settings: Dict with `data` or `dataset`, `data_dir`, `image_size` and
-            `seed`.
+            `seed`; and `channels` of the images in a folder, by default 3.
 
     Returns:
         A `keras_mixer.pipeline.Data`. The first files that are not used are
@@ -159,7 +191,10 @@ def load_images(settings):
         )
     size, seed = settings["image_size"], settings["seed"]
     if settings["data"] is not None:
-        images = data.load_folder(settings["data"], size, seed=seed)
+        channels = settings.get("channels", ADDED_SETTINGS["channels"])
+        images = data.load_folder(
+            settings["data"], size, channels=channels, seed=seed
+        )
     else:
         images = data.load_tfds(
             settings["dataset"],
@@ -210,8 +245,10 @@ def _with_recipe(settings, images):
     recipe = recipes.RECIPES[settings["recipe"]]
     steps_per_epoch = images.steps_per_epoch(settings["batch_size"])
     epochs = settings["epochs"] or recipe.epochs
-    epochs = epochs or math.ceil(recipe.steps / steps_per_epoch)
-    steps = epochs * steps_per_epoch
+    if epochs is None:
+        batches = recipe.steps * settings["accumulate"]
+        epochs = math.ceil(batches / steps_per_epoch)
+    steps = max(epochs * steps_per_epoch // settings["accumulate"], 1)
     flip = recipe.augmentation.flip and not settings["no_flip"]
     recipe = dataclasses.replace(
         recipes.shortened(recipe, steps),
@@ -241,9 +278,10 @@ def _compiled(settings, recipe, images, devices):
     steps_per_epoch = images.steps_per_epoch(settings["batch_size"])
     options = recipes.compile_options(
         recipe,
-        settings["epochs"] * steps_per_epoch,
+        max(settings["epochs"] * steps_per_epoch // settings["accumulate"], 1),
         layer_decay=settings["layer_decay"],
         model=model,
+        accumulate=settings["accumulate"],
     )
     model.compile(**devices.compile_options(**options))
     return model
@@ -312,13 +350,29 @@ def _accuracy(model, batches):
     return model.evaluate(batches, verbose=0, return_dict=True)["accuracy"]
 
 
+def default_weights(model):
+    """The tag of the weights that a model is fine-tuned from by default.
+
+    Raises:
+        ValueError: If the model has no default; the error lists its tags.
+    """
+    tag = catalog.default_tag(_variant(model))
+    if tag is None:
+        tags = [r.tag for r in catalog.list_weights(f"{_variant(model)}.*")]
+        raise ValueError(
+            f"{model} has no default weights. Give `--weights`: "
+            + (f"one of {tags}, or a file." if tags else "a file.")
+        )
+    return tag
+
+
 def trained(run, model=None, weights=None, channels=3):
     """A model to evaluate or to predict with, and how to feed it.
 
     Args:
         run: Path of the folder of a training, or `None`.
-        model: Else the name of a constructor.
-        weights: And of its weights.
+        model: Otherwise the name of a constructor, by default "MixerNano".
+        weights: Tag of its weights, by default as in `default_weights`.
         channels: Integer, of the images; published weights are brought to it.
 
     Returns:
@@ -331,6 +385,11 @@ def trained(run, model=None, weights=None, channels=3):
             weights, or none with a head.
     """
     if run is not None:
+        if (model, weights) != (None, None):
+            raise ValueError(
+                "Give `--run`, or `--model` and `--weights`, not both. "
+                f"Received: run={run}, model={model}, weights={weights}"
+            )
         record = training.read_run(run)
         file = pathlib.Path(run, training.MODEL_FILE)
         if not file.exists():
@@ -342,8 +401,9 @@ def trained(run, model=None, weights=None, channels=3):
         feeding = {k: settings[k] for k in ("crop_ratio", "interpolation")}
         names = [record["data"]["class_names"]]
         return keras.saving.load_model(file), names, feeding
-    settings = {"model": model, "weights": weights}
-    record = _record(settings)
+    model = model or "MixerNano"
+    weights = weights or default_weights(model)
+    record = _record({"model": model, "weights": weights})
     if record is None:
         raise ValueError(
             f"There are no published weights '{weights}' of {model}. "
@@ -393,7 +453,8 @@ def evaluate(settings, shots=()):
         source = training.read_run(settings["run"])["settings"]
         if (settings["data"], settings["dataset"]) != (None, None):
             source = {**source, **settings}
-    images = load_images({**source, "image_size": model.input_shape[1:3]})
+    *size, channels = model.input_shape[1:]
+    images = load_images({**source, "image_size": size, "channels": channels})
     if images.image_shape != model.input_shape[1:]:
         if settings["run"] is not None:
             raise ValueError(
@@ -408,14 +469,18 @@ def evaluate(settings, shots=()):
         )
     batches = images.test(settings["batch_size"], **feeding)
     results = {"images": images.test_count}
-    if list(images.class_names) in names:
-        results["accuracy"] = _accuracy(model, batches)
+    known = _names_of(images.class_names, names)
+    unknown = [name for name in images.class_names if name not in known]
+    if not unknown:
+        results["accuracy"] = _accuracy_by_name(
+            model, batches, images.class_names, known
+        )
     elif not shots:
         raise ValueError(
-            f"The model tells {len(names[0])} classes, {names[0][:5]}..., and "
-            f"the images have {len(images.class_names)} others: "
-            f"{list(images.class_names)[:5]}... Give `--few-shot` to see how "
-            "good its features are for them."
+            f"The images have classes that the model does not know: {unknown}. "
+            f"It knows {len(known)} classes, such as {known[:5]}. Remove or "
+            "rename these folders, or use `--few-shot N` to measure the "
+            "model's features on them."
         )
     if shots:
         features = keras.Model(model.input, model.get_layer("avg_pool").output)
@@ -425,25 +490,61 @@ def evaluate(settings, shots=()):
     return results
 
 
+def _names_of(class_names, names):
+    """Of several lists of names of a model's classes, the one that fits best."""
+    return max(names, key=lambda known: len(set(class_names) & set(known)))
+
+
+def _accuracy_by_name(model, batches, class_names, known):
+    """The share of images whose most probable class has their class's name.
+
+    Args:
+        model: A model that gives a score for each of `known`.
+        batches: Batches of images and of one-hot labels of `class_names`.
+        class_names: Names of the classes of the images, in any order.
+        known: Names of the classes of the model.
+    """
+    known, class_names = np.array(known), np.array(class_names)
+    correct = []
+    for images, labels in batches:
+        predicted = known[np.argmax(model.predict_on_batch(images), axis=1)]
+        correct.append(predicted == class_names[np.argmax(labels, axis=1)])
+    return float(np.concatenate(correct).mean())
+
+
 def predict(settings, files, top=5):
-    """What is on photos: `{file: [(name, probability), ...]}`.
+    """The most probable classes of photos.
 
     Args:
         settings: Dict with `run`, or `model` and `weights`.
-        files: Paths.
-        top: Integer, how many classes of each.
+        files: Paths of photos, or of folders: all files below them.
+        top: Integer, the number of classes for each photo.
+
+    Returns:
+        A dict `{file: [(name, probability), ...]}`, and a dict `{file: reason}`
+        of the files that could not be read.
 
     Raises:
-        ValueError: If a file is no image, or as in `trained`.
-        OSError: If a file cannot be opened.
+        ValueError: As in `trained`.
     """
     model, names, feeding = trained(
         settings["run"], settings["model"], settings["weights"]
     )
-    predicted = {}
-    for file in files:
-        image = load_image(file, model, **feeding)
+    predicted, failed = {}, {}
+    for file in [path for file in files for path in _photos(file)]:
+        try:
+            image = load_image(file, model, **feeding)
+        except (OSError, ValueError) as error:
+            failed[file] = str(error)
+            continue
         scores = keras.ops.convert_to_numpy(model(image))[0]
         order = np.argsort(-scores, kind="stable")[:top]
         predicted[file] = [(names[0][i], float(scores[i])) for i in order]
-    return predicted
+    return predicted, failed
+
+
+def _photos(file):
+    """A file itself, or all files below a folder, sorted."""
+    if not pathlib.Path(file).is_dir():
+        return [file]
+    return [str(path) for path in folders.files_below(pathlib.Path(file), [])]

@@ -182,7 +182,7 @@ def _files_of_classes(folder, skipped):
     """`{class name: paths}`; what is left out is added to `skipped`."""
     names, beside = _content(folder)
     skipped += beside
-    return {name: _files_below(folder / name, skipped) for name in names}
+    return {name: files_below(folder / name, skipped) for name in names}
 
 
 def _check_classes(folder, files):
@@ -198,8 +198,13 @@ def _check_classes(folder, files):
         )
 
 
-def _files_below(folder, skipped):
-    """All files below the folder of a class, sorted by path."""
+def files_below(folder, skipped):
+    """All files below a folder, sorted by path.
+
+    Args:
+        folder: `pathlib.Path` of the folder.
+        skipped: A list, to which `(path, reason)` of others are added.
+    """
     files = []
     # Folders around this one hold other classes: links to them are not
     # followed, and neither is a link into what was read already.

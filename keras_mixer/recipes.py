@@ -19,6 +19,7 @@ import re
 import keras
 from keras import ops
 
+from keras_mixer.accumulating import Accumulate
 from keras_mixer.checking import check_positive_int
 from keras_mixer.checking import check_real
 
@@ -56,7 +57,7 @@ class Recipe:
         source: Where it is published.
         optimizer: `"adam"`, `"sgd"` (with momentum 0.9), `"lamb"` or `"muon"`.
         learning_rate: Float, the peak.
-        batch_size: Integer, of all devices together.
+        batch_size: Integer, images for one update, on all devices together.
         epochs: Integer, or `None` where `steps` are published.
         steps: Integer, or `None` where `epochs` are.
         decay: `"linear"` or `"cosine"`, behind a linear warm-up.
@@ -210,13 +211,20 @@ RECIPES = {
 
 
 def compile_options(
-    recipe, steps, warmup_steps=None, *, layer_decay=1.0, model=None
+    recipe,
+    steps,
+    warmup_steps=None,
+    *,
+    layer_decay=1.0,
+    model=None,
+    accumulate=1,
+    metrics=(),
 ):
     """What `model.compile` takes to train as a recipe says.
 
     Args:
         recipe: A `Recipe`, such as `RECIPES["big_vision.imagenet"]`.
-        steps: Positive integer, how often the weights will be changed in all.
+        steps: Positive integer, the number of updates of the weights in all.
         warmup_steps: Integer below `steps`; the recipe's by default, which is
             too long for a short training.
         layer_decay: Float in (0, 1], what the learning rate of a block is
@@ -225,6 +233,12 @@ def compile_options(
             whose other name for it is layer-wise decay. The norm of the
             gradients is then clipped for each block by itself.
         model: The model that will be trained; for `layer_decay` alone.
+        accumulate: Positive integer, the number of batches for one update of
+            the weights. The update uses the mean gradient of these batches, so
+            `fit` with batches of 64 images and `accumulate=8` trains as with
+            batches of 512. `steps` and `warmup_steps` count updates.
+        metrics: List of further Keras metrics, beside the accuracy. The labels
+            are one-hot or mixed, the predictions are logits.
 
     Returns:
         A dict with `optimizer`, `loss` and `metrics`, for models that give
@@ -232,8 +246,9 @@ def compile_options(
         mixed.
 
     Raises:
-        ValueError: If the warm-up is not shorter than the training, or
-            `layer_decay` is given without a model that has blocks.
+        ValueError: If the warm-up is not shorter than the training,
+            `accumulate` is not positive, or `layer_decay` is given without a
+            model that has blocks.
         TypeError: If a number has the wrong type.
 
     Example:
@@ -245,6 +260,7 @@ def compile_options(
     ['loss', 'metrics', 'optimizer']
     """
     steps = check_positive_int("steps", steps)
+    accumulate = check_positive_int("accumulate", accumulate)
     if warmup_steps is None:
         warmup_steps = _warmup_steps(recipe, steps)
     if not 0 <= warmup_steps < steps:
@@ -262,10 +278,12 @@ def compile_options(
         optimizer = _optimizer(recipe, steps, warmup_steps)
     else:
         optimizer = _layerwise(recipe, steps, warmup_steps, layer_decay, model)
+    if accumulate > 1:
+        optimizer = Accumulate(optimizer, accumulate)
     return {
         "optimizer": optimizer,
         "loss": _loss(recipe),
-        "metrics": ["accuracy"],
+        "metrics": ["accuracy", *metrics],
     }
 
 
@@ -280,7 +298,7 @@ def shortened(recipe, steps):
 
     Args:
         recipe: A `Recipe`.
-        steps: Positive integer, how often the weights will be changed in all.
+        steps: Positive integer, the number of updates of the weights in all.
 
     Returns:
         A `Recipe`.

@@ -14,16 +14,24 @@ import contextlib
 import csv
 import importlib.util
 import json
+import logging
 import math
 import os
 import pathlib
 import platform
+import sys
 from importlib import metadata
 
 import keras
+import numpy as np
 
+from keras_mixer.checking import check_real
 from keras_mixer.checkpoints import Checkpoints
+from keras_mixer.decoding import import_tensorflow
 from keras_mixer.distributing import Devices
+from keras_mixer.pipeline import mapped
+
+logger = logging.getLogger("keras_mixer")
 
 ONE_DEVICE = Devices("none")
 
@@ -110,8 +118,20 @@ def _environment():
         "python": platform.python_version(),
         "system": platform.platform(),
         "backend": keras.backend.backend(),
-        "versions": {name: metadata.version(name) for name in packages},
+        "versions": {name: _version(name) for name in packages},
     }
+
+
+def _version(name):
+    """The version of a package, installed or only on the path of Python.
+
+    A checkout on `PYTHONPATH` has no metadata, and TensorFlow's may be under
+    another name, such as `tensorflow-cpu`.
+    """
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return getattr(sys.modules.get(name), "__version__", "unknown")
 
 
 def read_run(folder):
@@ -173,6 +193,8 @@ def fit(
     seed=0,
     test=None,
     devices=ONE_DEVICE,
+    callbacks=(),
+    class_weights=None,
     verbose="auto",
 ):
     """Trains a compiled model in a folder, or goes on where it was stopped.
@@ -194,6 +216,12 @@ def fit(
             default `images.validation(batch_size)`; on many devices without
             the last, smaller batch.
         devices: What `distributing.devices` opened.
+        callbacks: Further Keras callbacks. What they keep in Python is not in
+            the checkpoints, and begins anew when the training is resumed.
+        class_weights: Optional dict `{class name: weight}`, with a weight for
+            each class; the loss of an image is multiplied by the weight of its
+            class. A mixed image has the mean of the weights of its classes,
+            weighted as its label. `balanced_class_weights` makes such a dict.
         verbose: What Keras takes: 0 for silence.
 
     Returns:
@@ -202,7 +230,6 @@ def fit(
     Raises:
         FloatingPointError: If the loss becomes NaN or infinite.
         OSError: If a checkpoint cannot be written.
-        ImportError: If Matplotlib or TensorBoard is not installed.
         ValueError: If the batch size does not fit the images or the devices, or
             every checkpoint is damaged.
 
@@ -231,7 +258,6 @@ def fit(
     >>> [row["epoch"] for row in log]
     [0, 1]
     """
-    check_libraries()
     folder = pathlib.Path(folder)
     devices.local_batch_size(batch_size)
     steps = images.steps_per_epoch(batch_size)
@@ -245,28 +271,33 @@ def fit(
         # A checkpoint has the weights, and beside them their averages.
         model.optimizer.finalize_variable_values(model.trainable_variables)
         return read_log(folder)
-    callbacks = [StopOnLostLoss()]
+    added = [StopOnLostLoss()]
     if any(each.use_ema for each in _optimizers(model.optimizer)):
-        callbacks.append(keras.callbacks.SwapEMAWeights())
+        added.append(keras.callbacks.SwapEMAWeights())
+    # In front of the checkpoint, which saves what they change.
+    added += callbacks
     log = keras.callbacks.CSVLogger(folder / LOG_FILE, append=True)
     if writes:
         _trim_log(folder / LOG_FILE, done)
-        callbacks += [log, keras.callbacks.TensorBoard(folder / "tensorboard")]
+        added.append(log)
+        if _is_installed("tensorboard", "Logs for TensorBoard"):
+            added.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
     # Behind the log: what is in a checkpoint has been logged, and what was
     # logged without one is done again.
-    callbacks.append(checkpoints)
+    added.append(checkpoints)
     with contextlib.ExitStack() as stack:
         # Keras leaves it open where the training ends with an error.
         stack.callback(lambda: log.csv_file and log.csv_file.close())
+        batches = images.train(
+            augmentation,
+            batch_size,
+            seed=seed,
+            start=done * steps,
+            hosts=devices.processes,
+            host=devices.process,
+        )
         model.fit(
-            images.train(
-                augmentation,
-                batch_size,
-                seed=seed,
-                start=done * steps,
-                hosts=devices.processes,
-                host=devices.process,
-            ),
+            _weighted(batches, images.class_names, class_weights),
             validation_data=test
             or images.validation(
                 batch_size, drop_remainder=devices.replicas > 1
@@ -275,24 +306,100 @@ def fit(
             epochs=epochs,
             steps_per_epoch=steps,
             shuffle=False,  # the images come in an order of their own
-            callbacks=callbacks,
+            callbacks=added,
             verbose=verbose if writes else 0,
         )
     return read_log(folder)
 
 
-def check_libraries():
-    """Says what is missing before anything has been trained.
+def _weighted(batches, class_names, class_weights):
+    """Adds the weight of each image to batches of images and labels."""
+    if class_weights is None:
+        return batches
+    if class_weights.keys() != set(class_names):
+        raise ValueError(
+            f"`class_weights` must have a weight for each of {class_names}. "
+            f"Received: {sorted(class_weights)}"
+        )
+    for name, weight in class_weights.items():
+        check_real(f"class_weights[{name!r}]", weight)
+        if weight < 0:
+            raise ValueError(
+                "`class_weights` must not be negative. "
+                f"Received: {weight} for {name!r}"
+            )
+    tf = import_tensorflow()
+    weights = [float(class_weights[name]) for name in class_names]
+    return mapped(
+        batches,
+        lambda images, labels: (
+            images,
+            labels,
+            tf.linalg.matvec(labels, weights),
+        ),
+        1,
+    )
+
+
+def balanced_class_weights(images):
+    """Weights with which all classes count the same in the loss.
+
+    The weight of a class is the number of training images, divided by the
+    number of classes and by the number of images of this class.
+
+    Source: `sklearn.utils.class_weight.compute_class_weight`, "balanced".
+
+    Args:
+        images: What `keras_mixer.data.load_folder` or `load_tfds` returns.
+
+    Returns:
+        A dict `{class name: weight}`, for the `class_weights` of `fit`.
 
     Raises:
-        ImportError: If Matplotlib or TensorBoard is not installed.
+        ValueError: If a class has no image to train on.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> from keras_mixer import pipeline, training
+    >>> def read(index):
+    ...     return tf.zeros((8, 8, 3), "uint8"), tf.cast(index > 2, "int32")
+    >>> part = pipeline.Images(4, read, decoded=True)
+    >>> colors = pipeline.Data(
+    ...     "colors", ("navy", "teal"), (8, 8, 3), (), part, part)
+    >>> weights = training.balanced_class_weights(colors)
+    >>> {name: round(weight, 3) for name, weight in weights.items()}
+    {'navy': 0.667, 'teal': 2.0}
     """
-    for name in ("matplotlib", "tensorboard"):
-        if importlib.util.find_spec(name) is None:
-            raise ImportError(
-                f"Curves and logs need {name}. Install it with "
-                "`pip install keras_mixer[train]`."
-            )
+    tf = import_tensorflow()
+    labels = mapped(
+        tf.data.Dataset.range(images.train_count),
+        lambda index: images.train_images.read(index)[1],
+    )
+    names = images.class_names
+    counts = np.bincount(list(labels.as_numpy_iterator()), minlength=len(names))
+    if not counts.all():
+        missing = [names[i] for i in np.flatnonzero(counts == 0)]
+        raise ValueError(
+            "Every class must have an image to train on. "
+            f"Received: none for {missing}"
+        )
+    return {
+        name: float(images.train_count / (len(names) * count))
+        for name, count in zip(names, counts, strict=True)
+    }
+
+
+def _is_installed(name, use):
+    if importlib.util.find_spec(name) is not None:
+        return True
+    logger.warning(
+        "%s are left out: %s is not installed. Install it with "
+        "`pip install keras_mixer[train]`.",
+        use,
+        name,
+    )
+    return False
 
 
 class StopOnLostLoss(keras.callbacks.Callback):
@@ -467,7 +574,8 @@ def finish(folder, results):
     {'accuracy': 0.9}
     """
     folder = pathlib.Path(folder)
-    plot(read_log(folder), folder / CURVES_FILE)
+    if _is_installed("matplotlib", "Curves"):
+        plot(read_log(folder), folder / CURVES_FILE)
     record = {**read_run(folder), "finished": results}
     _write_json(folder / RUN_FILE, record)
 

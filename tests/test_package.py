@@ -24,6 +24,7 @@ PACKAGE = ROOT / "keras_mixer"
 FLOORS = [
     {"checking", "composite", "weights.errors", "weights.formats"},
     {
+        "accumulating",
         "augmenting",
         "checkpoints",
         "decoding",
@@ -34,7 +35,6 @@ FLOORS = [
         "layers",
         "parts",
         "preprocessing",
-        "recipes",
         "weights.archives",
         "weights.cache",
         "weights.catalog",
@@ -42,8 +42,8 @@ FLOORS = [
     },
     {
         "pipeline",
+        "recipes",
         "resmlp_layers",
-        "training",
         "weights.assigning",
         "weights.fetching",
         "weights.keras_config",
@@ -59,7 +59,7 @@ FLOORS = [
         "weights.keras_files",
         "weights.torch_files",
     },
-    {"weights.reading"},
+    {"training", "weights.reading"},
     {"weights.loading", "weights.writing"},
     {"blank", "inspecting"},
     {"builder"},

@@ -12,6 +12,7 @@ from conftest import family_model
 from conftest import randomise
 
 from keras_mixer import recipes
+from keras_mixer.accumulating import Accumulate
 from keras_mixer.inspecting import weights_of
 from keras_mixer.recipes import RECIPES
 
@@ -240,3 +241,183 @@ def test_layer_decay_needs_a_model_with_blocks():
     for wrong in (0, 1.5, -1):
         with pytest.raises(ValueError, match=r"must be in \(0, 1\]"):
             recipes.compile_options(recipe, 1000, layer_decay=wrong)
+
+
+def accumulated(recipe, gradients, accumulate, by_keras=False):
+    """Weights and averages after updates with these gradients."""
+    options = recipes.compile_options(
+        recipe,
+        STEPS,
+        warmup_steps=WARMUP,
+        accumulate=1 if by_keras else accumulate,
+    )
+    optimizer = options["optimizer"]
+    if by_keras:
+        optimizer.gradient_accumulation_steps = accumulate
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 5), "bias": (5,), "gamma": (5,), "alpha": (2,)}
+    variables = [
+        keras.Variable(
+            1 + rng.standard_normal(shape), name=key, dtype="float32"
+        )
+        for key, shape in shapes.items()
+    ]
+    optimizer.build(variables)
+    for step in gradients:
+        optimizer.apply(
+            [keras.ops.convert_to_tensor(g, "float32") for g in step],
+            variables,
+        )
+    (inner,) = getattr(optimizer, "optimizers", [optimizer])
+    if recipe.ema:
+        variables += inner._model_variables_moving_average
+    return [keras.ops.convert_to_numpy(v) for v in variables]
+
+
+def small_and_large(updates=5, accumulate=3):
+    """Gradients of small batches, and their means."""
+    rng = np.random.default_rng(1)
+    small = [
+        [rng.standard_normal(shape) for shape in ((3, 5), (5,), (5,), (2,))]
+        for _ in range(updates * accumulate)
+    ]
+    large = [
+        [
+            np.mean(parts, axis=0)
+            for parts in zip(*small[i : i + accumulate], strict=True)
+        ]
+        for i in range(0, len(small), accumulate)
+    ]
+    return small, large
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_accumulated_batches_update_as_one_large_batch(name):
+    """With the clip, the schedule, the decay and the average of the recipe."""
+    recipe = RECIPES[name]
+    if recipe.ema:
+        recipe = dataclasses.replace(recipe, ema=0.9)
+    small, large = small_and_large()
+    expected = accumulated(recipe, large, 1)
+    received = accumulated(recipe, small, 3)
+    for value, wanted in zip(received, expected, strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=0, atol=1e-5)
+
+
+def test_an_unfinished_accumulation_changes_nothing():
+    recipe = dataclasses.replace(RECIPES["resmlp.imagenet"], ema=0.9)
+    small, _ = small_and_large(updates=2)
+    expected = accumulated(recipe, small, 3)
+    received = accumulated(recipe, [*small, *small[:2]], 3)
+    for value, wanted in zip(received, expected, strict=True):
+        np.testing.assert_array_equal(value, wanted)
+
+
+def test_the_accumulation_of_keras_is_not_one_large_batch():
+    """Why `Accumulate` exists; if this fails, use that of Keras.
+
+    In Keras 3.15 the learning rate schedule counts batches, not updates, and
+    the average of the weights is updated with each batch.
+    """
+    recipe = dataclasses.replace(RECIPES["resmlp.imagenet"], ema=0.9)
+    small, large = small_and_large()
+    expected = accumulated(recipe, large, 1)
+    received = accumulated(recipe, small, 3, by_keras=True)
+    for value, wanted in zip(received, expected, strict=True):
+        assert np.abs(value - wanted).max() > 1e-4
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.7])
+def test_fit_with_small_batches_equals_fit_with_large_ones(layer_decay):
+    recipe = dataclasses.replace(
+        RECIPES["finetune.cifar"],
+        learning_rate=0.03,
+        weight_decay=0.1,
+        ema=0.9,
+    )
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 255, (60, 8, 12, 3))
+    labels = rng.dirichlet(np.ones(CLASSES), 60)
+    weights = []
+    for batch_size, accumulate in ((12, 1), (4, 3)):
+        model = family_model("mixer", classifier_activation=None)
+        randomise(model)
+        compile_model(
+            model,
+            **recipes.compile_options(
+                recipe,
+                STEPS,
+                warmup_steps=WARMUP,
+                layer_decay=layer_decay,
+                model=model,
+                accumulate=accumulate,
+            ),
+        )
+        before = weights_of(model)
+        model.fit(
+            images, labels, batch_size=batch_size, shuffle=False, verbose=0
+        )
+        assert int(model.optimizer.iterations) == 5
+        weights.append(weights_of(model))
+    large, small = weights
+    for path, array in large.items():
+        np.testing.assert_allclose(
+            small[path], array, rtol=0, atol=1e-5, err_msg=path
+        )
+    kernel = "block_0/channel_mixing/dense_0/kernel"
+    assert np.abs(large[kernel] - before[kernel]).max() > 1e-3
+
+
+def test_an_accumulating_optimizer_is_saved_and_goes_on(tmp_path):
+    # Keras does not save which weights are excluded from the decay.
+    recipe = dataclasses.replace(RECIPES["resmlp.imagenet"], weight_decay=0.0)
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 255, (11, 8, 12, 3))
+    labels = rng.dirichlet(np.ones(CLASSES), 11)
+
+    def fit(model, part):
+        model.fit(
+            images[part], labels[part], batch_size=1, shuffle=False, verbose=0
+        )
+
+    model = family_model("resmlp", classifier_activation=None)
+    options = recipes.compile_options(
+        recipe, STEPS, warmup_steps=WARMUP, accumulate=3
+    )
+    compile_model(model, **options)
+    fit(model, slice(0, 5))  # an update, and two batches of the next
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    fit(model, slice(5, 11))
+    fit(loaded, slice(5, 11))
+    expected, received = model.optimizer.variables, loaded.optimizer.variables
+    for variable, value in zip(received, expected, strict=True):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(variable),
+            keras.ops.convert_to_numpy(value),
+        )
+    for path, array in weights_of(model).items():
+        np.testing.assert_array_equal(weights_of(loaded)[path], array)
+
+
+def test_what_cannot_accumulate_is_refused():
+    recipe = RECIPES["finetune.cifar"]
+    with pytest.raises(ValueError, match="`accumulate` must be a positive int"):
+        recipes.compile_options(recipe, 1000, accumulate=0)
+    with pytest.raises(TypeError, match="`accumulate` must be a positive int"):
+        recipes.compile_options(recipe, 1000, accumulate=2.0)
+    with pytest.raises(TypeError, match="`optimizer` must be a Keras optimiz"):
+        Accumulate("sgd", 2)
+    twice = keras.optimizers.SGD(gradient_accumulation_steps=2)
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+    for optimizer in (twice, scaled):
+        with pytest.raises(ValueError, match="must not scale the loss or accu"):
+            Accumulate(optimizer, 2)
+
+
+def test_further_metrics_are_compiled():
+    metric = keras.metrics.TopKCategoricalAccuracy(2)
+    options = recipes.compile_options(
+        RECIPES["finetune.cifar"], 1000, metrics=[metric]
+    )
+    assert options["metrics"] == ["accuracy", metric]
