@@ -491,7 +491,7 @@ def evaluate(settings, shots=()):
 
 
 def _names_of(class_names, names):
-    """Of several lists of names of a model's classes, the one that fits best."""
+    """The one of several lists of class names that fits best."""
     return max(names, key=lambda known: len(set(class_names) & set(known)))
 
 
@@ -531,7 +531,7 @@ def predict(settings, files, top=5):
         settings["run"], settings["model"], settings["weights"]
     )
     predicted, failed = {}, {}
-    for file in [path for file in files for path in _photos(file)]:
+    for file in [photo for path in files for photo in _photos(path)]:
         try:
             image = load_image(file, model, **feeding)
         except (OSError, ValueError) as error:

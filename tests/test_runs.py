@@ -1,5 +1,6 @@
 """Training from the command line, in real processes, which are killed."""
 
+import importlib.util
 import json
 import os
 import random
@@ -15,7 +16,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from conftest import assert_equal
+from conftest import python
 
+import keras_mixer
 from keras_mixer import cli
 from keras_mixer import training
 from keras_mixer.checkpoints import Checkpoints
@@ -252,7 +255,163 @@ def test_finetuning_needs_no_network(photos, tmp_path, monkeypatch, capsys):
     assert record["recipe"]["optimizer"] == "sgd"
     assert record["finished"]["accuracy"] > 0.5
     message = refused("evaluate", "--data", photos)
-    assert "Give `--few-shot` to see how good its features are" in message
+    assert (
+        "the model does not know: ['digit 3', 'digit 4', 'digit 6']" in message
+    )
+
+
+def test_bad_photos_are_named_and_the_others_predicted(
+    run, photos, tmp_path, capsys
+):
+    good = sorted((photos / "test" / "digit 6").iterdir())[:2]
+    for name, file in zip(("b/2.png", "a.png"), good, strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / name)
+    (tmp_path / "text.jpg").write_text("not an image")
+    command = ["predict", "--run", run, "--top", "1"]
+    message = refused(*command, tmp_path, tmp_path / "missing.png")
+    assert message == "keras_mixer: 2 files could not be read"
+    printed = capsys.readouterr()
+    files = [line.partition(": ")[0] for line in printed.out.splitlines()]
+    assert files == [str(tmp_path / "a.png"), str(tmp_path / "b" / "2.png")]
+    assert printed.out.count("% digit 6") == 2
+    for name in ("text.jpg", "missing.png"):
+        assert f"keras_mixer: {tmp_path / name}: " in printed.err
+    # Without bad files, the command succeeds.
+    cli.main([str(text) for text in [*command, tmp_path / "b"]])
+
+
+def test_images_of_some_classes_are_evaluated_by_name(
+    run, photos, tmp_path, capsys
+):
+    """Their places differ: class 0 of the images is class 1 of the model."""
+    for digit in (4, 6):
+        shutil.copytree(
+            photos / "test" / f"digit {digit}", tmp_path / f"digit {digit}"
+        )
+    command = ["evaluate", "--run", str(run), "--data", str(tmp_path)]
+    cli.main(command)
+    lines = dict(
+        line.split(": ") for line in capsys.readouterr().out.splitlines()
+    )
+    assert float(lines["accuracy"]) > 0.7
+    (tmp_path / "digit 6").rename(tmp_path / "digit 9")
+    assert "the model does not know: ['digit 9']" in refused(*command)
+
+
+def test_a_trained_model_is_fine_tuned_at_another_size(run, photos, tmp_path):
+    file = run / "model.keras"
+    size, epochs = 16, 1
+    command = options(
+        photos, tmp_path / "run", weights=file, image_size=size, epochs=epochs
+    )
+    cli.main(["finetune", *command[1:]])
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert model.input_shape == (None, 16, 16, 3)
+
+
+def test_small_batches_grey_images_and_class_weights(photos, tmp_path):
+    """Grey images, three batches of 10 for an update, balanced classes."""
+    command = options(
+        photos,
+        tmp_path / "run",
+        channels=1,
+        accumulate=3,
+        batch_size=10,
+        class_weights="balanced",
+    )
+    cli.main(command)
+    record = training.read_run(tmp_path / "run")
+    assert record["settings"]["channels"] == 1
+    assert record["settings"]["accumulate"] == 3
+    assert record["finished"]["accuracy"] > 0.5
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert model.input_shape == (None, 8, 8, 1)
+    cli.main(["evaluate", "--run", str(tmp_path / "run")])
+    # Started again, it is the same training.
+    (tmp_path / "run" / "model.keras").unlink()
+    cli.main(command)
+
+
+def test_settings_of_later_versions_are_recorded_where_they_are_used(run):
+    """So that a record of an earlier version is that of the same training."""
+    settings = training.read_run(run)["settings"]
+    assert not {"channels", "accumulate", "class_weights"} & settings.keys()
+
+
+def test_a_folder_on_the_path_of_python_is_enough(photos, tmp_path):
+    """As a checkout on PYTHONPATH, and TensorFlow under another name."""
+    code = f"""
+import sys
+from importlib import metadata
+
+version = metadata.version
+
+def hidden(name):
+    if name in ("keras_mixer", "torch"):
+        raise metadata.PackageNotFoundError(name)
+    return version(name)
+
+metadata.version = hidden
+from keras_mixer import cli
+cli.main({options(photos, tmp_path / "run", epochs=1)!r})
+"""
+    python(code, backend="torch")
+    versions = training.read_run(tmp_path / "run")["environment"]["versions"]
+    assert versions["keras_mixer"] == keras_mixer.__version__
+    assert versions["torch"].startswith("2.")
+
+
+def test_without_tensorboard_and_matplotlib_a_training_runs(
+    photos, tmp_path, monkeypatch, caplog
+):
+    find_spec = importlib.util.find_spec
+    missing = ("matplotlib", "tensorboard")
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name in missing else find_spec(name, *rest),
+    )
+    cli.main(options(photos, tmp_path / "run", epochs=1))
+    said = [record.getMessage() for record in caplog.records]
+    for name in missing:
+        assert [message for message in said if f": {name} is not" in message]
+    assert not (tmp_path / "run" / "curves.png").exists()
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_a_stopped_training_says_how_to_resume(photos, tmp_path):
+    process = started(photos, tmp_path / "run")
+    wait_for(lambda: epochs_done(tmp_path / "run") >= 1, process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 130, said
+    assert "A training is resumed by the same command." in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["finetune", "--model", "MixerS32", "--output", "run"],
+            "MixerS32 has no default weights. Give `--weights`: one of "
+            "['imagenet_gsam']",
+        ),
+        (
+            ["evaluate", "--run", "run", "--model", "MixerS32"],
+            "Give `--run`, or `--model` and `--weights`, not both.",
+        ),
+    ],
+)
+def test_arguments_that_do_not_fit_together(arguments, message):
+    assert message in refused(*arguments)
+
+
+def test_a_size_that_is_none_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--output", "run", "--image-size", "big"])
+    assert "expected pixels, such as 224, or " in capsys.readouterr().err
 
 
 def test_half_precision_trains_and_goes_on(photos, tmp_path):
