@@ -46,9 +46,9 @@ class Accumulate(keras.optimizers.Optimizer):
     >>> optimizer.build([weight])
     >>> for gradient in (0.0, 1.0):
     ...     optimizer.apply([keras.ops.array([gradient])])
-    ...     print(float(weight[0]))
-    1.0
-    0.75
+    ...     print(keras.ops.convert_to_numpy(weight))
+    [1.]
+    [0.75]
     """
 
     def __init__(self, optimizer, steps, name="accumulate"):
