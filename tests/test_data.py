@@ -918,7 +918,7 @@ def test_mnist_comes_from_tfds_with_one_channel(data_dir):
 def test_data_sets_of_tfds_are_evaluated_on(data_dir, capsys):
     """Greyscale ones too; and digits are no photos, though both count to 9."""
     command = ["evaluate", "--dataset", "mnist", "--data-dir", str(data_dir)]
-    with pytest.raises(SystemExit, match="The images have classes that the model does not know: "):
+    with pytest.raises(SystemExit, match="classes that the model does not kn"):
         cli.main(command)
     command[2] = "cmaterdb/bangla"
     cli.main([*command, "--few-shot", "5"])
