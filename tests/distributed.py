@@ -1,7 +1,7 @@
 """Trains tiny models on many devices, in a process of its own.
 
-`python tests/distributed.py FILE RUN...`, where a run is `kind:family:xla`,
-writes what each run came to: the losses, and the weights.
+`python tests/distributed.py FILE RUN...`, where a run is `kind:family:xla` or
+`kind:family:xla:accumulate`, writes the losses and the weights of each run.
 """
 
 import dataclasses
@@ -78,32 +78,31 @@ class Losses(keras.callbacks.Callback):
         self.losses.append(float(logs["loss"]))
 
 
-def train(kind, family, xla):
-    """Returns the losses of 20 steps, then all weights and averages."""
+def train(kind, family, xla, accumulate):
+    """Returns the losses of 20 updates, then all weights and averages."""
     keras.utils.set_random_seed(3)
     options = {"model_devices": 2} if kind == "model" else {}
     with distributing.devices(kind, jit_compile=xla, **options) as devices:
         model = tiny_model(family)
         compile_options = recipes.compile_options(
-            tiny_recipe(family), STEPS, warmup_steps=2
+            tiny_recipe(family), STEPS, warmup_steps=2, accumulate=accumulate
         )
         model.compile(**devices.compile_options(**compile_options))
         losses = Losses()
         model.fit(
             *digits(),
-            batch_size=devices.local_batch_size(BATCH),
+            batch_size=devices.local_batch_size(BATCH // accumulate),
             shuffle=False,
             verbose=0,
             callbacks=[losses],
         )
         variables = model.weights
-        if model.optimizer.use_ema:
-            variables = [
-                *variables,
-                *model.optimizer._model_variables_moving_average,
-            ]
+        (inner,) = getattr(model.optimizer, "optimizers", [model.optimizer])
+        if inner.use_ema:
+            variables = [*variables, *inner._model_variables_moving_average]
         return [
-            np.array(losses.losses),
+            # Means since the first batch, at the last batch of each update.
+            np.array(losses.losses[accumulate - 1 :: accumulate]),
             *map(keras.ops.convert_to_numpy, variables),
             np.array(devices.replicas),
         ]
@@ -124,8 +123,10 @@ def train_all(file, *runs):
         cut_cpu()
     arrays = {}
     for run in runs:
-        kind, family, xla = run.split(":")
-        for i, array in enumerate(train(kind, family, xla == "xla")):
+        kind, family, xla, *accumulate = run.split(":")
+        accumulate = int(*accumulate or [1])
+        trained = train(kind, family, xla == "xla", accumulate)
+        for i, array in enumerate(trained):
             arrays[f"{run}/{i:03}"] = array
     np.savez(file, **arrays)
 

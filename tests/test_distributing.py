@@ -87,6 +87,7 @@ def test_mirrored_trains_as_one_device_and_xla_compiles_each_replica(tmp_path):
         tmp_path,
         *("none:mixer:no", "mirrored:mixer:no", "mirrored:mixer:xla"),
         *("none:resmlp:no", "mirrored:resmlp:no", "mirrored:resmlp:xla"),
+        *("mirrored:mixer:no:5", "mirrored:resmlp:no:5"),
         backend="tensorflow",
         TF_XLA_FLAGS="--tf_xla_cpu_global_jit",
         XLA_FLAGS=f"--xla_dump_to={dump} {FAST_COMPILER}",
@@ -95,6 +96,9 @@ def test_mirrored_trains_as_one_device_and_xla_compiles_each_replica(tmp_path):
         for xla in ("no", "xla"):
             run = f"mirrored:{family}:{xla}"
             assert_same_training(results, run, f"none:{family}:no", 2)
+        # Five batches of 4 for an update: 2 images on each replica.
+        run = f"mirrored:{family}:no:5"
+        assert_same_training(results, run, f"none:{family}:no", 2)
 
     # Each replica's products of matrices are all in one cluster, forward and
     # backward: of five of Mixer, and of four of ResMLP, each has two gradients.
@@ -115,7 +119,7 @@ def test_data_and_model_parallel_train_as_one_device(tmp_path):
         tmp_path,
         *("none:mixer:xla", "data:mixer:xla", "model:mixer:xla"),
         *("none:resmlp:xla", "data:resmlp:xla", "model:resmlp:xla"),
-        *("data:mixer:no", "model:mixer:no"),
+        *("data:mixer:no", "model:mixer:no", "data:resmlp:xla:5"),
         backend="jax",
         JAX_NUM_CPU_DEVICES="4",
         JAX_ENABLE_X64="1",
@@ -125,6 +129,8 @@ def test_data_and_model_parallel_train_as_one_device(tmp_path):
         one = f"none:{run.partition(':')[0]}:xla"
         assert_same_training(results, f"data:{run}", one, 4)
         assert_same_training(results, f"model:{run}", one, 2)
+    # Five batches of 4 for an update: 1 image on each device.
+    assert_same_training(results, "data:resmlp:xla:5", "none:resmlp:xla", 4)
 
 
 def cut_weights(variant):
