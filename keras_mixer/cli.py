@@ -230,7 +230,7 @@ def _predict(args):
     for file, reason in failed.items():
         print(f"keras_mixer: {file}: {reason}", file=sys.stderr)
     if failed or not predicted:
-        sys.exit(f"keras_mixer: {len(failed)} files could not be read")
+        sys.exit(f"keras_mixer: nothing was predicted for {len(failed)} paths")
 
 
 def _weights(args):

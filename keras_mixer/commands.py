@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import logging
 import math
+import mimetypes
 import pathlib
 import time
 
@@ -78,11 +79,16 @@ def train(settings, folder, verbose="auto"):
         settings["distribute"], settings["jit_compile"]
     ) as devices:
         devices.local_batch_size(settings["batch_size"])
-        _check_accumulation(settings, devices)
         model = _compiled(settings, recipe, images, devices)
         validation = _validation_batches(images, settings, devices)
+        # Raises what is missing for the augmentation, before there is a folder.
+        images.train(recipe.augmentation, settings["batch_size"])
         folder = training.open_run(
-            folder, _recorded(settings), _facts(images, recipe), devices.process
+            folder,
+            settings,
+            _facts(images, recipe),
+            devices.process,
+            ADDED_SETTINGS,
         )
         logger.info(
             "Training on %d images, validating on %d after each epoch, testing "
@@ -141,33 +147,15 @@ def _check(settings):
         )
 
 
-# Settings that older records do not have. They are recorded only where they
-# differ from these values, so that an older training can be resumed.
+# Settings that records of earlier versions do not have, and the values that
+# those trainings had.
 ADDED_SETTINGS = {"accumulate": 1, "channels": 3, "class_weights": None}
-
-
-def _recorded(settings):
-    return {
-        key: value
-        for key, value in settings.items()
-        if key not in ADDED_SETTINGS or value != ADDED_SETTINGS[key]
-    }
 
 
 def _class_weights(settings, images):
     if settings["class_weights"] is None:
         return None
     return training.balanced_class_weights(images)
-
-
-def _check_accumulation(settings, devices):
-    if settings["accumulate"] > 1 and devices.replicas > 1:
-        raise ValueError(
-            "Gradients are accumulated on one device only. Use a larger "
-            "`--batch-size`, which is divided over the devices. "
-            f"Received: accumulate={settings['accumulate']} on "
-            f"{devices.replicas} devices"
-        )
 
 
 def load_images(settings):
@@ -248,7 +236,7 @@ def _with_recipe(settings, images):
     if epochs is None:
         batches = recipe.steps * settings["accumulate"]
         epochs = math.ceil(batches / steps_per_epoch)
-    steps = max(epochs * steps_per_epoch // settings["accumulate"], 1)
+    steps = _updates(epochs * steps_per_epoch, settings["accumulate"])
     flip = recipe.augmentation.flip and not settings["no_flip"]
     recipe = dataclasses.replace(
         recipes.shortened(recipe, steps),
@@ -272,13 +260,24 @@ def _with_recipe(settings, images):
     return settings, recipe
 
 
+def _updates(batches, accumulate):
+    """How often the weights are updated in a training of so many batches."""
+    if accumulate > batches:
+        raise ValueError(
+            "The weights would never be updated. Use a smaller `accumulate`, a "
+            "smaller `batch_size` or more `epochs`. Received: "
+            f"accumulate={accumulate}, in a training of {batches} batches"
+        )
+    return batches // accumulate
+
+
 def _compiled(settings, recipe, images, devices):
     """The model to train, compiled as the recipe says for these devices."""
     model = _model(settings, recipe, images)
     steps_per_epoch = images.steps_per_epoch(settings["batch_size"])
     options = recipes.compile_options(
         recipe,
-        max(settings["epochs"] * steps_per_epoch // settings["accumulate"], 1),
+        _updates(settings["epochs"] * steps_per_epoch, settings["accumulate"]),
         layer_decay=settings["layer_decay"],
         model=model,
         accumulate=settings["accumulate"],
@@ -517,12 +516,14 @@ def predict(settings, files, top=5):
 
     Args:
         settings: Dict with `run`, or `model` and `weights`.
-        files: Paths of photos, or of folders: all files below them.
+        files: Paths of photos, or of folders: all images below them. Other
+            files in a folder are passed over, unless they have the name of an
+            image.
         top: Integer, the number of classes for each photo.
 
     Returns:
         A dict `{file: [(name, probability), ...]}`, and a dict `{file: reason}`
-        of the files that could not be read.
+        of the files that could not be read, and of folders without images.
 
     Raises:
         ValueError: As in `trained`.
@@ -531,7 +532,7 @@ def predict(settings, files, top=5):
         settings["run"], settings["model"], settings["weights"]
     )
     predicted, failed = {}, {}
-    for file in [photo for path in files for photo in _photos(path)]:
+    for file in _photos(files, failed):
         try:
             image = load_image(file, model, **feeding)
         except (OSError, ValueError) as error:
@@ -543,8 +544,28 @@ def predict(settings, files, top=5):
     return predicted, failed
 
 
-def _photos(file):
-    """A file itself, or all files below a folder, sorted."""
-    if not pathlib.Path(file).is_dir():
-        return [file]
-    return [str(path) for path in folders.files_below(pathlib.Path(file), [])]
+def _photos(files, failed):
+    """Files, and the images below folders, sorted within each folder."""
+    for file in files:
+        if not pathlib.Path(file).is_dir():
+            yield file
+            continue
+        found = folders.files_below(pathlib.Path(file), [])
+        photos = [str(path) for path in found if _is_image(path)]
+        if not photos:
+            failed[file] = "there is no image in this folder"
+        yield from photos
+
+
+def _is_image(path):
+    """Whether a file has the name of an image, or Pillow can open it."""
+    from PIL import Image
+
+    if (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
+        return True
+    try:
+        with Image.open(path):
+            return True
+    # Pillow's formats raise nearly anything on files of another kind.
+    except Exception:
+        return False

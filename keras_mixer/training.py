@@ -46,7 +46,7 @@ CHECKPOINTS = "checkpoints"
 NOT_COMPARED = ("skipped", "validation_count")
 
 
-def open_run(folder, settings, facts=None, process=0):
+def open_run(folder, settings, facts=None, process=0, defaults=None):
     """Makes the folder of a training, or finds it with the same settings.
 
     Args:
@@ -56,6 +56,8 @@ def open_run(folder, settings, facts=None, process=0):
             be the same too, except "skipped" and "validation_count", which the
             weights do not depend on.
         process: Integer, which of several processes this is; 0 writes.
+        defaults: Dict of the values that settings had in trainings whose
+            record does not have them, written by an earlier version.
 
     Returns:
         The path of the folder.
@@ -76,7 +78,7 @@ def open_run(folder, settings, facts=None, process=0):
     folder = pathlib.Path(folder)
     facts = facts or {}
     if (folder / RUN_FILE).exists():
-        _check_same(folder, {"settings": settings, **facts})
+        _check_same(folder, {"settings": settings, **facts}, defaults or {})
         return folder
     if process != 0:
         return folder
@@ -96,8 +98,9 @@ def _files_of_others(folder):
     return [f for f in folder.iterdir() if f.name != _part(RUN_FILE).name]
 
 
-def _check_same(folder, asked):
+def _check_same(folder, asked, defaults):
     record, asked = read_run(folder), json.loads(json.dumps(asked))
+    record["settings"] = {**defaults, **record.get("settings", {})}
     asked["environment"] = {"backend": keras.backend.backend()}
     differ = [
         f"{key}: {record.get(part, {}).get(key)!r} there, {value!r} now"
@@ -218,10 +221,11 @@ def fit(
         devices: What `distributing.devices` opened.
         callbacks: Further Keras callbacks. What they keep in Python is not in
             the checkpoints, and begins anew when the training is resumed.
-        class_weights: Optional dict `{class name: weight}`, with a weight for
-            each class; the loss of an image is multiplied by the weight of its
-            class. A mixed image has the mean of the weights of its classes,
-            weighted as its label. `balanced_class_weights` makes such a dict.
+        class_weights: Optional dict from the name or the index of a class to
+            its weight, 1 for other classes; or `"balanced"`, for what
+            `balanced_class_weights` returns. The loss of an image is multiplied
+            by the weight of its class. A mixed image has the mean of the
+            weights of its classes, weighted as its label.
         verbose: What Keras takes: 0 for silence.
 
     Returns:
@@ -230,8 +234,10 @@ def fit(
     Raises:
         FloatingPointError: If the loss becomes NaN or infinite.
         OSError: If a checkpoint cannot be written.
-        ValueError: If the batch size does not fit the images or the devices, or
+        ValueError: If the batch size does not fit the images or the devices,
+            a class in `class_weights` is unknown or has a wrong weight, or
             every checkpoint is damaged.
+        TypeError: If an argument has the wrong type.
 
     Example:
 
@@ -258,6 +264,7 @@ def fit(
     >>> [row["epoch"] for row in log]
     [0, 1]
     """
+    class_weights = _list_of_weights(class_weights, images)
     folder = pathlib.Path(folder)
     devices.local_batch_size(batch_size)
     steps = images.steps_per_epoch(batch_size)
@@ -297,7 +304,7 @@ def fit(
             host=devices.process,
         )
         model.fit(
-            _weighted(batches, images.class_names, class_weights),
+            _weighted(batches, class_weights),
             validation_data=test
             or images.validation(
                 batch_size, drop_remainder=devices.replicas > 1
@@ -312,24 +319,48 @@ def fit(
     return read_log(folder)
 
 
-def _weighted(batches, class_names, class_weights):
-    """Adds the weight of each image to batches of images and labels."""
+def _list_of_weights(class_weights, images):
+    """The weight of each class in a list, or `None`."""
     if class_weights is None:
-        return batches
-    if class_weights.keys() != set(class_names):
-        raise ValueError(
-            f"`class_weights` must have a weight for each of {class_names}. "
-            f"Received: {sorted(class_weights)}"
+        return None
+    names = list(images.class_names)
+    if isinstance(class_weights, str) and class_weights == "balanced":
+        class_weights = balanced_class_weights(images)
+    if not isinstance(class_weights, dict):
+        raise TypeError(
+            '`class_weights` must be "balanced", or a dict of the weights of '
+            f"classes. Received: class_weights={class_weights!r} "
+            f"(of type {type(class_weights).__name__})"
         )
-    for name, weight in class_weights.items():
-        check_real(f"class_weights[{name!r}]", weight)
-        if weight < 0:
+    weights = {}
+    for key, weight in class_weights.items():
+        index = names.index(key) if key in names else key
+        # `True` is an integer for Python.
+        if isinstance(index, bool) or index not in range(len(names)):
             raise ValueError(
-                "`class_weights` must not be negative. "
-                f"Received: {weight} for {name!r}"
+                "The keys of `class_weights` must be names of classes, or "
+                f"indices below {len(names)}. Received: {key!r} for {names}"
             )
+        if index in weights:
+            raise ValueError(
+                "`class_weights` must have one weight for a class. Received: "
+                f"several for {names[index]!r}, which is class {index}"
+            )
+        check_real(f"class_weights[{key!r}]", weight)
+        if not 0 <= weight < math.inf:
+            raise ValueError(
+                "`class_weights` must be finite and not negative. "
+                f"Received: {weight} for {key!r}"
+            )
+        weights[index] = float(weight)
+    return [weights.get(index, 1.0) for index in range(len(names))]
+
+
+def _weighted(batches, weights):
+    """Adds the weight of each image to batches of images and labels."""
+    if weights is None:
+        return batches
     tf = import_tensorflow()
-    weights = [float(class_weights[name]) for name in class_names]
     return mapped(
         batches,
         lambda images, labels: (
@@ -423,33 +454,34 @@ class StopOnLostLoss(keras.callbacks.Callback):
     >>> try:
     ...     model.fit(x, y, 2, 9, callbacks=[StopOnLostLoss()], verbose=0)
     ... except FloatingPointError as error:
-    ...     print(str(error)[:16])
-    The loss is lost
+    ...     print(str(error)[:22])
+    The loss is not finite
     """
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._before = 0.0
+        self._epoch, self._step, self._loss = epoch, 0, 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        # A step late: to look at the loss of this one would wait for the
-        # device. It is the mean of the epoch so far, so it stays lost.
-        before, self._before = self._before, logs["loss"]
-        self._check(before, late=1)
+        # One step late: to look at the loss of this step would wait for the
+        # device. It is the mean of the epoch so far, so it stays not finite.
+        self._check()
+        self._step, self._loss = batch + 1, logs["loss"]
 
     def on_epoch_end(self, epoch, logs=None):
-        self._check(self._before, late=0)
+        self._check()
 
-    def _check(self, loss, late):
-        loss = float(loss)
+    def _check(self):
+        loss = float(self._loss)
         if math.isfinite(loss):
             return
-        optimizer = self.model.optimizer
+        # Counted here: an optimizer counts updates of the weights, which are
+        # fewer than steps where gradients are accumulated.
         raise FloatingPointError(
-            f"The loss is lost ({loss}) at step "
-            f"{int(optimizer.iterations) - late}, with a learning rate of "
-            f"{learning_rate(optimizer):.3g}. Give a smaller learning rate, a "
-            "longer warm-up or `clip_norm`; the training goes on from its last "
-            "checkpoint."
+            f"The loss is not finite ({loss}) at step {self._step} of epoch "
+            f"{self._epoch + 1}, with a learning rate of "
+            f"{learning_rate(self.model.optimizer):.3g}. Use a smaller "
+            "learning rate, a longer warm-up or `clip_norm`. The training is "
+            "resumed from its last checkpoint."
         )
 
 

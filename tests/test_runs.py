@@ -17,12 +17,14 @@ import pytest
 from conftest import ROOT
 from conftest import assert_equal
 from conftest import python
+from conftest import randomise
 
 import keras_mixer
 from keras_mixer import cli
 from keras_mixer import training
 from keras_mixer.checkpoints import Checkpoints
 from keras_mixer.inspecting import weights_of
+from keras_mixer.recipes import Augmentation
 
 pytestmark = pytest.mark.once
 
@@ -270,7 +272,7 @@ def test_bad_photos_are_named_and_the_others_predicted(
     (tmp_path / "text.jpg").write_text("not an image")
     command = ["predict", "--run", run, "--top", "1"]
     message = refused(*command, tmp_path, tmp_path / "missing.png")
-    assert message == "keras_mixer: 2 files could not be read"
+    assert message == "keras_mixer: nothing was predicted for 2 paths"
     printed = capsys.readouterr()
     files = [line.partition(": ")[0] for line in printed.out.splitlines()]
     assert files == [str(tmp_path / "a.png"), str(tmp_path / "b" / "2.png")]
@@ -333,10 +335,196 @@ def test_small_batches_grey_images_and_class_weights(photos, tmp_path):
     cli.main(command)
 
 
-def test_settings_of_later_versions_are_recorded_where_they_are_used(run):
-    """So that a record of an earlier version is that of the same training."""
-    settings = training.read_run(run)["settings"]
-    assert not {"channels", "accumulate", "class_weights"} & settings.keys()
+def without_settings(run, *names):
+    """Makes the record of a training that of an earlier version."""
+    record = training.read_run(run)
+    for name in names:
+        del record["settings"][name]
+    (run / "run.json").write_text(json.dumps(record))
+
+
+def test_a_run_of_an_earlier_version_is_used_and_resumed(
+    run, photos, tmp_path, capsys
+):
+    old = tmp_path / "old"
+    shutil.copytree(run, old)
+    without_settings(old, "accumulate", "channels", "class_weights")
+    cli.main(["evaluate", "--run", str(old)])
+    assert "accuracy: " in capsys.readouterr().out
+    photo = next((photos / "test" / "digit 3").iterdir())
+    cli.main(["predict", "--run", str(old), str(photo)])
+    command = [*options(photos, old, epochs=6), "--no-flip"]
+    cli.main(command)
+    for added in (
+        ["--accumulate", "2"],
+        ["--channels", "1"],
+        ["--class-weights", "balanced"],
+    ):
+        message = refused(*command, *added)
+        assert "belongs to another training" in message
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"accumulate": 2}, "accumulate: 2 there, 1 now"),
+        ({"class_weights": "balanced"}, "'balanced' there, None now"),
+    ],
+)
+def test_a_setting_that_is_left_out_is_another_training(
+    changed, said, photos, tmp_path
+):
+    cli.main(options(photos, tmp_path / "run", epochs=1, **changed))
+    message = refused(*options(photos, tmp_path / "run", epochs=1))
+    assert said in message
+
+
+def test_more_accumulated_batches_than_there_are_is_refused(photos, tmp_path):
+    """210 images make 6 batches of 32 in each of 3 epochs."""
+    message = refused(*options(photos, tmp_path / "run", accumulate=19))
+    assert "The weights would never be updated." in message
+    assert "accumulate=19, in a training of 18 batches" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_keras_cv_there_is_no_folder(photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    command = options(photos, tmp_path / "run", recipe="resmlp.imagenet")
+    assert "keras-cv" in refused(*command)
+    assert not (tmp_path / "run").exists()
+
+
+def test_in_a_folder_only_images_are_predicted(run, photos, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    (folder / "deeper").mkdir(parents=True)
+    photo = next((photos / "test" / "digit 3").iterdir())
+    shutil.copy(photo, folder / "deeper" / "no_suffix")
+    shutil.copy(photo, folder / "b.png")
+    (folder / "notes.txt").write_text("mine")
+    command = ["predict", "--run", str(run), "--top", "1"]
+    cli.main([*command, str(folder)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [
+        str(folder / "b.png"),
+        str(folder / "deeper" / "no_suffix"),
+    ]
+    (folder / "a.jpg").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    message = refused(*command, folder, tmp_path / "empty")
+    assert "nothing was predicted for 2 paths" in message
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == lines
+    assert f"{folder / 'a.jpg'}: Expected an image" in captured.err
+    assert f"{tmp_path / 'empty'}: there is no image" in captured.err
+
+
+def unequal_images():
+    """11 images of three classes: 2, 3 and 6 of them."""
+    import tensorflow as tf
+
+    from keras_mixer import pipeline
+
+    labels = tf.constant(np.repeat([0, 1, 2], [2, 3, 6]))
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 8, 12, 3))
+    pixels = tf.constant(pixels.astype("uint8"))
+    part = pipeline.Images(
+        11, lambda index: (pixels[index], labels[index]), decoded=True
+    )
+    names = ("cat", "dog", "eel")
+    return pipeline.Data("animals", names, (8, 12, 3), (), part, part)
+
+
+def test_balanced_class_weights_are_those_of_scikit_learn():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.repeat(["cat", "dog", "eel"], [2, 3, 6])
+    expected = compute_class_weight(
+        "balanced", classes=np.unique(labels), y=labels
+    )
+    received = training.balanced_class_weights(unequal_images())
+    np.testing.assert_allclose(list(received.values()), expected)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.8])
+@pytest.mark.parametrize(
+    ("class_weights", "expected"),
+    [
+        ("balanced", [11 / 6, 11 / 9, 11 / 18]),
+        ({"eel": 3, 0: 0.5}, [0.5, 1, 3]),
+    ],
+)
+def test_class_weights_weight_the_loss_of_mixed_images(
+    class_weights, expected, mixup, tmp_path
+):
+    """Against the loss that NumPy finds for the same batch."""
+    images = unequal_images()
+    augmentation = Augmentation(crop="resize", flip=False, mixup=mixup)
+    ((batch, labels),) = (
+        images.train(augmentation, 11, seed=5).take(1).as_numpy_iterator()
+    )
+    keras.utils.set_random_seed(1)
+    model = keras_mixer.Mixer(
+        4,
+        1,
+        10,
+        7,
+        11,
+        input_shape=(8, 12, 3),
+        classes=3,
+        classifier_activation=None,
+    )
+    randomise(model)
+    logits = model.predict(batch, verbose=0)
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    losses = -(labels * logs).sum(axis=1)
+    model.compile(
+        "sgd",
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    log = training.fit(
+        model,
+        images,
+        augmentation,
+        training.open_run(tmp_path / "run", {}),
+        batch_size=11,
+        epochs=1,
+        seed=5,
+        class_weights=class_weights,
+        verbose=0,
+    )
+    weights = labels @ np.array(expected)
+    assert log[0]["loss"] == pytest.approx(np.mean(losses * weights), rel=1e-5)
+    assert log[0]["loss"] != pytest.approx(np.mean(losses), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("class_weights", "error", "message"),
+    [
+        ({"cow": 2}, ValueError, "Received: 'cow' for ['cat', 'dog', 'eel']"),
+        ({3: 2}, ValueError, "indices below 3. Received: 3 for"),
+        ({True: 2}, ValueError, "Received: True"),
+        ({"dog": 2, 1: 2}, ValueError, "several for 'dog', which is class 1"),
+        ({"dog": -1}, ValueError, "Received: -1 for 'dog'"),
+        ({"dog": np.nan}, ValueError, "Received: nan for 'dog'"),
+        ({"dog": "2"}, TypeError, "must be a number"),
+        ("equal", TypeError, '"balanced", or a dict'),
+    ],
+)
+def test_wrong_class_weights_are_refused(
+    class_weights, error, message, tmp_path
+):
+    model = model_with_state()
+    with pytest.raises(error, match=re.escape(message)):
+        training.fit(
+            model,
+            unequal_images(),
+            None,
+            tmp_path,
+            batch_size=11,
+            epochs=1,
+            class_weights=class_weights,
+        )
 
 
 def test_a_folder_on_the_path_of_python_is_enough(photos, tmp_path):
@@ -454,11 +642,22 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_lost_loss_ends_with_the_step_and_the_rate(photos, tmp_path):
+# The rate is 0 in the first of 18 updates, and not in the first of 4.
+@pytest.mark.parametrize(("accumulate", "expected"), [(1, 3), (4, 5)])
+def test_a_loss_that_is_not_finite_ends_with_the_step_and_the_rate(
+    photos, tmp_path, accumulate, expected
+):
     output = tmp_path / "run"
-    message = refused(*options(photos, output, learning_rate=1e30))
-    assert "The loss is lost (" in message
-    assert re.search(r"at step \d, with a learning rate of \d", message)
+    message = refused(
+        *options(photos, output, learning_rate=1e30, accumulate=accumulate)
+    )
+    found = re.search(
+        r"The loss is not finite \((?:nan|inf)\) at step (\d) of epoch (\d), "
+        r"with a learning rate of \d",
+        message,
+    )
+    step, epoch = map(int, found.groups())
+    assert (step, epoch) == (expected, 1)
     assert not (output / "model.keras").exists()
     message = refused("predict", "--run", output, "photo.png")
     assert "is not finished" in message
