@@ -61,7 +61,7 @@ def main():
         epochs=args.epochs,
         seed=SEED,
         # A tenth of them, in passing; all are counted in the end.
-        test=images.test(100, crop_ratio=1.0).shard(10, 0),
+        validation_data=images.test(100, crop_ratio=1.0).shard(10, 0),
         verbose=2,
     )
     file = run / "mixer_nano.cifar10.npz"

@@ -6,6 +6,7 @@ import sys
 from keras_mixer import commands
 from keras_mixer import converting
 from keras_mixer import distributing
+from keras_mixer import training
 from keras_mixer.weights import catalog
 from keras_mixer.weights import loading
 
@@ -29,11 +30,17 @@ def main(arguments=None):
         notes = getattr(error, "__notes__", [])
         sys.exit("\n".join([f"keras_mixer: {error}", *notes]))
     except KeyboardInterrupt:
-        print(
-            "keras_mixer: stopped. A training is resumed by the same command.",
-            file=sys.stderr,
-        )
+        print(f"keras_mixer: {_stopped(args)}", file=sys.stderr)
         sys.exit(130)  # as shells do for Ctrl-C
+
+
+def _stopped(args):
+    """What is said of a command that the user stopped."""
+    folder = getattr(args, "output", None)
+    if folder is None:
+        return "stopped"
+    epochs = len(training.read_log(folder))
+    return f"stopped after {epochs} epochs. Repeat this command to resume it."
 
 
 def _parser():
@@ -223,14 +230,16 @@ def _evaluate(args):
 
 
 def _predict(args):
-    predicted, failed = commands.predict(_settings(args), args.files, args.top)
-    for file, rows in predicted.items():
-        for name, score in rows:
-            print(f"{file}: {100 * score:5.1f} % {name}")
-    for file, reason in failed.items():
-        print(f"keras_mixer: {file}: {reason}", file=sys.stderr)
-    if failed or not predicted:
-        sys.exit(f"keras_mixer: nothing was predicted for {len(failed)} paths")
+    failed = 0
+    for file, result in commands.predict(_settings(args), args.files, args.top):
+        if isinstance(result, str):
+            print(f"keras_mixer: {file}: {result}", file=sys.stderr)
+            failed += 1
+            continue
+        for name, score in result:
+            print(f"{file}: {100 * score:5.1f} % {name}", flush=True)
+    if failed:
+        sys.exit(f"keras_mixer: nothing was predicted for {failed} paths")
 
 
 def _weights(args):

@@ -106,7 +106,7 @@ def train(settings, folder, verbose="auto"):
             batch_size=settings["batch_size"],
             epochs=settings["epochs"],
             seed=settings["seed"],
-            test=validation,
+            validation_data=validation,
             devices=devices,
             class_weights=class_weights,
             verbose=verbose,
@@ -139,6 +139,12 @@ def _check(settings):
     if rate is not None and not rate > 0:
         raise ValueError(
             f"`learning_rate` must be positive. Received: learning_rate={rate}"
+        )
+    if settings["dataset"] is not None and settings.get("channels", 3) != 3:
+        raise ValueError(
+            "`channels` is for images in folders: those of TFDS keep the "
+            "channels that they have. Received: "
+            f"channels={settings['channels']}, dataset={settings['dataset']}"
         )
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
@@ -501,7 +507,8 @@ def _accuracy_by_name(model, batches, class_names, known):
         model: A model that gives a score for each of `known`.
         batches: Batches of images and of one-hot labels of `class_names`.
         class_names: Names of the classes of the images, in any order.
-        known: Names of the classes of the model.
+        known: Names of the classes of the model. Those that have the same
+            name, as two cranes and two maillots of ImageNet, count as one.
     """
     known, class_names = np.array(known), np.array(class_names)
     correct = []
@@ -512,7 +519,7 @@ def _accuracy_by_name(model, batches, class_names, known):
 
 
 def predict(settings, files, top=5):
-    """The most probable classes of photos.
+    """The most probable classes of photos, one photo after the other.
 
     Args:
         settings: Dict with `run`, or `model` and `weights`.
@@ -522,46 +529,59 @@ def predict(settings, files, top=5):
         top: Integer, the number of classes for each photo.
 
     Returns:
-        A dict `{file: [(name, probability), ...]}`, and a dict `{file: reason}`
-        of the files that could not be read, and of folders without images.
+        An iterator over `(path, result)`. The result is a list of `(name,
+        probability)`; or a string, the reason why a file could not be read or
+        a folder has no images.
 
     Raises:
-        ValueError: As in `trained`.
+        ValueError: As in `trained`, before the first photo is read.
     """
     model, names, feeding = trained(
         settings["run"], settings["model"], settings["weights"]
     )
-    predicted, failed = {}, {}
-    for file in _photos(files, failed):
+
+    def result(file, reason):
+        if reason:
+            return reason
         try:
             image = load_image(file, model, **feeding)
         except (OSError, ValueError) as error:
-            failed[file] = str(error)
-            continue
+            return str(error)
         scores = keras.ops.convert_to_numpy(model(image))[0]
         order = np.argsort(-scores, kind="stable")[:top]
-        predicted[file] = [(names[0][i], float(scores[i])) for i in order]
-    return predicted, failed
+        return [(names[0][i], float(scores[i])) for i in order]
+
+    return ((file, result(file, reason)) for file, reason in _photos(files))
 
 
-def _photos(files, failed):
-    """Files, and the images below folders, sorted within each folder."""
+def _photos(files):
+    """Files, and the images below folders, each with a reason to skip it.
+
+    The reason is `None` for files to read. Images are sorted within a folder.
+    """
     for file in files:
         if not pathlib.Path(file).is_dir():
-            yield file
+            yield file, None
             continue
-        found = folders.files_below(pathlib.Path(file), [])
-        photos = [str(path) for path in found if _is_image(path)]
+        skipped = []
+        found = folders.files_below(pathlib.Path(file), skipped)
+        photos = [(path, None) for path in found if _is_image(path)]
+        photos += [each for each in skipped if _has_name_of_image(each[0])]
+        for path, reason in photos:
+            yield str(path), reason
         if not photos:
-            failed[file] = "there is no image in this folder"
-        yield from photos
+            yield file, "there is no image in this folder"
+
+
+def _has_name_of_image(path):
+    return (mimetypes.guess_type(path.name)[0] or "").startswith("image/")
 
 
 def _is_image(path):
     """Whether a file has the name of an image, or Pillow can open it."""
     from PIL import Image
 
-    if (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
+    if _has_name_of_image(path):
         return True
     try:
         with Image.open(path):

@@ -376,6 +376,8 @@ def _optimizer(recipe, steps, warmup_steps):
         **options,
     )
     if recipe.weight_decay:
+        # Keras 3.15 does not save this. A loaded model that is to be trained
+        # further must be compiled with these options again.
         optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return optimizer
 

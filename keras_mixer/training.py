@@ -20,7 +20,6 @@ import os
 import pathlib
 import platform
 import sys
-from importlib import metadata
 
 import keras
 import numpy as np
@@ -87,8 +86,8 @@ def open_run(folder, settings, facts=None, process=0, defaults=None):
             f"'{folder}' holds something else than a training. Give the path "
             "of a new folder, or of an empty one."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     record = {"settings": settings, **facts, "environment": _environment()}
+    folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / RUN_FILE, record)
     return folder
 
@@ -126,15 +125,13 @@ def _environment():
 
 
 def _version(name):
-    """The version of a package, installed or only on the path of Python.
+    """The version of an imported package.
 
-    A checkout on `PYTHONPATH` has no metadata, and TensorFlow's may be under
-    another name, such as `tensorflow-cpu`.
+    The metadata of installed packages is not used: a checkout on `PYTHONPATH`
+    has none, or another version's, and TensorFlow's may be under another name,
+    such as `tensorflow-cpu`.
     """
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return getattr(sys.modules.get(name), "__version__", "unknown")
+    return getattr(sys.modules.get(name), "__version__", "unknown")
 
 
 def read_run(folder):
@@ -194,7 +191,7 @@ def fit(
     batch_size,
     epochs,
     seed=0,
-    test=None,
+    validation_data=None,
     devices=ONE_DEVICE,
     callbacks=(),
     class_weights=None,
@@ -215,12 +212,13 @@ def fit(
             processes together.
         epochs: Positive integer.
         seed: Integer, of the order of the images and of their augmentation.
-        test: Dataset of images and labels to evaluate on after each epoch, by
-            default `images.validation(batch_size)`; on many devices without
-            the last, smaller batch.
+        validation_data: Dataset of images and labels to evaluate on after each
+            epoch, by default `images.validation(batch_size)`; on many devices
+            without the last, smaller batch.
         devices: What `distributing.devices` opened.
         callbacks: Further Keras callbacks. What they keep in Python is not in
-            the checkpoints, and begins anew when the training is resumed.
+            the checkpoints, and begins anew when the training is resumed. A
+            training that a callback stopped early is resumed by the next call.
         class_weights: Optional dict from the name or the index of a class to
             its weight, 1 for other classes; or `"balanced"`, for what
             `balanced_class_weights` returns. The loss of an image is multiplied
@@ -235,8 +233,9 @@ def fit(
         FloatingPointError: If the loss becomes NaN or infinite.
         OSError: If a checkpoint cannot be written.
         ValueError: If the batch size does not fit the images or the devices,
-            a class in `class_weights` is unknown or has a wrong weight, or
-            every checkpoint is damaged.
+            a class in `class_weights` is unknown or has a wrong weight, the
+            metrics are not those of the training to resume, or every
+            checkpoint is damaged.
         TypeError: If an argument has the wrong type.
 
     Example:
@@ -265,6 +264,7 @@ def fit(
     [0, 1]
     """
     class_weights = _list_of_weights(class_weights, images)
+    _check_callbacks(callbacks)
     folder = pathlib.Path(folder)
     devices.local_batch_size(batch_size)
     steps = images.steps_per_epoch(batch_size)
@@ -274,19 +274,22 @@ def fit(
     # Before they load it, which they do together.
     devices.check_equal("epochs that are done", done)
     checkpoints.load(model, last)
+    averages = any(each.use_ema for each in _optimizers(model.optimizer))
     if done >= epochs:
         # A checkpoint has the weights, and beside them their averages.
         model.optimizer.finalize_variable_values(model.trainable_variables)
+        if averages:
+            _unshare(model)
         return read_log(folder)
     added = [StopOnLostLoss()]
-    if any(each.use_ema for each in _optimizers(model.optimizer)):
+    if averages:
         added.append(keras.callbacks.SwapEMAWeights())
     # In front of the checkpoint, which saves what they change.
     added += callbacks
     log = keras.callbacks.CSVLogger(folder / LOG_FILE, append=True)
     if writes:
         _trim_log(folder / LOG_FILE, done)
-        added.append(log)
+        added += [_SameMetrics(folder), log]
         if _is_installed("tensorboard", "Logs for TensorBoard"):
             added.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
     # Behind the log: what is in a checkpoint has been logged, and what was
@@ -305,7 +308,7 @@ def fit(
         )
         model.fit(
             _weighted(batches, class_weights),
-            validation_data=test
+            validation_data=validation_data
             or images.validation(
                 batch_size, drop_remainder=devices.replicas > 1
             ),
@@ -316,7 +319,52 @@ def fit(
             callbacks=added,
             verbose=verbose if writes else 0,
         )
+    if averages:
+        _unshare(model)
     return read_log(folder)
+
+
+def _unshare(model):
+    """Gives the weights of a model memory of their own.
+
+    At the end of `fit`, Keras 3.15 assigns the averages to the weights. On JAX
+    both are then the same arrays, and the next `fit` fails: "Attempt to donate
+    the same buffer twice". We found no upstream issue. Delete this function
+    when `test_a_model_with_averaged_weights_is_trained_twice` passes without
+    it.
+    """
+    for variable in model.trainable_variables:
+        variable.assign(keras.ops.copy(variable))
+
+
+def _check_callbacks(callbacks):
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise TypeError(
+                "`callbacks` must be a list of Keras callbacks. "
+                f"Received: {callback!r} (of type {type(callback).__name__})"
+            )
+
+
+class _SameMetrics(keras.callbacks.Callback):
+    """Ends a resumed training that measures something else than its log.
+
+    `CSVLogger` would append the values under the wrong names. Keras does not
+    know the names of the metrics before the first epoch is over.
+    """
+
+    def __init__(self, folder):
+        super().__init__()
+        self._folder = folder
+
+    def on_epoch_end(self, epoch, logs=None):
+        rows = read_log(self._folder)
+        if rows and rows[0].keys() - {"epoch"} != logs.keys():
+            raise ValueError(
+                "A training must be resumed with the same metrics: "
+                f"{sorted(rows[0].keys() - {'epoch'})}. "
+                f"Received: {sorted(logs)}"
+            )
 
 
 def _list_of_weights(class_weights, images):
@@ -514,8 +562,9 @@ def read_log(folder):
         folder: Path of the folder of a training.
 
     Returns:
-        A list of dicts with `epoch`, from 0, `loss`, `accuracy`, `val_loss`
-        and `val_accuracy`; empty before the first epoch is over.
+        A list of dicts with `epoch`, from 0, `loss`, `val_loss` and the
+        metrics, such as `accuracy` and `val_accuracy`; empty before the first
+        epoch is over.
 
     Example:
 
@@ -613,7 +662,7 @@ def finish(folder, results):
 
 
 def plot(log, path):
-    """Draws the loss and the accuracy over the epochs.
+    """Draws the loss, and the accuracy if it was measured, over the epochs.
 
     Args:
         log: What `read_log` returns: a dict for each epoch.
@@ -635,18 +684,17 @@ def plot(log, path):
     """
     from matplotlib.figure import Figure
 
-    figure = Figure((9, 4), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    curves = [("loss", "loss: cross-entropy [nats]", 1)]
+    if log and "accuracy" in log[0]:
+        curves.append(("accuracy", "accuracy [%]", 100))
+    figure = Figure((4.5 * len(curves), 4), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
     epochs = [row["epoch"] + 1 for row in log]
-    for prefix, name in (("", "training"), ("val_", "test")):
-        losses = [row[f"{prefix}loss"] for row in log]
-        percents = [100 * row[f"{prefix}accuracy"] for row in log]
-        loss.plot(epochs, losses, ".-", label=name)
-        accuracy.plot(epochs, percents, ".-", label=name)
-    loss.set_ylabel("loss: cross-entropy [nats]")
-    accuracy.set_ylabel("accuracy [%]")
-    for axes in (loss, accuracy):
-        axes.set(xlabel="epoch", xlim=(0, len(epochs) + 1))
+    for axes, (key, label, unit) in zip(panels, curves, strict=True):
+        for prefix, name in (("", "training"), ("val_", "validation")):
+            values = [unit * row[prefix + key] for row in log]
+            axes.plot(epochs, values, ".-", label=name)
+        axes.set(xlabel="epoch", ylabel=label, xlim=(0, len(epochs) + 1))
         axes.locator_params(axis="x", integer=True)
         axes.legend()
     figure.savefig(path, dpi=120)

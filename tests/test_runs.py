@@ -1,6 +1,5 @@
 """Training from the command line, in real processes, which are killed."""
 
-import importlib.util
 import json
 import os
 import random
@@ -419,11 +418,18 @@ def test_in_a_folder_only_images_are_predicted(run, photos, tmp_path, capsys):
         str(folder / "deeper" / "no_suffix"),
     ]
     (folder / "a.jpg").write_text("no image")
+    (folder / "moved.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (folder / "moved.txt").symlink_to(tmp_path / "nowhere.txt")
     (tmp_path / "empty").mkdir()
     message = refused(*command, folder, tmp_path / "empty")
-    assert "nothing was predicted for 2 paths" in message
+    assert "nothing was predicted for 3 paths" in message
     captured = capsys.readouterr()
     assert captured.out.splitlines() == lines
+    assert f"{folder / 'moved.jpg'}: it links to nothing" in captured.err
+    assert "moved.txt" not in captured.err
+    # A photo that is named twice is shown twice.
+    cli.main([*command, str(folder / "b.png"), str(folder / "b.png")])
+    assert capsys.readouterr().out.splitlines() == 2 * lines[:1]
     assert f"{folder / 'a.jpg'}: Expected an image" in captured.err
     assert f"{tmp_path / 'empty'}: there is no image" in captured.err
 
@@ -473,25 +479,10 @@ def test_class_weights_weight_the_loss_of_mixed_images(
         images.train(augmentation, 11, seed=5).take(1).as_numpy_iterator()
     )
     keras.utils.set_random_seed(1)
-    model = keras_mixer.Mixer(
-        4,
-        1,
-        10,
-        7,
-        11,
-        input_shape=(8, 12, 3),
-        classes=3,
-        classifier_activation=None,
-    )
-    randomise(model)
+    model = animals_model(["accuracy"])
     logits = model.predict(batch, verbose=0)
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     losses = -(labels * logs).sum(axis=1)
-    model.compile(
-        "sgd",
-        keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
     log = training.fit(
         model,
         images,
@@ -538,9 +529,8 @@ def test_wrong_class_weights_are_refused(
 
 
 def test_a_folder_on_the_path_of_python_is_enough(photos, tmp_path):
-    """As a checkout on PYTHONPATH, and TensorFlow under another name."""
+    """Without metadata, as of a checkout on PYTHONPATH."""
     code = f"""
-import sys
 from importlib import metadata
 
 version = metadata.version
@@ -560,22 +550,114 @@ cli.main({options(photos, tmp_path / "run", epochs=1)!r})
     assert versions["torch"].startswith("2.")
 
 
-def test_without_tensorboard_and_matplotlib_a_training_runs(
-    photos, tmp_path, monkeypatch, caplog
-):
-    find_spec = importlib.util.find_spec
-    missing = ("matplotlib", "tensorboard")
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name in missing else find_spec(name, *rest),
-    )
-    cli.main(options(photos, tmp_path / "run", epochs=1))
-    said = [record.getMessage() for record in caplog.records]
-    for name in missing:
-        assert [message for message in said if f": {name} is not" in message]
+def test_tensorboard_and_matplotlib_are_optional(photos, tmp_path):
+    """In a process that does not find them, as if they were not installed."""
+    code = f"""
+import logging
+import sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *rest):
+        if name.partition(".")[0] in ("matplotlib", "tensorboard"):
+            return None
+        return super().find_spec(name, *rest)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+logging.basicConfig(stream=sys.stdout)
+from keras_mixer import cli
+cli.main({options(photos, tmp_path / "run", epochs=1)!r})
+"""
+    said = python(code, backend="torch")
+    for name in ("matplotlib", "tensorboard"):
+        assert f": {name} is not installed" in said
     assert not (tmp_path / "run" / "curves.png").exists()
     assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def animals_model(metrics, **options):
+    """A model for `unequal_images`, compiled with these metrics."""
+    model = keras_mixer.Mixer(
+        4,
+        1,
+        10,
+        7,
+        11,
+        input_shape=(8, 12, 3),
+        classes=3,
+        classifier_activation=None,
+    )
+    randomise(model)
+    model.compile(
+        keras.optimizers.SGD(0.01, **options),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=metrics,
+    )
+    return model
+
+
+def fit_animals(model, folder, epochs, **options):
+    return training.fit(
+        model,
+        unequal_images(),
+        None,
+        training.open_run(folder, {}),
+        batch_size=11,
+        epochs=epochs,
+        verbose=0,
+        **options,
+    )
+
+
+def test_any_metrics_are_logged_and_curves_drawn(tmp_path):
+    log = fit_animals(animals_model(["mse"]), tmp_path / "run", epochs=2)
+    assert sorted(log[0]) == ["epoch", "loss", "mse", "val_loss", "val_mse"]
+    training.finish(tmp_path / "run", {})
+    assert (tmp_path / "run" / "curves.png").exists()
+
+
+def test_a_training_is_resumed_with_the_same_metrics(tmp_path):
+    fit_animals(animals_model(["accuracy"]), tmp_path / "run", epochs=1)
+    before = (tmp_path / "run" / "log.csv").read_text()
+    other = animals_model(["accuracy", "mse"])
+    with pytest.raises(ValueError, match="must be resumed with the same metr"):
+        fit_animals(other, tmp_path / "run", epochs=2)
+    assert (tmp_path / "run" / "log.csv").read_text() == before
+    same = animals_model(["accuracy"])
+    log = fit_animals(same, tmp_path / "run", epochs=2)
+    assert [row["epoch"] for row in log] == [0, 1]
+
+
+def test_only_callbacks_are_taken_as_callbacks(tmp_path):
+    with pytest.raises(TypeError, match="must be a list of Keras callbacks"):
+        fit_animals(animals_model(None), tmp_path / "run", 1, callbacks=[print])
+    assert not (tmp_path / "run" / "log.csv").exists()
+
+
+def test_a_training_that_stopped_early_is_resumed_by_the_next_call(tmp_path):
+    stop = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=100)
+    model = animals_model(["accuracy"])
+    log = fit_animals(model, tmp_path / "run", 5, callbacks=[stop])
+    assert len(log) == 2
+    assert len(fit_animals(model, tmp_path / "run", 5)) == 5
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_model_with_averaged_weights_is_trained_twice(backend, tmp_path):
+    """On JAX, in a process of its own: see `training._unshare`."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import test_runs
+from keras_mixer import training
+
+model = test_runs.animals_model(["accuracy"], use_ema=True)
+for epochs in (1, 2, 2, 3):
+    log = test_runs.fit_animals(model, {str(tmp_path / "run")!r}, epochs)
+print(len(log))
+"""
+    assert python(code, backend=backend).split()[-1] == "3"
 
 
 def test_a_stopped_training_says_how_to_resume(photos, tmp_path):
@@ -584,7 +666,7 @@ def test_a_stopped_training_says_how_to_resume(photos, tmp_path):
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[0].decode()
     assert process.returncode == 130, said
-    assert "A training is resumed by the same command." in said
+    assert "epochs. Repeat this command to resume it." in said
     assert "Traceback" not in said
 
 
@@ -636,6 +718,7 @@ def test_half_precision_trains_and_goes_on(photos, tmp_path):
         ({"distribute": "multiworker"}, "keras-team/keras#20585"),
         ({"distribute": "data"}, "KERAS_BACKEND=jax"),
         ({"dataset": "mnist"}, "Give the images: `--data FOLDER`, or "),
+        ({"dataset": "mnist", "channels": 1}, "`channels` is for images in"),
         ({"epochs": 0}, "epochs"),
         ({"learning_rate": -1}, "learning"),
         ({"crop_ratio": 2}, "crop_ratio"),
