@@ -28,7 +28,7 @@ from train import positive
 
 import keras_mixer
 
-METHODS = ("tile", "interleave", "interpolate", "compact")
+METHODS = ("tile", "interleave", "interpolate")
 LEARNING_RATE = 2e-3
 
 

@@ -37,7 +37,7 @@ def unblank(layers):
             layer.kernel_initializer = layer.kernel_initializer.drawn
 
 
-def clone(model, clone_layer, call_layer, image=None, name=None):
+def clone(model, clone_layer, call_layer=None, image=None, name=None):
     """Clones a functional model, changed on the way, with kernels of zeros.
 
     What a user has set on a variable (`trainable`, `regularizer`, `constraint`)
@@ -46,7 +46,8 @@ def clone(model, clone_layer, call_layer, image=None, name=None):
     Args:
         model: The model.
         clone_layer: Makes the new layer of a layer, from its configuration.
-        call_layer: Calls a new layer, as `call_layer(layer, *args, **kwargs)`.
+        call_layer: Calls a new layer, as `call_layer(layer, *args, **kwargs)`,
+            by default as `layer(*args, **kwargs)`.
         image: The input of the new model, by default as that of the model.
         name: The name of the new model, by default that of the model.
     """

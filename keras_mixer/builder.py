@@ -24,8 +24,6 @@ from keras_mixer.blank import blank
 from keras_mixer.blank import unblank
 from keras_mixer.checking import check_positive_int
 from keras_mixer.layers import gelu_tanh
-from keras_mixer.parts import merge
-from keras_mixer.parts import split
 from keras_mixer.preprocessing import at_least_float32
 from keras_mixer.preprocessing import scaling
 from keras_mixer.weights import catalog
@@ -115,11 +113,9 @@ def build_model(
             x = scaling(*mean_and_std, channels, name="preprocessing")(x)
         x = stem(x)
         x = keras.layers.Reshape((-1, hidden_dim), name="tokens")(x)
-        x = split(x, plan)
         for block in blocks:
             x = block(x)  # (batch, tokens, channels)
         x = norm(x)
-        x = merge(x, plan)
         if pooling:
             x = _pool(pooling)(x)  # (batch, channels)
         if include_top:
@@ -335,10 +331,9 @@ dropout_rate: Float in [0, 1), the dropout after each dense layer of the MLPs.
 resize: How to bring the weights of token mixing to another grid of tokens than
     they were trained for. `"tile"` (MLP-Mixer, appendix C) processes parts of
     the old size by themselves, `"interleave"` spreads each part over the whole
-    image, `"interpolate"` resamples the weights for any grid, and `"compact"`
-    is the function of `"tile"` at the cost of its parts. `"auto"` is `"tile"`
-    where the new grid is a whole multiple, else `"interpolate"`; `None`
-    refuses. A `.weights.h5` file does not say its grid: load it with the
+    image, and `"interpolate"` resamples the weights for any grid. `"auto"` is
+    `"tile"` where the new grid is a whole multiple, else `"interpolate"`;
+    `None` refuses. A `.weights.h5` file does not say its grid: load it with the
     `input_shape` it was saved with, and resize the model with
     `keras_mixer.resize`."""
 

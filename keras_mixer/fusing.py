@@ -30,7 +30,6 @@ from keras_mixer.inspecting import family_of
 from keras_mixer.inspecting import is_fused
 from keras_mixer.inspecting import weights_of
 from keras_mixer.layers import MixerBlock
-from keras_mixer.parts import BatchToParts
 from keras_mixer.preprocessing import PixelNormalization
 from keras_mixer.resmlp_layers import Affine
 from keras_mixer.resmlp_layers import ResMLPBlock
@@ -168,7 +167,6 @@ _AFFINE_OF = {
 
 # What passes a scale and an offset per channel on as they are.
 _INDIFFERENT = (
-    BatchToParts,
     keras.layers.Dropout,
     keras.layers.GlobalAveragePooling1D,
 )

@@ -9,7 +9,6 @@ import keras
 
 from keras_mixer.fused_layers import FusedMixerBlock
 from keras_mixer.fused_layers import FusedResMLPBlock
-from keras_mixer.parts import PartsToBatch
 from keras_mixer.weights import loading
 from keras_mixer.weights import naming
 
@@ -76,14 +75,9 @@ def describe(model):
     """The family of a model, and rows and columns of its tokens.
 
     Raises:
-        ValueError: If the model is none of this package's, or is quantised,
-            fused or compact.
+        ValueError: If the model is none of this package's, or is quantised or
+            fused.
         TypeError: If it is no Keras model.
     """
     family = family_of(model)
-    if any(isinstance(layer, PartsToBatch) for layer in model.layers):
-        raise ValueError(
-            f"'{model.name}' was resized by 'compact'. Give the model that it "
-            "was made from, which has the same weights."
-        )
     return family, tuple(model.get_layer("stem").output.shape[1:3])

@@ -13,8 +13,6 @@ from keras_mixer.blank import clone
 from keras_mixer.checking import check_positive_int
 from keras_mixer.inspecting import describe
 from keras_mixer.inspecting import weights_of
-from keras_mixer.parts import merge
-from keras_mixer.parts import split
 from keras_mixer.weights import assigning
 from keras_mixer.weights import loading
 from keras_mixer.weights import resizing
@@ -42,17 +40,16 @@ def resize(model, input_shape, method="auto", name=None):
         method: `"tile"` processes parts of the old size by themselves, which
             widens the MLP across tokens; `"interleave"` likewise, each part
             spread over the whole image; `"interpolate"` resamples the weights
-            for any grid; `"compact"` computes what `"tile"` does at the cost of
-            its parts, but can never learn to mix them. `"auto"` is `"tile"`
-            where the new grid is a whole multiple, else `"interpolate"`.
+            for any grid. `"auto"` is `"tile"` where the new grid is a whole
+            multiple, else `"interpolate"`.
         name: Name of the new model, by default the old one's.
 
     Returns:
         A `keras.Model`, not compiled.
 
     Raises:
-        ValueError: If the model is none of this package's, is quantised, has
-            been resized by `"compact"`, or cannot be resized this way.
+        ValueError: If the model is not one of this package's, is quantised or
+            fused, or cannot be resized this way.
         TypeError: If an argument has the wrong type.
 
     Example:
@@ -137,13 +134,7 @@ def _clone(model, shape, plan, name):
             config["tokens_mlp_dim"] *= plan.widening
         return type(layer).from_config(config)
 
-    def call_layer(layer, *args, **kwargs):
-        if layer.name == "block_0":
-            args = (split(*args, plan),)
-        x = layer(*args, **kwargs)
-        return merge(x, plan) if layer.name == "norm" else x
-
     image = keras.Input(
         shape, dtype=model.inputs[0].dtype, name=model.inputs[0].name
     )
-    return clone(model, clone_layer, call_layer, image, name)
+    return clone(model, clone_layer, image=image, name=name)

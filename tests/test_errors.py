@@ -141,7 +141,7 @@ OPTIONS = [
         {"resize": "stretch"},
         ValueError,
         "The way to resize must be 'auto', one of ('tile', 'interleave', "
-        "'interpolate', 'compact'), or `None` to refuse. Received: 'stretch'",
+        "'interpolate'), or `None` to refuse. Received: 'stretch'",
     ),
     (
         {"weights": 3},

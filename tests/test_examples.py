@@ -128,7 +128,7 @@ def test_classify_says_that_a_model_is_untrained(tmp_path, digits):
 
 def test_resolution_compares_every_method():
     options = ("--images", "120", "--epochs", "1")
-    # On the backend that compiles least, of seven models.
+    # On the backend that compiles least, of six models.
     _, _, *table = lines("resolution.py", *options, backend="torch")
     rows = [line.split(" | ")[0] for line in table[2:]]
     assert rows == [
@@ -136,7 +136,6 @@ def test_resolution_compares_every_method():
         "| tile",
         "| interleave",
         "| interpolate",
-        "| compact",
         "| from scratch, epochs: 1",
         "| from scratch, epochs: 2",
     ]

@@ -233,7 +233,7 @@ def test_a_fused_model_is_exported(family, images, tmp_path):
     assert relative_difference(np.asarray(received), expected) < 1e-5
 
 
-@pytest.mark.parametrize("method", ["tile", "compact", "interpolate"])
+@pytest.mark.parametrize("method", ["tile", "interpolate"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_resized_models_are_fused(family, method, images):
     model = family_model(family)

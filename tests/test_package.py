@@ -33,7 +33,6 @@ FLOORS = [
         "folders",
         "labels",
         "layers",
-        "parts",
         "preprocessing",
         "weights.archives",
         "weights.cache",

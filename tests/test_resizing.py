@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 import reference
-from conftest import BATCH
 from conftest import FAMILIES
 from conftest import IMAGE
 from conftest import SIZES
@@ -189,35 +188,16 @@ def test_bits_and_dtypes_are_kept():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ["tile", "compact"])
-def test_a_resized_model_averages_its_parts(family, method):
+def test_a_tiled_model_averages_its_parts(family):
     model = family_model(family, classifier_activation=None)
     randomise(model)
     images = np.random.default_rng(2).uniform(0, 255, (3, 2, *IMAGE))
-    large = keras_mixer.resize(model, (24, 24, 3), method)
+    large = keras_mixer.resize(model, (24, 24, 3), "tile")
     assert large.input_shape == (None, 24, 24, 3)
     assert large.name == model.name
     received = large.predict(mosaic(images, "tile"), verbose=0)[0]
     expected = model.predict(images.reshape(-1, *IMAGE), verbose=0).mean(0)
     np.testing.assert_allclose(received, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_compact_is_tile_with_the_weights_of_one_part(family, tmp_path):
-    model = family_model(family, include_top=False)
-    randomise(model)
-    x = np.random.default_rng(2).uniform(0, 255, (BATCH, 16, 36, 3))
-    tile = keras_mixer.resize(model, (16, 36, 3), "tile")
-    compact = keras_mixer.resize(model, (16, 36, 3), "compact", name="compact")
-    assert compact.name == "compact"
-    assert_equal(weights_of(compact), weights_of(model))
-    expected = tile.predict(x, verbose=0)
-    assert expected.shape == (BATCH, 36, SIZES["hidden_dim"])
-    received = compact.predict(x, verbose=0)
-    np.testing.assert_allclose(received, expected, atol=1e-5)
-    compact.save(tmp_path / "compact.keras")
-    loaded = keras.saving.load_model(tmp_path / "compact.keras")
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), received)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -254,11 +234,10 @@ def test_auto_takes_tile_for_whole_multiples(shape, method):
     assert_equal(weights_of(automatic), weights_of(chosen))
 
 
-@pytest.mark.parametrize("method", ["tile", "compact"])
-def test_a_trained_model_goes_on_learning(trained, digits, method):
+def test_a_trained_model_goes_on_learning(trained, digits):
     """Digits enlarged twice: the loss falls from where it begins."""
     model = keras.saving.load_model(trained)
-    large = keras_mixer.resize(model, (16, 16, 1), method)
+    large = keras_mixer.resize(model, (16, 16, 1))
     x, y = (part[:512] for part in digits[0])
     x = x.repeat(2, axis=1).repeat(2, axis=2)
     optimizer = keras.optimizers.AdamW(1e-3)
@@ -288,7 +267,9 @@ def test_another_head_comes_along():
     randomise(backbone)
     head = keras.layers.Dense(3, name="my_head")(backbone.output)
     model = keras.Model(backbone.input, head, name="transfer")
-    large = keras_mixer.resize(model, (16, 24, 3), "compact")
+    large = keras_mixer.resize(model, (16, 24, 3), name="other")
+    assert large.name == "other"
+    large = keras_mixer.resize(model, (16, 24, 3))
     assert large.name == "transfer"
     np.testing.assert_array_equal(
         large.get_layer("my_head").kernel, model.get_layer("my_head").kernel
@@ -365,8 +346,6 @@ def test_resize_refuses_models_it_does_not_know():
     pooled = keras.layers.AveragePooling2D(2)(image)
     longer = keras_mixer.Mixer(**SIZES, input_tensor=pooled)
     assert "before adding layers in front" in resize_error(longer, (32, 48, 3))
-    compact = keras_mixer.resize(model, (16, 24, 3), "compact")
-    assert "was resized by 'compact'" in resize_error(compact, (32, 48, 3))
     model.quantize("int8")
     assert "before it is quantised" in resize_error(model, (16, 24, 3))
 

@@ -1,8 +1,8 @@
 """Token-mixing weights for another grid of tokens.
 
 An MLP across tokens has one row of weights for each place of the image, so its
-weights are made for one grid. Three ways lead to another one; all of them leave
-every weight alone that no axis of tokens or of their MLP belongs to.
+weights are made for one grid. There are three ways to another grid. None of
+them changes a weight that has no axis of tokens or of their MLP.
 
 "tile" is the paper's (appendix C): the new grid is cut into parts of the old
 size, and each is processed as before. In matrices: copies of the old ones along
@@ -19,11 +19,6 @@ across the image, which "tile" cuts down to a part.
 resamplings of its tokens: `up(mlp(down(x)))`, multiplied out. Both resample
 bilinearly with antialiasing, so a constant image is still one, and the same
 grid changes nothing. It goes to any grid, smaller ones too.
-
-The weights of "tile" are nearly all zeros. "compact" is the same function with
-the weights as they are: the parts become samples of the batch, between stem and
-pool (`layers.SplitGrid`). It costs what the parts cost, but a part never sees
-another, and cannot learn to.
 """
 
 import math
@@ -33,7 +28,7 @@ import numpy as np
 
 from keras_mixer.weights import naming
 
-METHODS = ("tile", "interleave", "interpolate", "compact")
+METHODS = ("tile", "interleave", "interpolate")
 
 
 class Plan(NamedTuple):
@@ -53,10 +48,6 @@ class Plan(NamedTuple):
         """How many times wider the MLP across tokens becomes."""
         is_copied = self.method in ("tile", "interleave")
         return math.prod(self.parts) if is_copied else 1
-
-    @property
-    def is_compact(self):
-        return self.method == "compact"
 
     def __str__(self):
         old, new = ("{} x {}".format(*grid) for grid in (self.old, self.new))
@@ -117,7 +108,7 @@ def resize(arrays, family, plan):
     Returns:
         `{path: array}`, in the dtypes they came in.
     """
-    if plan.method in (None, "compact"):
+    if plan.method is None:
         return arrays
     is_resampled = plan.method == "interpolate"
     transform = _interpolation(plan) if is_resampled else _copies(plan)
