@@ -18,6 +18,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from keras_mixer import data
+from keras_mixer.data import indexed
 from keras_mixer.recipes import RECIPES
 from keras_mixer.recipes import Augmentation
 
@@ -39,7 +40,7 @@ NAMES = ("finetune.imagenet", "mixer_b.imagenet", "resmlp.imagenet")
 
 def main():
     folder, side = sys.argv[1], int((sys.argv[2:] or ["224"])[0])
-    data.MAX_BYTES_KEPT = 0
+    indexed.MAX_BYTES_KEPT = 0
     start = time.process_time()
     images = data.load_folder(folder, side)
     count = images.train_count + images.test_count

@@ -16,10 +16,10 @@ import numpy as np
 from interleaved import medians
 
 import keras_mixer
-from keras_mixer.fused_layers import FusedResMLPBlock
-from keras_mixer.layers import Block
-from keras_mixer.layers import ChannelMixing
-from keras_mixer.resmlp_layers import TokenLinear
+from keras_mixer.layers.fused import FusedResMLPBlock
+from keras_mixer.layers.mixing import Block
+from keras_mixer.layers.mixing import ChannelMixing
+from keras_mixer.layers.resmlp import TokenLinear
 
 
 class PlainBlock(Block):

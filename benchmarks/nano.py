@@ -27,7 +27,7 @@ import keras_mixer
 from keras_mixer import data
 from keras_mixer import training
 from keras_mixer.recipes import RECIPES
-from keras_mixer.recipes import compile_options
+from keras_mixer.training.optimizers import compile_options
 
 SIDE, PATCH = 32, 4
 WIDTH = 1.5  # of what a hidden unit looks at, in patches

@@ -3,10 +3,15 @@
 import argparse
 import sys
 
-from keras_mixer import commands
-from keras_mixer import converting
 from keras_mixer import distributing
 from keras_mixer import training
+from keras_mixer.commands.convert import convert
+from keras_mixer.commands.convert import inspect_file
+from keras_mixer.commands.evaluate import evaluate
+from keras_mixer.commands.models import MODELS
+from keras_mixer.commands.models import default_weights
+from keras_mixer.commands.predict import predict
+from keras_mixer.commands.train import train
 from keras_mixer.weights import catalog
 from keras_mixer.weights import loading
 
@@ -101,7 +106,7 @@ def _parser():
 
 def _add_training(argument, recipe, epochs):
     _add_images(argument)
-    models = ", ".join(commands.MODELS)
+    models = ", ".join(MODELS)
     _add_model(argument, f"one of {models}; %(default)s", "MixerNano")
     argument("--output", required=True, help="folder of this training")
     argument("--recipe", default=recipe, help="its name; %(default)s")
@@ -179,7 +184,7 @@ def _add_trained(argument):
 def _add_model(argument, text, default=None):
     argument(
         "--model",
-        choices=commands.MODELS,
+        choices=MODELS,
         default=default,
         metavar="NAME",
         help=text,
@@ -198,7 +203,7 @@ def _size(text):
 
 
 def _finetune(args):
-    args.weights = args.weights or commands.default_weights(args.model)
+    args.weights = args.weights or default_weights(args.model)
     _train(args)
 
 
@@ -206,7 +211,7 @@ def _train(args):
     settings = _settings(args)
     folder, quiet = settings.pop("output"), settings.pop("quiet")
     bars = 1 if sys.stdout.isatty() else 2
-    results = commands.train(settings, folder, verbose=0 if quiet else bars)
+    results = train(settings, folder, verbose=0 if quiet else bars)
     if results:
         print(
             "Accuracy on the images held out: "
@@ -222,7 +227,7 @@ def _settings(args):
 
 
 def _evaluate(args):
-    results = commands.evaluate(_settings(args), args.few_shot)
+    results = evaluate(_settings(args), args.few_shot)
     for shots, accuracy in results.pop("few_shot", {}).items():
         print(f"accuracy with {shots} images per class: {100 * accuracy:.2f} %")
     for what, number in results.items():
@@ -231,7 +236,7 @@ def _evaluate(args):
 
 def _predict(args):
     failed = 0
-    for file, result in commands.predict(_settings(args), args.files, args.top):
+    for file, result in predict(_settings(args), args.files, args.top):
         if isinstance(result, str):
             print(f"keras_mixer: {file}: {result}", file=sys.stderr)
             failed += 1
@@ -263,12 +268,12 @@ def _matching(pattern):
 
 
 def _convert(args):
-    rows, columns = converting.convert(args.source, args.target)
+    rows, columns = convert(args.source, args.target)
     print(f"{args.target}: for {rows} x {columns} tokens")
 
 
 def _verify(args):
-    for what, text in converting.inspect_file(args.file).items():
+    for what, text in inspect_file(args.file).items():
         print(f"{what}: {text}")
 
 

@@ -11,7 +11,7 @@ import importlib.resources
 import keras
 import numpy as np
 
-from keras_mixer.checking import check_positive_int
+from keras_mixer.arguments import check_positive_int
 
 # Number of classes -> file in `class_names/`.
 CLASS_LISTS = {

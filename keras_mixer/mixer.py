@@ -4,16 +4,16 @@ import functools
 
 import keras
 
-from keras_mixer.builder import build_model
-from keras_mixer.builder import documented
-from keras_mixer.builder import variant_of
-from keras_mixer.builder import variant_with
-from keras_mixer.checking import check_positive_int
-from keras_mixer.checking import check_rate
+from keras_mixer.arguments import check_positive_int
+from keras_mixer.arguments import check_rate
 from keras_mixer.labels import decode_predictions
-from keras_mixer.layers import NORM_EPSILON
-from keras_mixer.layers import MixerBlock
-from keras_mixer.layers import gelu_tanh
+from keras_mixer.layers.activations import gelu_tanh
+from keras_mixer.layers.mixer import NORM_EPSILON
+from keras_mixer.layers.mixer import MixerBlock
+from keras_mixer.models.builder import build_model
+from keras_mixer.models.constructors import documented
+from keras_mixer.models.constructors import variant_of
+from keras_mixer.models.constructors import variant_with
 
 __all__ = [
     "Mixer",

@@ -2,16 +2,16 @@
 
 import keras
 
-from keras_mixer.builder import build_model
-from keras_mixer.builder import documented
-from keras_mixer.builder import variant_of
-from keras_mixer.builder import variant_with
-from keras_mixer.checking import check_positive_int
-from keras_mixer.checking import check_rate
+from keras_mixer.arguments import check_positive_int
+from keras_mixer.arguments import check_rate
 from keras_mixer.labels import decode_predictions
-from keras_mixer.resmlp_layers import Affine
-from keras_mixer.resmlp_layers import ResMLPBlock
-from keras_mixer.resmlp_layers import authors_initializer
+from keras_mixer.layers.resmlp import Affine
+from keras_mixer.layers.resmlp import ResMLPBlock
+from keras_mixer.layers.resmlp import authors_initializer
+from keras_mixer.models.builder import build_model
+from keras_mixer.models.constructors import documented
+from keras_mixer.models.constructors import variant_of
+from keras_mixer.models.constructors import variant_with
 
 __all__ = [
     "ResMLP",

@@ -19,8 +19,8 @@ from conftest import python
 import keras_mixer
 from keras_mixer import mixer
 from keras_mixer import resmlp
-from keras_mixer.inspecting import weights_of
-from keras_mixer.layers import gelu_tanh
+from keras_mixer.layers.activations import gelu_tanh
+from keras_mixer.models.introspection import weights_of
 from keras_mixer.weights import catalog
 
 pytestmark = pytest.mark.once

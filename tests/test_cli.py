@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 import keras_mixer
 from keras_mixer import cli
-from keras_mixer.inspecting import weights_of
+from keras_mixer.models.introspection import weights_of
 from keras_mixer.weights import reading
 
 pytestmark = pytest.mark.once

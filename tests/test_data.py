@@ -24,11 +24,13 @@ from PIL import ImageEnhance
 from PIL import ImageFilter
 from PIL import ImageOps
 
-from keras_mixer import augmenting
 from keras_mixer import cli
 from keras_mixer import data
-from keras_mixer import decoding
-from keras_mixer import load_image
+from keras_mixer.data import cropping
+from keras_mixer.data import decoding
+from keras_mixer.data import indexed
+from keras_mixer.data import rand_augment
+from keras_mixer.data.photos import load_image
 from keras_mixer.recipes import Augmentation
 
 pytestmark = pytest.mark.once
@@ -128,7 +130,7 @@ def test_every_epoch_has_each_image_once_in_another_order(numbered):
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
 def test_a_training_begins_anywhere(cifar, kept, monkeypatch):
     if not kept:
-        monkeypatch.setattr(data, "MAX_BYTES_KEPT", 0)
+        monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
     images = data.load_folder(cifar, (24, 20))
     assert images.train_images.decoded is kept
     assert images.steps_per_epoch(16) == 4
@@ -149,7 +151,7 @@ def test_a_training_begins_anywhere(cifar, kept, monkeypatch):
 
 
 def test_beginning_late_decodes_nothing_that_lies_before(cifar, monkeypatch):
-    monkeypatch.setattr(data, "MAX_BYTES_KEPT", 0)
+    monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
     images = data.load_folder(cifar, 32)
     read = []
 
@@ -438,7 +440,7 @@ def test_every_format_is_read_as_by_load_image(
     kept, channels, tmp_path, colors, monkeypatch
 ):
     if not kept:
-        monkeypatch.setattr(data, "MAX_BYTES_KEPT", 0)
+        monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
     for name in ("train/a", "train/b", "test/b"):
         (tmp_path / name).mkdir(parents=True)
     colors.save(tmp_path / "train" / "a" / "1.png")
@@ -462,7 +464,7 @@ def test_photos_are_turned_upright_as_by_load_image(
     kind, kept, tmp_path, colors, monkeypatch
 ):
     if not kept:
-        monkeypatch.setattr(data, "MAX_BYTES_KEPT", 0)
+        monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
     for name in ("train/a", "train/b", "test/b"):
         (tmp_path / name).mkdir(parents=True)
         for orientation in range(1, 9):
@@ -604,7 +606,7 @@ def test_evaluation_is_that_of_load_image(
 def test_inception_crops_are_as_large_as_published():
     shape, boxes = (90, 160, 3), []
     for i in range(600):
-        boxes.append(decoding._inception_box(shape, (3, i)).numpy())
+        boxes.append(cropping._inception_box(shape, (3, i)).numpy())
     top, left, height, width = np.array(boxes).T
     area, ratio = height * width / (90 * 160), width / height
     assert 0.045 < area.min() < 0.08
@@ -621,8 +623,8 @@ def test_inception_crops_are_as_large_as_published():
 def test_a_crop_is_the_same_whether_all_was_decoded_or_not(photos):
     for path in sorted(photos.rglob("*.jpg"))[:4]:
         content = path.read_bytes()
-        expected = decoding.inception_crop(decoding.decode(content, 3), (1, 2))
-        received = decoding.decode_inception_crop(content, 3, (1, 2))
+        expected = cropping.inception_crop(decoding.decode(content, 3), (1, 2))
+        received = cropping.decode_inception_crop(content, 3, (1, 2))
         assert received.shape == expected.shape
         with Image.open(path) as image:
             assert received.shape[0] < image.height
@@ -643,7 +645,7 @@ def test_padding_moves_an_image_by_an_eighth_at_most():
         for left in range(7)
     }
     seen = {
-        places[decoding.shifted(tf.constant(image), (1, i)).numpy().tobytes()]
+        places[cropping.shifted(tf.constant(image), (1, i)).numpy().tobytes()]
         for i in range(400)
     }
     assert len(seen) == 35
@@ -724,7 +726,7 @@ PILLOW = {
 }
 
 
-@pytest.mark.parametrize("name", augmenting.OPERATIONS)
+@pytest.mark.parametrize("name", rand_augment.OPERATIONS)
 def test_operations_are_those_of_pillow(name, photos):
     path = sorted(photos.rglob("*.jpg"))[0]
     with Image.open(path) as photo:
@@ -733,8 +735,8 @@ def test_operations_are_those_of_pillow(name, photos):
     image = image.filter(ImageFilter.GaussianBlur(9))
     image = ImageOps.autocontrast(image)
     image = image.point([round(20 + 0.92 * v) for v in range(256)] * 3)
-    augment = augmenting.rand_augment(1, 8)
-    choice = (augmenting.OPERATIONS.index(name) + 0.5) / 16
+    augment = rand_augment.rand_augment(1, 8)
+    choice = (rand_augment.OPERATIONS.index(name) + 0.5) / 16
     pixels = tf.constant(np.asarray(image), "float32")
     received = augment(pixels, tf.constant([[choice, 0.2, 0.3, 0.6]]))
     expected = np.asarray(PILLOW[name](image), "float32")
@@ -747,14 +749,14 @@ def test_operations_are_those_of_pillow(name, photos):
 
 
 def test_all_operations_are_drawn_alike_and_grey_images_are_taken():
-    augment = augmenting.rand_augment(2, 10)
+    augment = rand_augment.rand_augment(2, 10)
     grey = tf.random.stateless_uniform((12, 10, 1), (0, 1), maxval=255)
     for i in range(16):
         draws = tf.constant([[(i + 0.5) / 16, 0.2, 0.3, 0.6]] * 2)
         assert augment(grey, draws).shape == (12, 10, 1)
-    assert len(augmenting.OPERATIONS) == 16
+    assert len(rand_augment.OPERATIONS) == 16
     with pytest.raises(ValueError, match="must not be negative"):
-        augmenting.rand_augment(2, -1)
+        rand_augment.rand_augment(2, -1)
 
 
 # --- MixUp, CutMix and erasing, against NumPy
@@ -869,7 +871,7 @@ def data_dir(tmp_path_factory):
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
 def test_bangla_digits_come_from_tfds(kept, data_dir, monkeypatch):
     if not kept:
-        monkeypatch.setattr(data, "MAX_BYTES_KEPT", 0)
+        monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
     images = data.load_tfds("cmaterdb/bangla", (32, 32), data_dir=data_dir)
     assert images.train_images.decoded is kept
     assert images.name == "cmaterdb/bangla/1.0.0"

@@ -24,7 +24,7 @@ from conftest import python
 
 from keras_mixer import distributing
 from keras_mixer import training
-from keras_mixer.checkpoints import Checkpoints
+from keras_mixer.training.checkpoints import Checkpoints
 
 SCRIPT = ROOT / "tests" / "distributed.py"
 # Seconds for a process to end, long enough for a busy machine; and for a test,

@@ -18,8 +18,8 @@ from conftest import randomise
 from published import official
 
 import keras_mixer
-from keras_mixer import converting
-from keras_mixer.inspecting import weights_of
+from keras_mixer.commands import convert
+from keras_mixer.models.introspection import weights_of
 from keras_mixer.weights import naming
 from keras_mixer.weights import reading
 
@@ -545,7 +545,7 @@ def test_files_have_the_permissions_of_the_umask(tmp_path, tiny, umask, mode):
             keras_mixer.export_weights(model, exported)
             keras_mixer.export_weights(model, exported)  # replaces it
         for suffix in (".npz", ".safetensors", ".weights.h5", ".keras"):
-            converting.convert(exported, tmp_path / f"converted{suffix}")
+            convert.convert(exported, tmp_path / f"converted{suffix}")
     finally:
         os.umask(before)
     modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()}

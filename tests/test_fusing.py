@@ -14,12 +14,12 @@ from conftest import python
 from conftest import randomise
 
 import keras_mixer
-from keras_mixer.fused_layers import FusedMixerBlock
-from keras_mixer.fused_layers import FusedResMLPBlock
-from keras_mixer.inspecting import weights_of
-from keras_mixer.resmlp_layers import Affine
-from keras_mixer.resmlp_layers import LayerScale
-from keras_mixer.resmlp_layers import TokenLinear
+from keras_mixer.layers.fused import FusedMixerBlock
+from keras_mixer.layers.fused import FusedResMLPBlock
+from keras_mixer.layers.resmlp import Affine
+from keras_mixer.layers.resmlp import LayerScale
+from keras_mixer.layers.resmlp import TokenLinear
+from keras_mixer.models.introspection import weights_of
 
 BACKEND = keras.backend.backend()
 

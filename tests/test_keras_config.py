@@ -14,7 +14,7 @@ from conftest import family_model
 from conftest import randomise
 
 import keras_mixer
-from keras_mixer.inspecting import weights_of
+from keras_mixer.models.introspection import weights_of
 from keras_mixer.weights import keras_config
 from keras_mixer.weights.errors import WeightsError
 

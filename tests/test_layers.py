@@ -9,8 +9,8 @@ import reference
 from conftest import randomise
 
 import keras_mixer
-from keras_mixer.layers import gelu_exact
-from keras_mixer.layers import gelu_tanh
+from keras_mixer.layers.activations import gelu_exact
+from keras_mixer.layers.activations import gelu_tanh
 
 TOKENS, CHANNELS, TOKENS_MLP, CHANNELS_MLP, BATCH = 6, 5, 7, 11, 3
 

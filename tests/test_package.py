@@ -2,6 +2,8 @@
 
 import ast
 import configparser
+import functools
+import graphlib
 import importlib
 import inspect
 import json
@@ -20,50 +22,13 @@ pytestmark = pytest.mark.once
 
 PACKAGE = ROOT / "keras_mixer"
 
-# The floors: a module imports only from floors below its own.
+# A room imports only from the floors in front of its own, or from itself.
 FLOORS = [
-    {"checking", "composite", "weights.errors", "weights.formats"},
-    {
-        "accumulating",
-        "augmenting",
-        "checkpoints",
-        "decoding",
-        "distributing",
-        "evaluation",
-        "folders",
-        "labels",
-        "layers",
-        "preprocessing",
-        "weights.archives",
-        "weights.cache",
-        "weights.catalog",
-        "weights.naming",
-    },
-    {
-        "pipeline",
-        "recipes",
-        "resmlp_layers",
-        "weights.assigning",
-        "weights.fetching",
-        "weights.keras_config",
-        "weights.npz_files",
-        "weights.pickles",
-        "weights.resizing",
-        "weights.safetensors_files",
-    },
-    {
-        "data",
-        "fused_layers",
-        "weights.hub",
-        "weights.keras_files",
-        "weights.torch_files",
-    },
-    {"training", "weights.reading"},
-    {"weights.loading", "weights.writing"},
-    {"blank", "inspecting"},
-    {"builder"},
-    {"exporting", "fusing", "mixer", "resmlp", "resolution"},
-    {"commands", "converting"},
+    {"arguments", "optional"},
+    {"data", "distributing", "labels", "layers", "weights"},
+    {"models", "training"},
+    {"exporting", "mixer", "recipes", "resmlp"},
+    {"commands"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -83,11 +48,15 @@ NEVER_AT_TOP = {
 }
 
 
+@functools.cache
 def modules():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        if name != "weights.__init__":
-            yield name, ast.parse(path.read_text())
+    """`{name: syntax tree}` of all modules, without "keras_mixer."."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(
+            path.read_text("utf-8")
+        )
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
 def imported_at_top(tree):
@@ -95,25 +64,42 @@ def imported_at_top(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            # `from package import module` and `from module import name`.
-            yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_every_module_has_its_floor():
-    assert {name for name, _ in modules()} == set().union(*FLOORS)
-
-
-@pytest.mark.parametrize(("name", "tree"), list(modules()))
-def test_imports_go_downwards(name, tree):
-    (own,) = (i for i, floor in enumerate(FLOORS) if name in floor)
-    allowed = set().union(*FLOORS[:own])
-    known = set().union(*FLOORS)
+def imported_modules(tree):
+    """The modules of this package that a module imports at its top."""
     for target in imported_at_top(tree):
-        module = target.removeprefix("keras_mixer.")
-        if target != module and module in known:
-            assert module in allowed, f"{name} imports {module}"
+        name = target.removeprefix("keras_mixer.")
+        if name == target:
+            continue
+        # `from room import module`, or `from module import name`.
+        module = name.rpartition(".")[0]
+        known = (name, f"{name}.__init__", module, f"{module}.__init__")
+        yield next(each for each in known if each in modules())
+
+
+def floor_of(name):
+    (floor,) = (
+        i for i, rooms in enumerate(FLOORS) if name.partition(".")[0] in rooms
+    )
+    return floor
+
+
+@pytest.mark.parametrize(("name", "tree"), modules().items())
+def test_imports_go_downwards(name, tree):
+    for target in imported_modules(tree):
+        same_room = name.partition(".")[0] == target.partition(".")[0]
+        assert same_room or floor_of(target) < floor_of(name), target
+    for target in imported_at_top(tree):
         assert target.split(".")[0] not in NEVER_AT_TOP, target
+
+
+def test_imports_have_no_circle():
+    graph = {
+        name: set(imported_modules(tree)) for name, tree in modules().items()
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])

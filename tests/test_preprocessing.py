@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import keras_mixer
-from keras_mixer import preprocessing
+from keras_mixer.data import photos
 
 RED, GREEN = (200, 30, 40), (20, 180, 60)
 
@@ -310,7 +310,7 @@ def test_what_is_no_image_is_refused(file, reason):
 
 def test_the_limit_holds_where_pillows_is_off(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    monkeypatch.setattr(preprocessing, "_flatten", pytest.fail)
+    monkeypatch.setattr(photos, "_flatten", pytest.fail)
     with pytest.raises(ValueError, match="20000 x 10001 pixels, more than"):
         keras_mixer.load_image(declaring(20_000, 10_001), model_for(8, 12, 3))
 

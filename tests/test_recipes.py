@@ -12,9 +12,9 @@ from conftest import family_model
 from conftest import randomise
 
 from keras_mixer import recipes
-from keras_mixer.accumulating import Accumulate
-from keras_mixer.inspecting import weights_of
+from keras_mixer.models.introspection import weights_of
 from keras_mixer.recipes import RECIPES
+from keras_mixer.training.accumulating import Accumulate
 
 STEPS = 40
 WARMUP = 4

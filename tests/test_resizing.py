@@ -17,7 +17,7 @@ from conftest import randomise
 from published import official
 
 import keras_mixer
-from keras_mixer.inspecting import weights_of
+from keras_mixer.models.introspection import weights_of
 from keras_mixer.weights import naming
 from keras_mixer.weights import resizing
 

@@ -13,10 +13,10 @@ from conftest import matches
 from conftest import randomise
 
 import keras_mixer
-from keras_mixer.resmlp_layers import Affine
-from keras_mixer.resmlp_layers import LayerScale
-from keras_mixer.resmlp_layers import ResMLPBlock
-from keras_mixer.resmlp_layers import TokenLinear
+from keras_mixer.layers.resmlp import Affine
+from keras_mixer.layers.resmlp import LayerScale
+from keras_mixer.layers.resmlp import ResMLPBlock
+from keras_mixer.layers.resmlp import TokenLinear
 from keras_mixer.weights import loading
 
 TOKENS, CHANNELS, CHANNELS_MLP, BATCH = 6, 5, 11, 3

@@ -21,9 +21,9 @@ from conftest import randomise
 import keras_mixer
 from keras_mixer import cli
 from keras_mixer import training
-from keras_mixer.checkpoints import Checkpoints
-from keras_mixer.inspecting import weights_of
+from keras_mixer.models.introspection import weights_of
 from keras_mixer.recipes import Augmentation
+from keras_mixer.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.once
 
@@ -438,16 +438,16 @@ def unequal_images():
     """11 images of three classes: 2, 3 and 6 of them."""
     import tensorflow as tf
 
-    from keras_mixer import pipeline
+    from keras_mixer import data
 
     labels = tf.constant(np.repeat([0, 1, 2], [2, 3, 6]))
     pixels = np.random.default_rng(0).integers(0, 256, (11, 8, 12, 3))
     pixels = tf.constant(pixels.astype("uint8"))
-    part = pipeline.Images(
+    part = data.Images(
         11, lambda index: (pixels[index], labels[index]), decoded=True
     )
     names = ("cat", "dog", "eel")
-    return pipeline.Data("animals", names, (8, 12, 3), (), part, part)
+    return data.Data("animals", names, (8, 12, 3), (), part, part)
 
 
 def test_balanced_class_weights_are_those_of_scikit_learn():
@@ -661,7 +661,7 @@ print(len(log))
 
 
 def test_a_stopped_training_says_how_to_resume(photos, tmp_path):
-    process = started(photos, tmp_path / "run")
+    process = started(photos, tmp_path / "run", epochs=1000)
     wait_for(lambda: epochs_done(tmp_path / "run") >= 1, process)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[0].decode()
@@ -759,21 +759,25 @@ def test_a_loss_that_is_not_finite_ends_with_the_step_and_the_rate(
     )
 
 
-def command(photos, output):
-    """Everything that has a state: LAMB, averages, depth, mixed images."""
+def command(photos, output, epochs=5):
+    """Everything that has a state: LAMB, averages, depth, mixed images.
+
+    There are more epochs than a test waits for: on a busy machine, a training
+    goes on for a while before a signal reaches it.
+    """
     return [
         sys.executable,
         "-m",
         "keras_mixer",
-        *options(photos, output, recipe="resmlp.imagenet"),
+        *options(photos, output, recipe="resmlp.imagenet", epochs=epochs),
         "--learning-rate",
         "0.002",
     ]
 
 
-def started(photos, output):
+def started(photos, output, **changed):
     return subprocess.Popen(
-        command(photos, output),
+        command(photos, output, **changed),
         env={**os.environ, "KERAS_BACKEND": "torch"},
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -14,7 +14,7 @@ from conftest import family_model
 from conftest import randomise
 
 import keras_mixer
-from keras_mixer.inspecting import weights_of
+from keras_mixer.models.introspection import weights_of
 from keras_mixer.weights import loading
 
 LARGER = (8, 24, 3)  # twice as wide

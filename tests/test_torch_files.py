@@ -21,7 +21,7 @@ from test_formats import as_ours
 from test_formats import as_timm
 
 import keras_mixer
-from keras_mixer.inspecting import weights_of
+from keras_mixer.models.introspection import weights_of
 from keras_mixer.weights import naming
 from keras_mixer.weights import reading
 

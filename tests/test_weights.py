@@ -13,7 +13,7 @@ from conftest import assert_equal
 from conftest import randomise
 
 import keras_mixer
-from keras_mixer.inspecting import weights_of
+from keras_mixer.models.introspection import weights_of
 from keras_mixer.weights import assigning
 from keras_mixer.weights import keras_files
 from keras_mixer.weights import loading

@@ -1,0 +1,91 @@
+"""Checks of arguments that several modules take."""
+
+import numbers
+import operator
+
+
+def check_positive_int(name, value):
+    """Returns `value` as an `int`, or says what is wrong with it."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(
+            f"`{name}` must be a positive integer. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
+        )
+    if number < 1:
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value}"
+        )
+    return number
+
+
+def check_rate(name, value):
+    """Returns `value` as a `float`, or says what is wrong with it."""
+    check_real(name, value)
+    if not 0 <= value < 1:
+        raise ValueError(
+            f"`{name}` must be in [0, 1): it is the share that is dropped. "
+            f"Received: {name}={value}"
+        )
+    return float(value)
+
+
+def check_real(name, value):
+    """Refuses what is not a number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"`{name}` must be a number. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
+        )
+
+
+def check_natural(name, value):
+    is_integer = isinstance(value, numbers.Integral)
+    if is_integer and not isinstance(value, bool) and value >= 0:
+        return int(value)
+    raise (ValueError if is_integer else TypeError)(
+        f"`{name}` must be a non-negative integer. "
+        f"Received: {name}={value!r} (of type {type(value).__name__})"
+    )
+
+
+def check_crop_ratio(value):
+    """Refuses what is no share of a photo."""
+    check_real("crop_ratio", value)
+    if not 0 < value <= 1:
+        raise ValueError(
+            f"`crop_ratio` must be in (0, 1]. Received: crop_ratio={value}"
+        )
+
+
+def check_image_size(image_size):
+    if isinstance(image_size, (tuple, list)):
+        if len(image_size) != 2:
+            raise ValueError(
+                "`image_size` must be a positive integer, or height and width. "
+                f"Received: image_size={image_size}"
+            )
+        return tuple(check_positive_int("image_size", s) for s in image_size)
+    return (check_positive_int("image_size", image_size),) * 2
+
+
+def check_held_out(held_out):
+    check_real("held_out", held_out)
+    if not 0 < held_out < 1:
+        raise ValueError(
+            "`held_out` must be in (0, 1): it is the part of the images that "
+            f"is not trained on. Received: held_out={held_out}"
+        )
+    return held_out
+
+
+def check_channels(channels):
+    check_positive_int("channels", channels)
+    if channels not in (1, 3):
+        raise ValueError(
+            "`channels` must be 3 (RGB) or 1 (grey). "
+            f"Received: channels={channels}"
+        )

@@ -1,0 +1,1 @@
+"""What the command line does. Internal: scripts use the other rooms."""

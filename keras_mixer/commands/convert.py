@@ -1,0 +1,160 @@
+"""Files of weights to files of weights, and what is in one."""
+
+import hashlib
+import pathlib
+
+from keras_mixer.mixer import VARIANTS as MIXERS
+from keras_mixer.mixer import Mixer
+from keras_mixer.resmlp import VARIANTS as RESMLPS
+from keras_mixer.resmlp import ResMLP
+from keras_mixer.weights import assigning
+from keras_mixer.weights import catalog
+from keras_mixer.weights import loading
+from keras_mixer.weights import naming
+from keras_mixer.weights import writing
+from keras_mixer.weights.errors import WeightsError
+
+KERAS_SUFFIXES = (".weights.h5", ".keras")
+
+
+# The sizes of a family in the order of its constructor, as a file tells them.
+_SIZES = {
+    "mixer": ("patch", "num_blocks", "hidden", "tokens_mlp", "channels_mlp"),
+    "resmlp": ("patch", "num_blocks", "hidden", "channels_mlp"),
+}
+
+
+_VARIANTS = {"mixer": MIXERS, "resmlp": RESMLPS}
+
+
+def convert(source, target):
+    """Writes the weights of one file in the format of another.
+
+    Args:
+        source: Path of a file of weights, of any format that `weights=` takes.
+        target: Path of the file to write: `.npz` (Flax), `.safetensors` (timm),
+            `.weights.h5` or `.keras`. One that exists is replaced.
+
+    Returns:
+        `(rows, columns)` of the tokens that the weights were taken to be for.
+
+    Raises:
+        WeightsError: If the source is damaged, or does not tell its grid.
+        ValueError: If the target's name has no such ending.
+        OSError: If a file cannot be read or written.
+    """
+    source, target = pathlib.Path(source), pathlib.Path(target)
+    checkpoint = loading.open_checkpoint(_check_file(source))
+    sizes = _sizes(checkpoint)
+    grid = checkpoint.grid or writing.square(sizes["tokens"])
+    if checkpoint.grid is None and grid[0] != grid[1]:
+        raise WeightsError(
+            f"Cannot convert '{source}': it is for {sizes['tokens']} tokens, "
+            "which is no square, and does not say how many rows and columns "
+            "they are. Load it into its model, and give that to "
+            "`keras_mixer.export_weights`."
+        )
+    if target.name.endswith(KERAS_SUFFIXES):
+        _save(_model(source, checkpoint.family, sizes, grid), target)
+    else:
+        path, layout = writing.check_target(target, checkpoint.family)
+        writing.write(path, checkpoint.arrays, layout, grid)
+    return grid
+
+
+def _check_file(path):
+    source = loading.check_source(path, None)
+    if source is None:
+        raise TypeError("`source` must be the path of a file. Received: None")
+    return source
+
+
+def _sizes(checkpoint):
+    shapes = assigning.shapes(checkpoint.arrays)
+    return naming.sizes_of(shapes, checkpoint.family)
+
+
+def _model(source, family, sizes, grid):
+    given = [sizes[name] for name in _SIZES[family]]
+    if family == "resmlp":
+        given.append(1.0)  # LayerScale, which the weights replace
+    constructor = {"mixer": Mixer, "resmlp": ResMLP}[family]
+    rows, columns = grid
+    patch = sizes["patch"]
+    return constructor(
+        *given,
+        include_top="classes" in sizes,
+        classes=sizes.get("classes", 1),
+        weights=source,
+        input_shape=(rows * patch, columns * patch, sizes["in_channels"]),
+        name=_variant(family, sizes) or family,
+    )
+
+
+def _save(model, target):
+    if target.name.endswith(".keras"):
+        model.save(target)
+    else:
+        model.save_weights(target)
+
+
+def _variant(family, sizes):
+    given = tuple(sizes.get(name) for name in _SIZES[family])
+    for name, variant in _VARIANTS[family].items():
+        if variant[: len(given)] == given:
+            return name
+    return None
+
+
+def inspect_file(path):
+    """Reads a file of weights whole, and says what it is.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        `{what: text}`, in the order to show it in.
+
+    Raises:
+        WeightsError: If the file is damaged, or not the weights of one model.
+        ValueError: If there is no such file.
+    """
+    path = _check_file(path)
+    checkpoint = loading.open_checkpoint(path)
+    sizes = _sizes(checkpoint)
+    arrays = checkpoint.arrays.values()
+    family = checkpoint.family
+    rows, columns = checkpoint.grid or ("?", "?")
+    return {
+        "file": str(path),
+        "bytes": f"{path.stat().st_size:,}",
+        "SHA-256": _sha256(path),
+        "layout": checkpoint.layout,
+        "family": family,
+        "variant": _variant(family, sizes) or "none of the published",
+        "sizes": ", ".join(f"{name} {sizes[name]}" for name in _SIZES[family]),
+        "tokens": f"{sizes['tokens']} ({rows} x {columns})",
+        "channels of the image": str(sizes["in_channels"]),
+        "classes": str(sizes.get("classes", "no head")),
+        "tensors": f"{len(arrays)}, all there and nothing else",
+        "parameters": f"{sum(array.size for array in arrays):,}",
+        "dtype": ", ".join(sorted({str(array.dtype) for array in arrays})),
+        "checksum in the file": checkpoint.checksum or "none",
+        "published as": _published(path, _variant(family, sizes), sizes),
+    }
+
+
+def _sha256(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _published(path, variant, sizes):
+    """Names of the published files that this one may be, told by its size."""
+    names = [
+        record.name
+        for record in catalog.RECORDS
+        if (record.variant, record.classes) == (variant, sizes.get("classes"))
+        and record.size == path.stat().st_size
+    ]
+    return f"has the size of {' and of '.join(names)}" if names else "unknown"

@@ -1,0 +1,410 @@
+"""Images with labels to batches, the same ones whenever they are asked for.
+
+A training that was stopped must go on with the images that it would have seen.
+So the batch of step `k` is a function of the seed and of `k`, and of nothing
+that was read before:
+
+- The order of an epoch is a stateless shuffle of indices, and images are read
+  by index.
+- All random numbers of an image come from the seed and from its number in the
+  training; `augmenting` takes them from there.
+- Operations run in one thread each, and images in many: sums that are split
+  over threads would differ in the last bit.
+
+Pixels are bytes until they are in the network, where the first layer scales
+them: a batch of floats would take four times as long to copy to a device.
+
+TensorFlow does the work on every backend of Keras.
+"""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from keras_mixer.arguments import check_crop_ratio
+from keras_mixer.arguments import check_natural
+from keras_mixer.arguments import check_positive_int
+from keras_mixer.data import augmenting
+from keras_mixer.data.augmenting import Seeds
+from keras_mixer.data.augmenting import batch_mixing
+from keras_mixer.data.augmenting import image_changes
+from keras_mixer.data.cropping import KERNELS
+from keras_mixer.data.cropping import central
+from keras_mixer.data.cropping import decode_inception_crop
+from keras_mixer.data.cropping import inception_crop
+from keras_mixer.data.cropping import shifted
+from keras_mixer.data.decoding import decode
+from keras_mixer.data.decoding import import_tensorflow
+from keras_mixer.data.indexed import Images
+from keras_mixer.data.indexed import mapped
+from keras_mixer.data.photos import CROP_RATIO
+from keras_mixer.data.photos import INTERPOLATION
+
+CROPS = ("inception", "pad", "resize")
+
+
+BATCHES_AT_A_TIME = min(4, os.cpu_count())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+    """Images with labels, to train, validate and test on.
+
+    Validation images are looked at after each epoch, and test images once, at
+    the end. Where there is only one part to hold out, it is used for both.
+
+    Args:
+        name: What was loaded.
+        class_names: Tuple of strings.
+        image_shape: `(height, width, channels)` of the batches.
+        skipped: Tuple of `(path, reason)`, files that are not used.
+        train_images: `Images` to train on.
+        test_images: `Images` to test on.
+        validation_images: `Images` to validate on; `None` for `test_images`.
+
+    Source: this library; `keras_mixer.data` makes them.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> from keras_mixer import data
+    >>> def read(index):
+    ...     return tf.zeros((16, 24, 3), "uint8"), index % 2
+    >>> train, test = (
+    ...     data.Images(count, read, decoded=True) for count in (8, 2))
+    >>> colors = data.Data(
+    ...     "colors", ("navy", "teal"), (16, 24, 3), (), train, test)
+    >>> images, labels = next(iter(colors.train(None, batch_size=4)))
+    >>> images.shape.as_list(), labels.shape.as_list()
+    ([4, 16, 24, 3], [4, 2])
+    """
+
+    name: str
+    class_names: tuple
+    image_shape: tuple
+    skipped: tuple
+    train_images: Images = dataclasses.field(repr=False)
+    test_images: Images = dataclasses.field(repr=False)
+    validation_images: Images | None = dataclasses.field(
+        default=None, repr=False
+    )
+
+    @property
+    def train_count(self):
+        """Number of images to train on."""
+        return self.train_images.count
+
+    @property
+    def validation_count(self):
+        """Number of images to validate on."""
+        return self._images_to_validate_on.count
+
+    @property
+    def test_count(self):
+        """Number of images to test on."""
+        return self.test_images.count
+
+    @property
+    def train_paths(self):
+        """Tuple of the paths of the images to train on, as strings.
+
+        They are sorted by class and path; batches have them in another order.
+        Empty for data sets of TFDS, whose images are not files.
+        """
+        return self.train_images.paths
+
+    @property
+    def validation_paths(self):
+        """Tuple of the paths of the images of `validation()`, in its order.
+
+        Empty for data sets of TFDS, whose images are not files.
+        """
+        return self._images_to_validate_on.paths
+
+    @property
+    def test_paths(self):
+        """Tuple of the paths of the images of `test()`, in its order.
+
+        Empty for data sets of TFDS, whose images are not files.
+        """
+        return self.test_images.paths
+
+    @property
+    def _images_to_validate_on(self):
+        if self.validation_images is None:
+            return self.test_images
+        return self.validation_images
+
+    def steps_per_epoch(self, batch_size):
+        """How many full batches the training images make.
+
+        Args:
+            batch_size: Positive integer.
+
+        Raises:
+            ValueError: If there are fewer images than that.
+            TypeError: If it is no integer.
+        """
+        batch_size = check_positive_int("batch_size", batch_size)
+        if batch_size > self.train_count:
+            raise ValueError(
+                "A batch must not be larger than the training set. Received: "
+                f"batch_size={batch_size} for {self.train_count} images"
+            )
+        return self.train_count // batch_size
+
+    def train(
+        self, augmentation, batch_size, *, seed=0, start=0, hosts=1, host=0
+    ):
+        """Batches to train on, without end.
+
+        The batch of a step is a function of the seed and the step, bit for bit.
+        Each epoch has another order, and leaves out the images that fill no
+        batch.
+
+        Args:
+            augmentation: A `keras_mixer.recipes.Augmentation`; with `None` the
+                images are resized and cropped around the centre.
+            batch_size: Positive integer, of all hosts together.
+            seed: Non-negative integer.
+            start: Non-negative integer, the step to begin with.
+            hosts: Positive integer, how many processes train together. Each
+                gets its part of every batch: in the order of the hosts these
+                are the batch that one would get.
+            host: Integer below `hosts`, which of them this is.
+
+        Returns:
+            A `tf.data.Dataset` of uint8 images of shape `(batch, height,
+            width, channels)` in [0, 255] and one-hot, or mixed, float32 labels
+            of shape `(batch, classes)`.
+
+        Raises:
+            ValueError: If the batch is larger than the training set, does not
+                divide over the hosts, or another argument has a wrong value.
+            TypeError: If an argument has the wrong type.
+            ImportError: If RandAugment is asked for without keras-cv.
+        """
+        tf = import_tensorflow()
+        steps = self.steps_per_epoch(batch_size)
+        seed, start, host = (
+            check_natural(name, value)
+            for name, value in (
+                ("seed", seed),
+                ("start", start),
+                ("host", host),
+            )
+        )
+        share = _share(batch_size, check_positive_int("hosts", hosts), host)
+        seeds = Seeds.of(seed)
+        count = self.train_count
+        mixed = augmentation and (augmentation.mixup or augmentation.cutmix)
+        # An image is mixed with the one before it, which another host may have.
+        positions = (
+            np.arange(host * share - bool(mixed), (host + 1) * share)
+            % batch_size
+        )
+
+        @tf.autograph.experimental.do_not_convert
+        def batches_of(epoch):
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(count), [seeds.order, epoch]
+            )
+            order = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+            return tf.data.Dataset.from_tensor_slices(
+                (
+                    epoch * steps + tf.range(steps, dtype="int64"),
+                    tf.gather(order, positions, axis=1),
+                )
+            )
+
+        @tf.autograph.experimental.do_not_convert
+        def numbered(step, indices):
+            return tf.data.Dataset.from_tensor_slices(
+                (step * batch_size + positions, indices)
+            )
+
+        epochs = tf.data.Dataset.range(start // steps, np.iinfo("int64").max)
+        images = epochs.flat_map(batches_of).skip(start % steps)
+        batches = mapped(
+            images.flat_map(numbered), self._preparation(augmentation, seeds)
+        ).batch(len(positions), drop_remainder=True)
+        mixing = batch_mixing(augmentation, seeds, batch_size)
+        return _finished(mapped(batches, mixing, BATCHES_AT_A_TIME)).apply(
+            tf.data.experimental.assert_cardinality(
+                tf.data.INFINITE_CARDINALITY
+            )
+        )
+
+    def test(
+        self,
+        batch_size,
+        crop_ratio=CROP_RATIO,
+        interpolation=INTERPOLATION,
+        drop_remainder=False,
+    ):
+        """All images to test on, in order.
+
+        A box around the centre is resized with antialiasing, as
+        `keras_mixer.load_image` does it; see there.
+
+        Args:
+            batch_size: Positive integer; the last batch may be smaller.
+            crop_ratio: Float in (0, 1], how much of the largest centred box
+                with the proportions of the batches is kept.
+            interpolation: One of `"nearest"`, `"bilinear"`, `"bicubic"`,
+                `"lanczos"` and `"area"`.
+            drop_remainder: Boolean, whether to leave the last batch out if it
+                is smaller, for devices that need equal parts.
+
+        Returns:
+            A `tf.data.Dataset` as from `train`, with an end.
+
+        Raises:
+            ValueError: If an argument has a wrong value.
+            TypeError: If an argument has the wrong type.
+        """
+        return self._evaluated(
+            self.test_images,
+            batch_size,
+            crop_ratio,
+            interpolation,
+            drop_remainder,
+        )
+
+    def validation(
+        self,
+        batch_size,
+        crop_ratio=CROP_RATIO,
+        interpolation=INTERPOLATION,
+        drop_remainder=False,
+    ):
+        """All images to validate on, in order.
+
+        They are the test images where there are no others.
+
+        Args:
+            batch_size: As `test` takes it.
+            crop_ratio: As `test` takes it.
+            interpolation: As `test` takes it.
+            drop_remainder: As `test` takes it.
+
+        Returns:
+            A `tf.data.Dataset` as from `test`.
+
+        Raises:
+            ValueError: If an argument has a wrong value.
+            TypeError: If an argument has the wrong type.
+        """
+        return self._evaluated(
+            self._images_to_validate_on,
+            batch_size,
+            crop_ratio,
+            interpolation,
+            drop_remainder,
+        )
+
+    def _evaluated(
+        self, images, batch_size, crop_ratio, interpolation, drop_remainder
+    ):
+        tf = import_tensorflow()
+        batch_size = check_positive_int("batch_size", batch_size)
+        check_crop_ratio(crop_ratio)
+        if interpolation not in KERNELS:
+            raise ValueError(
+                f"`interpolation` must be one of {sorted(KERNELS)}. "
+                f"Received: interpolation={interpolation!r}"
+            )
+
+        def prepare(index):
+            pixels, label = self._decoded(images, index)
+            size = self.image_shape[:2]
+            image = central(pixels, size, crop_ratio, interpolation)
+            label = tf.one_hot(label, len(self.class_names))
+            return augmenting.to_bytes(image), label
+
+        return _finished(
+            mapped(tf.data.Dataset.range(images.count), prepare).batch(
+                batch_size, drop_remainder=drop_remainder
+            )
+        )
+
+    def _decoded(self, images, index):
+        pixels, label = images.read(index)
+        if not images.decoded:
+            pixels = decode(pixels, self.image_shape[-1])
+        return pixels, label
+
+    def _preparation(self, augmentation, seeds):
+        """From number and index to image, label and number."""
+        tf = import_tensorflow()
+        cropped = self._cropping(augmentation and augmentation.crop, seeds)
+        if augmentation is None:
+            changes = []
+        else:
+            changes = list(image_changes(augmentation, seeds))
+
+        def prepare(number, index):
+            image, label = cropped(number, index)
+            image = tf.ensure_shape(image, self.image_shape)
+            for change in changes:
+                image = change(image, number)
+            label = tf.one_hot(label, len(self.class_names))
+            return augmenting.to_bytes(image), label, number
+
+        return prepare
+
+    def _cropping(self, crop, seeds):
+        """From number and index to an image of that size, and its label."""
+        tf = import_tensorflow()
+        if crop not in (None, *CROPS):
+            raise ValueError(
+                f"`crop` must be one of {CROPS}. Received: crop={crop!r}"
+            )
+        size = self.image_shape[:2]
+        images = self.train_images
+
+        def inception(number, index):
+            pixels, label = images.read(index)
+            seed = (seeds.crop, number)
+            if images.decoded:
+                pixels = inception_crop(pixels, seed)
+            else:
+                channels = self.image_shape[-1]
+                pixels = decode_inception_crop(pixels, channels, seed)
+            return tf.image.resize(pixels, size), label
+
+        def resized(number, index):
+            pixels, label = self._decoded(images, index)
+            image = central(pixels, size, 1.0, INTERPOLATION)
+            if crop == "pad":
+                image = shifted(image, (seeds.crop, number))
+            return image, label
+
+        return inception if crop == "inception" else resized
+
+
+def _finished(dataset):
+    tf = import_tensorflow()
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.max_intra_op_parallelism = 1
+    # Hosts have their parts already.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _share(batch_size, hosts, host):
+    if batch_size % hosts:
+        raise ValueError(
+            "A batch must divide evenly over the hosts. "
+            f"Received: batch_size={batch_size} for {hosts} hosts"
+        )
+    if host >= hosts:
+        raise ValueError(
+            "`host` must be below `hosts`. "
+            f"Received: host={host} of hosts={hosts}"
+        )
+    return batch_size // hosts

@@ -1,0 +1,131 @@
+"""Crops of images in TensorFlow, to train and to evaluate on.
+
+Images to evaluate on are resized as `load_image` does it with Pillow, so a data
+set and a single photo give the same. Images to train on are cropped while they
+are decoded: of a JPEG only the crop is computed.
+
+TensorFlow is imported where it is used.
+"""
+
+import math
+
+import numpy as np
+
+from keras_mixer.data.decoding import decode
+from keras_mixer.data.decoding import grey
+from keras_mixer.data.decoding import import_tensorflow
+
+# The official inception crop: `decode_jpeg_and_inception_crop` of big_vision.
+CROP_AREA = (0.05, 1.0)
+
+
+CROP_RATIOS = (0.75, 1.33)
+
+
+def decode_inception_crop(data, channels, seed):
+    """The same crop of an encoded image, of which JPEGs decode no more."""
+    tf = import_tensorflow()
+
+    def jpeg():
+        box = _inception_box(tf.io.extract_jpeg_shape(data), seed)
+        pixels = tf.io.decode_and_crop_jpeg(
+            data, box, 3, dct_method="INTEGER_ACCURATE"
+        )
+        return pixels if channels == 3 else grey(pixels)
+
+    def other():
+        return inception_crop(decode(data, channels), seed)
+
+    return tf.cond(tf.io.is_jpeg(data), jpeg, other)
+
+
+def inception_crop(pixels, seed):
+    tf = import_tensorflow()
+    top, left, height, width = tf.unstack(
+        _inception_box(tf.shape(pixels), seed)
+    )
+    return pixels[top : top + height, left : left + width]
+
+
+def _inception_box(shape, seed):
+    """Top, left, height and width of a box of random size and proportions."""
+    tf = import_tensorflow()
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        tf.zeros((0, 0, 4)),
+        seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=CROP_RATIOS,
+        area_range=CROP_AREA,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], size[:2]], 0)
+
+
+def shifted(image, seed):
+    """An image moved by up to an eighth of its sides, black where it was."""
+    tf = import_tensorflow()
+    height, width, _ = image.shape
+    margins = [[math.ceil(side / 8)] * 2 for side in (height, width)]
+    padded = tf.pad(image, [*margins, [0, 0]])
+    return tf.image.stateless_random_crop(padded, image.shape, seed)
+
+
+# What `keras_mixer.load_image` takes, as TensorFlow's kernels.
+KERNELS = {
+    "nearest": None,
+    "area": "box",
+    "bilinear": "triangle",
+    "bicubic": "keyscubic",
+    "lanczos": "lanczos3",
+}
+
+
+def central(pixels, size, crop_ratio, interpolation):
+    """Resizes a centred box of an image with antialiasing.
+
+    The box is resampled as `keras_mixer.load_image` does it: its sides need not
+    be whole pixels.
+
+    Args:
+        pixels: Tensor of shape `(height, width, channels)`.
+        size: Height and width of what is returned.
+        crop_ratio: Float in (0, 1].
+        interpolation: As `load_image` takes it.
+
+    Returns:
+        A float32 tensor in [0, 255], or `pixels` where nothing is to be done.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> from keras_mixer.data.cropping import central
+    >>> image = central(tf.zeros((30, 40, 3)), (8, 12), 0.875, "bicubic")
+    >>> image.shape.as_list()
+    [8, 12, 3]
+    """
+    tf = import_tensorflow()
+    if crop_ratio == 1 and pixels.shape[:2] == tuple(size):
+        return pixels
+    pixels = tf.cast(pixels, "float32")
+    sides = tf.cast(tf.shape(pixels)[:2], "float32")
+    target = np.array(size, "float32")
+    # Pixels of the image for one of the result.
+    step = crop_ratio * tf.reduce_min(sides / target)
+    begin = (sides - step * target) / 2
+    if interpolation == "nearest":
+        for axis, side in enumerate(size):
+            places = (
+                begin[axis] + (tf.range(side, dtype="float32") + 0.5) * step
+            )
+            pixels = tf.gather(pixels, tf.cast(places, "int32"), axis=axis)
+        return pixels
+    pixels = tf.raw_ops.ScaleAndTranslate(
+        images=pixels[None],
+        size=size,
+        scale=[1 / step] * 2,
+        translation=-begin / step,
+        kernel_type=KERNELS[interpolation],
+        antialias=True,
+    )[0]
+    return tf.clip_by_value(pixels, 0, 255)

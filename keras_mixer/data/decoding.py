@@ -1,0 +1,62 @@
+"""Image files to pixels in TensorFlow, as Pillow decodes them.
+
+TensorFlow ignores EXIF data; `folders` lets Pillow read photos that have to be
+turned. TensorFlow is imported where it is used.
+"""
+
+import functools
+
+
+@functools.cache
+def import_tensorflow():
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ImportError(INSTALL.format("TensorFlow")) from error
+    return tf
+
+
+INSTALL = (
+    "Reading data sets needs {}. Install it with "
+    "`pip install keras_mixer[train]`."
+)
+
+
+def decode(data, channels):
+    """Decodes an image file to uint8 of shape `(height, width, channels)`.
+
+    As Pillow does it: JPEG by its accurate method, transparency laid on white,
+    colors to grey by the weights of ITU-R 601-2.
+    """
+    tf = import_tensorflow()
+
+    def jpeg():
+        return tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE")
+
+    def png():
+        pixels = tf.cast(tf.io.decode_png(data, 4), "float32")
+        alpha = pixels[..., 3:] / 255
+        pixels = alpha * pixels[..., :3] + (1 - alpha) * 255
+        return tf.cast(tf.round(pixels), "uint8")
+
+    def other():
+        pixels = tf.io.decode_image(data, 3, expand_animations=False)
+        pixels.set_shape((None, None, 3))
+        return pixels
+
+    pixels = tf.case(
+        [
+            (tf.io.is_jpeg(data), jpeg),
+            (tf.strings.substr(data, 0, 4) == b"\x89PNG", png),
+        ],
+        default=other,
+    )
+    return pixels if channels == 3 else grey(pixels)
+
+
+def grey(pixels):
+    """Converts RGB to one channel, with the numbers of Pillow."""
+    tf = import_tensorflow()
+    red, green, blue = tf.unstack(tf.cast(pixels, "int32"), axis=-1)
+    grey = (19595 * red + 38470 * green + 7471 * blue + 2**15) // 2**16
+    return tf.cast(grey, "uint8")[..., None]

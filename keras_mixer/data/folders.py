@@ -1,0 +1,232 @@
+"""Images in folders that are named like their classes.
+
+`finding` lists the files, `examining` finds which of them can be read. This
+module decides which are trained on and which are held out.
+
+TensorFlow decodes JPEG and PNG. Other formats, and photos that their EXIF data
+says to turn, are decoded by Pillow and passed on as BMP, so that all files are
+then read in one way. TensorFlow's own decoders of BMP, GIF and WebP ignore
+palettes or transparency.
+
+TensorFlow is imported where it is used.
+"""
+
+import io
+import itertools
+import math
+import os
+
+import numpy as np
+
+from keras_mixer.arguments import check_channels
+from keras_mixer.arguments import check_held_out
+from keras_mixer.arguments import check_image_size
+from keras_mixer.arguments import check_natural
+from keras_mixer.data import finding
+from keras_mixer.data.batches import Data
+from keras_mixer.data.decoding import decode
+from keras_mixer.data.decoding import import_tensorflow
+from keras_mixer.data.examining import examined
+from keras_mixer.data.examining import some_reasons
+from keras_mixer.data.examining import unreadable_of
+from keras_mixer.data.examining import usable_of
+from keras_mixer.data.indexed import Images
+from keras_mixer.data.indexed import fits_in_memory
+from keras_mixer.data.indexed import kept
+from keras_mixer.data.indexed import mapped
+from keras_mixer.data.indexed import on_host
+from keras_mixer.data.photos import upright
+
+VERBS = {"train": "train", "validation": "validate", "test": "test"}
+
+
+def load_folder(path, image_size, *, channels=3, held_out=0.2, seed=0):
+    """Images in folders that are named like their classes.
+
+    The folders of the classes lie in `path`, where a part of each class is held
+    out; or in `path/train` and `path/validation`, `path/test` or both. Other
+    usual names of these are known too: "training", "val", "valid", "dev",
+    "testing", "eval", "evaluation", in any case. Images in subfolders of a
+    class belong to the class.
+
+    Every file that Pillow can read is used, whatever its name ends with. It is
+    turned upright as its EXIF data says and brought to `channels` as
+    `keras_mixer.load_image` does it: 16-bit values keep their range, and
+    transparency is laid on white. Of several images in a file the first is
+    taken. Every image is decoded once while it is loaded. Files that cannot be
+    read, hidden files and files outside the folders of the classes are listed
+    in `skipped`, each with a reason.
+
+    Source: this library; the folders are those of Keras's
+    `image_dataset_from_directory`.
+
+    Args:
+        path: Path of the folder.
+        image_size: Positive integer, or height and width.
+        channels: 3 for RGB, or 1 for grey.
+        held_out: Float in (0, 1), the part that is held out where no folder
+            holds images to validate or to test on.
+        seed: Non-negative integer, of the choice of what is held out.
+
+    Returns:
+        A `Data`.
+
+    Raises:
+        OSError: If there is no such folder, or it cannot be read.
+        ValueError: If it holds fewer than two classes, a class without an image
+            that can be used, or held-out images of an unknown class; or if an
+            argument has a wrong value.
+        TypeError: If an argument has the wrong type.
+        ImportError: If TensorFlow is not installed, or Pillow where it is
+            needed.
+
+    Example:
+
+    >>> import pathlib
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> from keras_mixer import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for i, color in enumerate(["teal", "navy"] * 5):
+    ...         path = pathlib.Path(folder, color, f"{i}.png")
+    ...         path.parent.mkdir(exist_ok=True)
+    ...         Image.new("RGB", (40, 30), color).save(path)
+    ...     photos = data.load_folder(folder, image_size=(16, 24))
+    >>> photos.class_names, photos.train_count, len(photos.test_paths)
+    (('navy', 'teal'), 8, 2)
+    """
+    height, width = check_image_size(image_size)
+    check_channels(channels)
+    held_out = check_held_out(held_out)
+    seed = check_natural("seed", seed)
+    import_tensorflow()
+    found = finding.find(path)
+    results = examined(
+        [
+            file
+            for part in found.parts.values()
+            for files in part.values()
+            for file in files
+        ]
+    )
+    _check_every_class(found.parts["train"], results, path)
+    parts = {
+        part: {
+            name: usable_of(files, results) for name, files in classes.items()
+        }
+        for part, classes in found.parts.items()
+    }
+    if len(parts) == 1:
+        parts = _split(parts["train"], held_out, seed)
+    _check_every_part(parts, results, path)
+    names = tuple(parts["train"])
+    keep = fits_in_memory(_bytes_of(parts, channels))
+    train, *held = (
+        _file_images(part, names, channels, keep) for part in parts.values()
+    )
+    skipped = [*found.skipped, *unreadable_of(results)]
+    return Data(
+        str(path),
+        names,
+        (height, width, channels),
+        tuple((str(file), reason) for file, reason in sorted(skipped)),
+        train,
+        test_images=held[-1],
+        validation_images=held[0] if len(held) == 2 else None,
+    )
+
+
+def _check_every_class(train, results, path):
+    unusable = {
+        name: files
+        for name, files in train.items()
+        if not usable_of(files, results)
+    }
+    if unusable:
+        files = itertools.chain.from_iterable(unusable.values())
+        raise ValueError(
+            "Every class must have images that can be read. Received: none for "
+            f"{list(unusable)} in '{path}'"
+            + some_reasons({file: results[file] for file in files})
+        )
+
+
+def _check_every_part(parts, results, path):
+    for part, classes in parts.items():
+        if not any(classes.values()):
+            raise ValueError(
+                f"There must be images to {VERBS[part]} on. "
+                f"Received: none in '{path}'" + some_reasons(results)
+            )
+
+
+def _split(part, held_out, seed):
+    """Two parts of the images of `{class: {path: _File}}`.
+
+    The same share of each class is held out.
+    """
+    train, test = {}, {}
+    rng = np.random.default_rng(seed)
+    for name, usable in part.items():
+        paths = list(usable)
+        drawn = set(
+            rng.permutation(len(paths))[: round(held_out * len(paths))].tolist()
+        )
+        if len(drawn) == len(paths):
+            drawn = set()
+        train[name], test[name] = {}, {}
+        for place, path in enumerate(paths):
+            chosen = test if place in drawn else train
+            chosen[name][path] = usable[path]
+    return {"train": train, "test": test}
+
+
+def _bytes_of(parts, channels):
+    """The size of all images, decoded."""
+    return sum(
+        math.prod(file.shape) * channels
+        for part in parts.values()
+        for usable in part.values()
+        for file in usable.values()
+    )
+
+
+def _file_images(part, names, channels, keep):
+    tf = import_tensorflow()
+    files = [item for usable in part.values() for item in usable.items()]
+    encoded = [os.fsencode(path) for path, _ in files]
+    by_pillow = np.array([file.by_pillow for _, file in files])
+    labels = [names.index(name) for name in part for _ in part[name]]
+    labels = on_host(np.array(labels, "int32"))
+    if keep:
+        arrays = mapped(
+            tf.data.Dataset.from_tensor_slices((encoded, by_pillow)),
+            lambda *file: decode(_content(*file), channels),
+        )
+        images = kept(arrays.as_numpy_iterator(), labels)
+    else:
+        encoded, by_pillow = on_host(encoded), on_host(by_pillow)
+
+        def read(index):
+            return _content(encoded[index], by_pillow[index]), labels[index]
+
+        images = Images(len(files), read, decoded=False)
+    return images._replace(paths=tuple(str(path) for path, _ in files))
+
+
+def _content(name, by_pillow):
+    """The bytes of a file, or of a BMP that Pillow makes of it."""
+    tf = import_tensorflow()
+    return tf.cond(
+        by_pillow,
+        lambda: tf.ensure_shape(
+            tf.numpy_function(_as_bmp, [name], "string", stateful=False), ()
+        ),
+        lambda: tf.io.read_file(name),
+    )
+
+
+def _as_bmp(name):
+    file = io.BytesIO()
+    upright(os.fsdecode(name), 3).save(file, "bmp")
+    return file.getvalue()

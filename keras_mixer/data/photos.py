@@ -1,0 +1,286 @@
+"""A photo to a batch of one, with Pillow.
+
+A photo is resized and cropped in one step, by resampling the box that the crop
+would leave. The result is that of "resize the short side to 256, then crop 224
+from the centre", without the rounding of the size in between. It holds for
+rectangles too, and a photo of one pixel by a million never becomes an image of
+256 by 256 million pixels on the way.
+"""
+
+import contextlib
+import io
+import os
+
+import keras
+import numpy as np
+
+from keras_mixer.arguments import check_crop_ratio
+
+# Evaluation of the published Mixers: 224 cropped from 256. Source:
+# `big_vision/configs/mlp_mixer_i1k.py`, `resize_small(256)|central_crop(224)`.
+CROP_RATIO = 224 / 256
+
+
+INTERPOLATION = "bilinear"
+
+
+# Beyond this many pixels an image is refused before it is decoded. Pillow
+# itself refuses more than 179 million unless its limit was raised.
+MAX_PIXELS = 200_000_000
+
+
+def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
+    """Loads a photo as a batch of one that `model` can classify.
+
+    The photo is turned upright as its EXIF data says, brought to the colours of
+    the model (transparency is laid on white), resized with antialiasing and
+    cropped around its centre to the size of the model's input. Its sides keep
+    their proportion.
+
+    Source: the evaluation of the official Mixers, `resize_small(256)` and
+    `central_crop(224)` in google-research/big_vision.
+
+    Args:
+        file: The photo, as one of:
+
+            - the path of an image file;
+            - a binary file object that can seek;
+            - `bytes`, the content of an image file;
+            - a `PIL.Image.Image`, which is left as it is;
+            - a uint8 array of shape `(height, width)` or `(height, width, 1)`
+              for grey, `(height, width, 3)` for RGB or `(height, width, 4)` for
+              RGBA. OpenCV returns BGR: pass `array[..., ::-1]`.
+        model: A Keras model with one input, an image of one or three channels.
+        crop_ratio: Float in (0, 1], how much of the largest centred box with
+            the proportions of the input is kept: 224/256 by default.
+        interpolation: One of `"nearest"`, `"bilinear"`, `"bicubic"`,
+            `"lanczos"` and `"area"`.
+
+    Returns:
+        A float32 array of shape `(1, height, width, channels)` with values in
+        [0, 255], or of shape `(1, channels, height, width)` where
+        `keras.config.image_data_format()` is `"channels_first"`. A model built
+        with `include_preprocessing=False` expects these scaled to [-1, 1].
+
+    Raises:
+        OSError: If there is no such file, or it cannot be opened.
+        ValueError: If the file is not an image, is truncated, has no defined
+            range of values or too many pixels (Pillow's limit, 179 million, and
+            200 million where that was raised); if an array has another shape or
+            dtype; if the model has another kind of input, or an argument
+            another value.
+        TypeError: If an argument has the wrong type.
+        ImportError: If Pillow is not installed.
+
+    Example:
+
+    >>> import io
+    >>> from PIL import Image
+    >>> import keras_mixer
+    >>> photo = io.BytesIO()
+    >>> Image.new("RGB", (640, 480), "teal").save(photo, "png")
+    >>> model = keras_mixer.MixerS32(weights=None)
+    >>> keras_mixer.load_image(photo, model).shape
+    (1, 224, 224, 3)
+    """
+    image_module = import_pillow()
+    _check_photo(image_module, file)
+    resampling = _resampling(image_module, interpolation)
+    check_crop_ratio(crop_ratio)
+    height, width, channels = _input_image_shape(model)
+    try:
+        image = upright(file, channels)
+    except ValueError as error:
+        is_path = isinstance(file, (str, os.PathLike))
+        received = f"'{file}'" if is_path else f"file={type(file).__name__}"
+        raise ValueError(
+            "Expected an image file that Pillow can read. "
+            f"Received: {received}: {error}"
+        ) from error
+    box = _centred_box(image.size, (width, height), crop_ratio)
+    image = image.resize((width, height), resampling, box=box)
+    pixels = np.asarray(image, "float32").reshape(1, height, width, channels)
+    if keras.config.image_data_format() == "channels_first":
+        return pixels.transpose(0, 3, 1, 2)
+    return pixels
+
+
+def import_pillow():
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(
+            "Reading images needs Pillow. Install it with "
+            "`pip install keras_mixer[images]`."
+        ) from error
+    return Image
+
+
+def _resampling(image_module, interpolation):
+    resampling = {
+        "nearest": image_module.Resampling.NEAREST,
+        "area": image_module.Resampling.BOX,
+        "bilinear": image_module.Resampling.BILINEAR,
+        "bicubic": image_module.Resampling.BICUBIC,
+        "lanczos": image_module.Resampling.LANCZOS,
+    }
+    if interpolation not in list(resampling):
+        raise ValueError(
+            f"`interpolation` must be one of {sorted(resampling)}. "
+            f"Received: interpolation={interpolation!r}"
+        )
+    return resampling[interpolation]
+
+
+def _input_image_shape(model):
+    shape = getattr(model, "input_shape", None)
+    if isinstance(shape, tuple) and len(shape) == 4:
+        _, *image_shape = shape
+        if keras.config.image_data_format() == "channels_first":
+            image_shape = image_shape[1:] + image_shape[:1]
+        height, width, channels = image_shape
+        if height and width and channels in (1, 3):
+            return height, width, channels
+    raise ValueError(
+        "`model` must be a Keras model with one input: images of a known size "
+        "with 1 or 3 channels, in the data format "
+        f"'{keras.config.image_data_format()}'. "
+        f"Received: model={model!r} with input_shape={shape}"
+    )
+
+
+def _check_photo(image_module, photo):
+    """Refuses other types and arrays, before anything is read."""
+    if isinstance(photo, np.ndarray):
+        _check_array(photo)
+    elif not isinstance(
+        photo, (str, os.PathLike, *_BYTES, image_module.Image)
+    ) and not hasattr(photo, "read"):
+        raise TypeError(
+            "`file` must be a path, a binary file object, bytes, an image of "
+            "Pillow or a NumPy array. "
+            f"Received: file of type {type(photo).__name__}"
+        )
+
+
+_BYTES = (bytes, bytearray, memoryview)
+
+
+def _check_array(array):
+    is_image = array.ndim == 2 or (
+        array.ndim == 3 and array.shape[2] in (1, 3, 4)
+    )
+    if array.dtype != "uint8" or not is_image or not array.size:
+        raise ValueError(
+            "An array must be of dtype uint8, with values in [0, 255], and of "
+            "shape (height, width), (height, width, 1), (height, width, 3) or "
+            f"(height, width, 4). Received: shape={array.shape}, "
+            f"dtype={array.dtype}. Convert values in [0, 1] with "
+            '`(255 * array).round().astype("uint8")`'
+        )
+
+
+def upright(photo, channels):
+    """Reads a photo as an upright 8-bit image of Pillow.
+
+    Args:
+        photo: As `load_image` takes it.
+        channels: 1 or 3.
+
+    Returns:
+        A `PIL.Image.Image` of mode "L" or "RGB". Transparency is laid on white.
+
+    Raises:
+        OSError: If there is no such file, or it cannot be opened.
+        ValueError: If Pillow cannot read it. The message is the reason, without
+            the name of the file.
+        ImportError: If Pillow is not installed.
+    """
+    image_module = import_pillow()
+    try:
+        with _opened(image_module, photo) as image:
+            is_decoded = isinstance(photo, np.ndarray)
+            if image.width * image.height > MAX_PIXELS and not is_decoded:
+                raise image_module.DecompressionBombError(
+                    f"it has {image.width} x {image.height} pixels, more than "
+                    f"{MAX_PIXELS}"
+                )
+            return _flatten(image_module, image, channels)
+    except (
+        FileNotFoundError,
+        IsADirectoryError,
+        MemoryError,
+        PermissionError,
+    ):
+        raise
+    except image_module.UnidentifiedImageError as error:
+        # Without the name of the file or the address of an object.
+        raise ValueError(
+            "cannot identify image file: Pillow knows no such format"
+        ) from error
+    # Pillow's decoders raise nearly anything on broken files.
+    except Exception as error:
+        raise ValueError(f"{error or type(error).__name__}") from error
+
+
+def _opened(image_module, photo):
+    """An image of Pillow, as a context that closes what it opened."""
+    if isinstance(photo, np.ndarray):
+        array = photo[..., 0] if photo.shape[2:] == (1,) else photo
+        return image_module.fromarray(np.ascontiguousarray(array))
+    if isinstance(photo, image_module.Image):
+        # It stays open: the caller may use it again.
+        return contextlib.nullcontext(photo)
+    if isinstance(photo, _BYTES):
+        photo = io.BytesIO(photo)
+    return image_module.open(photo)
+
+
+def is_turned(data):
+    """Whether EXIF data says that an image is not stored upright.
+
+    Args:
+        data: `bytes`, the content of an image file.
+    """
+    # Looking for the names is much faster than parsing, and most files have
+    # none of them: EXIF of JPEG and WebP, of PNG (two ways), XMP.
+    names = (b"Exif\0\0", b"eXIf", b"Raw profile type", b"tiff:Orientation")
+    if not any(name in data for name in names):
+        return False
+    image_module = import_pillow()
+    try:
+        with image_module.open(io.BytesIO(data)) as image:
+            return image.getexif().get(0x0112) in range(2, 9)
+    # Pillow raises nearly anything on broken files; decoding them will tell.
+    except Exception:
+        return False
+
+
+def _flatten(image_module, image, channels):
+    from PIL import ImageOps
+
+    # Pillow brings the values of a PGM with more than 8 bits to this range.
+    is_16_bit = image.mode.startswith("I;16") or image.format == "PPM"
+    image = ImageOps.exif_transpose(image)
+    if is_16_bit and image.mode.startswith("I"):
+        # Converting would clip everything above 255.
+        levels = np.asarray(image).astype("float32") / 257
+        image = image_module.fromarray(levels.round().astype("uint8"))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"its mode '{image.mode}' does not say which value is white; "
+            "convert it to 8 or 16 bits"
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = image_module.new("RGBA", image.size, "white")
+        image = image_module.alpha_composite(white, image)
+    return image.convert("RGB" if channels == 3 else "L")
+
+
+def _centred_box(size, target, crop_ratio):
+    """The box (left, top, right, bottom) of an image that fills `target`."""
+    scale = crop_ratio * min(size[0] / target[0], size[1] / target[1])
+    width, height = target[0] * scale, target[1] * scale
+    left, top = (size[0] - width) / 2, (size[1] - height) / 2
+    return left, top, left + width, top + height

@@ -1,0 +1,238 @@
+"""RandAugment, as a function of an image and random numbers.
+
+The colors are changed by keras-cv: its layers have `augment_images`, a function
+of images and a given transformation. The transformations are those of the
+official code; keras-cv's own policy shears and translates several times as far.
+What moves an image is one operation of TensorFlow with a matrix: one of
+keras-cv's layers for this fails on JAX and PyTorch.
+
+TensorFlow and keras-cv are imported where they are used.
+"""
+
+import functools
+import math
+
+from keras_mixer.arguments import check_positive_int
+from keras_mixer.arguments import check_real
+
+# What is found where an image was moved away, as in the official code.
+GREY = 128
+
+
+# Distances are published in pixels of images of 224.
+TRANSLATION = 100 / 224
+
+
+CUTOUT = 40 / 224
+
+
+# In the order of the official code.
+OPERATIONS = (
+    "auto_contrast",
+    "equalize",
+    "invert",
+    "rotate",
+    "posterize",
+    "solarize",
+    "color",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "cutout",
+    "solarize_add",
+)
+
+
+# For an operation: which one, which sign, and where.
+DRAWS_PER_OPERATION = 4
+
+
+def rand_augment(num_operations, magnitude):
+    """A function that changes an image as RandAugment does.
+
+    Source: RandAugment (arXiv 1909.13719), with the 16 operations and the
+    strengths of `pp/autoaugment.py` in google-research/big_vision. It differs
+    from that code in three points: contrast is changed around the mean of each
+    channel (there around a number that depends on the size of the image);
+    values between two levels are kept; distances grow with the image.
+
+    Args:
+        num_operations: Positive integer, operations for each image.
+        magnitude: Non-negative number, their strength; 10 is the range of each
+            operation, and more goes beyond.
+
+    Returns:
+        A function of an image, a float32 tensor of shape `(height, width,
+        channels)` with 1 or 3 channels in [0, 255], and of numbers in [0, 1),
+        a tensor of shape `(num_operations, 4)`. It returns the changed image.
+
+    Raises:
+        ImportError: If keras-cv is not installed.
+        ValueError: If an argument is not in its range.
+        TypeError: If an argument has the wrong type.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> from keras_mixer.data.rand_augment import rand_augment
+    >>> augment = rand_augment(2, magnitude=10)
+    >>> augment(tf.zeros((16, 24, 3)), tf.zeros((2, 4))).shape.as_list()
+    [16, 24, 3]
+    """
+    import tensorflow as tf
+
+    num_operations = check_positive_int("num_operations", num_operations)
+    check_real("magnitude", magnitude)
+    if magnitude < 0:
+        raise ValueError(
+            "The magnitude of RandAugment must not be negative. "
+            f"Received: magnitude={magnitude}"
+        )
+    operate = _operation(magnitude / 10)
+
+    def augment(image, draws):
+        for draw in tf.unstack(draws, num_operations):
+            image = operate(image, draw)
+        return image
+
+    return augment
+
+
+@functools.cache
+def _operation(level):
+    """One operation on an image; traced once for all pipelines."""
+    import tensorflow as tf
+
+    keras_cv = _keras_cv()
+    operations = {**_changes(keras_cv, level), **_moves(keras_cv, level)}
+    runs = [operations[name] for name in OPERATIONS]
+
+    @tf.function
+    def operate(image, draw):
+        choice = tf.cast(draw[0] * len(runs), tf.int32)
+        sign = tf.where(draw[1] < 0.5, 1.0, -1.0)
+        branches = [
+            functools.partial(run, image[None], sign, draw[2:]) for run in runs
+        ]
+        return tf.ensure_shape(tf.switch_case(choice, branches)[0], image.shape)
+
+    return operate
+
+
+def _keras_cv():
+    try:
+        import keras_cv
+    except ImportError as error:
+        raise ImportError(
+            "RandAugment needs keras-cv. Install it with "
+            "`pip install keras_mixer[train]`."
+        ) from error
+    return keras_cv
+
+
+def _changes(keras_cv, level):
+    """The operations that leave everything in its place."""
+    import tensorflow as tf
+
+    # Whatever the policy: the pixels would not fit into 16 bits.
+    options = {"dtype": "float32", "value_range": (0, 255)}
+    layers = keras_cv.layers
+    auto_contrast = layers.AutoContrast(**options)
+    equalization = layers.Equalization(**options)
+    # The official bits, of which it keeps more the stronger it is; with none
+    # left, where it is weak, the image would be black.
+    bits = min(max(int(4 * level), 1), 8)
+    posterization = layers.Posterization(bits=bits, **options)
+    solarization = layers.Solarization(**options)
+    color = layers.RandomColorDegeneration(0.0, dtype="float32")
+    contrast = layers.RandomContrast(factor=0.0, **options)
+    sharpness = layers.RandomSharpness(0.0, **options)
+
+    threshold, addition = float(int(256 * level)), float(int(110 * level))
+    factor = 0.1 + 1.8 * level  # 1 leaves the image as it is
+
+    def colored(x, *_):
+        if x.shape[-1] == 1:
+            return x
+        return color.augment_images(x, 1 - factor)
+
+    return {
+        "auto_contrast": lambda x, *_: auto_contrast.augment_images(x),
+        "equalize": lambda x, *_: equalization.augment_images(x),
+        "invert": lambda x, *_: 255 - x,
+        "posterize": lambda x, *_: posterization.augment_image(x),
+        "solarize": lambda x, *_: solarization.augment_images(
+            x, {"additions": 0.0, "thresholds": threshold}
+        ),
+        "color": colored,
+        "contrast": lambda x, *_: contrast.augment_images(x, factor),
+        "brightness": lambda x, *_: tf.clip_by_value(factor * x, 0, 255),
+        "sharpness": lambda x, *_: sharpness.augment_images(x, 1 - factor),
+        "solarize_add": lambda x, *_: tf.where(
+            x < 128, tf.clip_by_value(x + addition, 0, 255), x
+        ),
+    }
+
+
+def _moves(keras_cv, level):
+    """The operations that move an image, or cover a part of it."""
+    import tensorflow as tf
+
+    cutout = keras_cv.layers.RandomCutout(
+        0.0, 0.0, fill_value=GREY, dtype="float32"
+    )
+
+    def moved(x, *matrix):
+        """Takes each pixel from where these two rows of a matrix say."""
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=x,
+            transforms=[[*matrix, 0.0, 0.0]],
+            output_shape=x.shape[1:3],
+            fill_value=GREY,
+            interpolation="NEAREST",
+            fill_mode="CONSTANT",
+        )
+
+    def rotate(x, sign, _):
+        angle = sign * level * math.radians(30)
+        sine, cosine = tf.sin(angle), tf.cos(angle)
+        # Of the corner, such that the centre stays.
+        middle_y, middle_x = ((side - 1) / 2 for side in x.shape[1:3])
+        left = middle_x - middle_x * cosine + middle_y * sine
+        top = middle_y - middle_x * sine - middle_y * cosine
+        return moved(x, cosine, -sine, left, sine, cosine, top)
+
+    def distance(side, sign):
+        return TRANSLATION * level * sign * side
+
+    def cut_out(x, _, place):
+        size = x.shape[1:3].as_list()
+        side = tf.constant([2 * int(CUTOUT * level * min(size))])
+        centers = tf.cast(place * tf.constant(size, "float32"), tf.int32)
+        return cutout.augment_images(
+            x,
+            {
+                "centers_y": centers[:1],
+                "centers_x": centers[1:],
+                "rectangles_height": side,
+                "rectangles_width": side,
+            },
+        )
+
+    shear = 0.3 * level
+    return {
+        "rotate": rotate,
+        "shear_x": lambda x, sign, _: moved(x, 1, shear * sign, 0, 0, 1, 0),
+        "shear_y": lambda x, sign, _: moved(x, 1, 0, 0, shear * sign, 1, 0),
+        "translate_x": lambda x, sign, _: moved(
+            x, 1, 0, -distance(x.shape[2], sign), 0, 1, 0
+        ),
+        "translate_y": lambda x, sign, _: moved(
+            x, 1, 0, 0, 0, 1, -distance(x.shape[1], sign)
+        ),
+        "cutout": cut_out,
+    }

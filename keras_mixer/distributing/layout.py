@@ -1,0 +1,41 @@
+"""How the weights of a model are split over devices."""
+
+import keras
+
+
+def model_layout(mesh):
+    """How the weights of Mixers and ResMLPs are cut up over devices.
+
+    Of the two kernels of an MLP the first is cut by columns and the second by
+    rows: each device computes a part of the hidden units, from the whole input,
+    and one sum over the devices completes the output. The widths of the MLPs
+    must be multiples of the devices. ResMLP's token mixing, a single kernel,
+    and all other weights are on each device.
+
+    Source: section 3 of Megatron-LM (arXiv 1909.08053).
+
+    Args:
+        mesh: A `keras.distribution.DeviceMesh` with an axis named `"model"`.
+
+    Returns:
+        A `keras.distribution.LayoutMap`.
+
+    Raises:
+        ValueError: If the mesh has no such axis.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_mixer.distributing import model_layout
+    >>> mesh = keras.distribution.DeviceMesh(
+    ...     (1, 1), ["batch", "model"], ["cpu:0"])
+    >>> layout = model_layout(mesh)
+    >>> layout["block_3/channel_mixing/dense_1/kernel"].axes
+    ('model', None)
+    """
+    layout = keras.distribution.LayoutMap(mesh)
+    mlp = r"(.*/)?(token|channel)_mixing/"
+    layout[mlp + "dense_0/kernel"] = (None, "model")
+    layout[mlp + "dense_0/bias"] = ("model",)
+    layout[mlp + "dense_1/kernel"] = ("model", None)
+    return layout

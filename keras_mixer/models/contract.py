@@ -1,0 +1,128 @@
+"""Checks of the arguments that Keras Applications' constructors have.
+
+The arguments, their order and their errors are those of Keras Applications. One
+point differs: the weights of token mixing have one row for each token, so the
+size of the image is fixed at construction, with a top or without.
+"""
+
+import keras
+
+from keras_mixer.arguments import check_positive_int
+from keras_mixer.weights import catalog
+
+
+def check_pooling(pooling):
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(
+            "`pooling` must be `None`, 'avg' or 'max'. "
+            f"Received: pooling={pooling!r}"
+        )
+
+
+def check_head(source, classes, activation):
+    """Refuses another head than that of published weights, as Keras does."""
+    if not isinstance(source, catalog.Record):
+        return
+    if source.classes is None:
+        raise ValueError(
+            f"`weights='{source.tag}'` has no trained head. Give "
+            "`include_top=False`, and add a head of your own."
+        )
+    if classes != source.classes:
+        raise ValueError(
+            f"If using `weights='{source.tag}'` with `include_top=True`, "
+            f"`classes` should be {source.classes}. "
+            f"Received classes={classes}"
+        )
+    activation = keras.activations.get(activation)
+    allowed = (keras.activations.softmax, keras.activations.linear)
+    if activation not in allowed:
+        raise ValueError(
+            "Only `None` and `softmax` activations are allowed for the "
+            "`classifier_activation` argument when using pretrained weights, "
+            "with `include_top=True`. "
+            f"Received: classifier_activation={activation}"
+        )
+
+
+def image_shape(input_shape, input_tensor, patch_size, side):
+    """Checks the shape of the image, which is in the image data format."""
+    axes = ("height", "width", "channels")
+    default = (side, side, 3)
+    if keras.config.image_data_format() == "channels_first":
+        axes = axes[2:] + axes[:2]
+        default = default[2:] + default[:2]
+    if input_tensor is not None:
+        input_shape = _shape_of_tensor(input_tensor, input_shape)
+    elif input_shape is None:
+        input_shape = default
+    is_sequence = isinstance(input_shape, (tuple, list))
+    if not is_sequence or len(input_shape) != 3:
+        raise (ValueError if is_sequence else TypeError)(
+            f"`input_shape` must be a tuple of three integers, {axes}. "
+            f"Received: input_shape={input_shape!r}"
+        )
+    if None in input_shape:
+        raise ValueError(
+            "`input_shape` must be known in full, with `include_top` or "
+            "without: token mixing has one row of weights for each patch of "
+            "the image. Resize the images to one size, and give it. "
+            f"Received: input_shape={tuple(input_shape)}"
+        )
+    shape = tuple(
+        check_positive_int(f"input_shape[{i}]", size)
+        for i, size in enumerate(input_shape)
+    )
+    _check_sides(shape, axes, patch_size)
+    return shape
+
+
+def _check_sides(shape, axes, patch_size):
+    sides = [
+        size
+        for size, axis in zip(shape, axes, strict=True)
+        if axis != "channels"
+    ]
+    if any(side % patch_size for side in sides):
+        nearest = tuple(
+            max(round(side / patch_size), 1) * patch_size for side in sides
+        )
+        raise ValueError(
+            "The height and width of the image must be multiples of the patch "
+            f"size; the nearest are {nearest}. "
+            f"Received: input_shape={shape}, patch_size={patch_size}"
+        )
+
+
+def _shape_of_tensor(input_tensor, input_shape):
+    if not keras.utils.is_keras_tensor(input_tensor):
+        raise TypeError(
+            "`input_tensor` must be a Keras tensor: the output of "
+            "`keras.Input` or of a layer called on one. To use a model on "
+            "data, call it. "
+            f"Received: input_tensor of type {type(input_tensor).__name__}"
+        )
+    shape = tuple(input_tensor.shape[1:])
+    if input_shape is not None and input_shape not in (shape, list(shape)):
+        raise ValueError(
+            "`input_shape` and the shape of `input_tensor` must agree; give "
+            f"only one of them. Received: input_shape={input_shape}, "
+            f"input_tensor.shape={tuple(input_tensor.shape)}"
+        )
+    return shape
+
+
+def check_scaled(input_tensor):
+    if not keras.backend.is_float_dtype(input_tensor.dtype):
+        raise ValueError(
+            "With `include_preprocessing=False` the model expects scaled "
+            "values, which are not whole numbers. "
+            f"Received: input_tensor of dtype {input_tensor.dtype}"
+        )
+
+
+def channels_behind(shape):
+    """`(height, width, channels)`, whatever the image data format."""
+    if keras.config.image_data_format() == "channels_first":
+        return (*shape[1:], shape[0])
+    return shape

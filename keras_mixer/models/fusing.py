@@ -1,0 +1,284 @@
+"""The same function with fewer operations, for inference.
+
+A scale and an offset per channel, in front of a linear layer over the channels
+or behind it, are a change of its weights: `(a x + b) K = x (a K) + b K`. So
+ResMLP's `Affine` and `LayerScale` go into their neighbours on the side of the
+channels, the scale and offset of Mixer's second norm into the MLP behind, those
+of the last norm into the head (a mean over tokens does not mind them), and the
+scaling of the pixels into the stem.
+
+On the side of the tokens the linear layer acts along another axis, so nothing
+folds into its matrix. What ResMLP has there, a scale and an offset before, a
+bias within and a scale behind, becomes one scale per channel and one offset per
+token and channel. Mixer's first norm is left as it is: behind the dense layer
+its scale would have to act on every channel and its offset on every channel and
+hidden unit, which is no less work than before it.
+
+As in resizing, a model is cloned, and its weights go from `{path: array}` to
+`{path: array}` in NumPy: what is folded in float64, so that it is rounded once.
+"""
+
+import collections
+
+import keras
+import numpy as np
+
+from keras_mixer.layers.fused import FusedMixerBlock
+from keras_mixer.layers.fused import FusedResMLPBlock
+from keras_mixer.layers.mixer import MixerBlock
+from keras_mixer.layers.resmlp import Affine
+from keras_mixer.layers.resmlp import ResMLPBlock
+from keras_mixer.models.cloning import clone
+from keras_mixer.models.introspection import family_of
+from keras_mixer.models.introspection import is_fused
+from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.scaling import PixelNormalization
+from keras_mixer.weights import assigning
+from keras_mixer.weights import loading
+
+_FUSED = {MixerBlock: FusedMixerBlock, ResMLPBlock: FusedResMLPBlock}
+
+
+def fuse(model):
+    """Returns a model that computes the same with fewer operations.
+
+    It has the inputs and outputs of the model, and shares nothing with it. What
+    can be folded exactly is gone: in ResMLP each `Affine` and `LayerScale`, but
+    for one scale and offset per block; in Mixer the scales and offsets of the
+    norms before channel mixing; in both those of the last norm, if a `Dense` on
+    the mean over the tokens follows, and the scaling of the pixels. The scale
+    and offset of Mixer's norms before token mixing are left, since they act on
+    channels, and what follows on tokens.
+
+    The new model is for inference: it is saved, exported and quantised as any
+    Keras model, but it is neither resized nor exported to other layouts any
+    more. Keep the original for that, and for training.
+
+    Source: section 2 of ResMLP (arXiv 2105.03404), which has the linear layers
+    absorb the `Affine`. That the scaling folds into the stem is exact because
+    the stem has no padding.
+
+    Args:
+        model: A model that this package built, or one made of its layers by
+            adding to it. Of a model that holds another, fuse the inner one.
+
+    Returns:
+        A `keras.Model`, not compiled; the model itself if it is fused already.
+
+    Raises:
+        ValueError: If the model is none of this package's, or is quantised.
+        TypeError: If it is no Keras model.
+
+    Example:
+
+    >>> import keras_mixer
+    >>> model = keras_mixer.ResMLP(
+    ...     patch_size=4, num_blocks=2, hidden_dim=16, channels_mlp_dim=64,
+    ...     layer_scale_init=0.1, input_shape=(12, 20, 3), classes=7)
+    >>> fused = keras_mixer.fuse(model)
+    >>> [layer.name for layer in fused.layers]
+    ['image', 'stem', 'tokens', 'block_0', 'block_1', 'avg_pool', 'predictions']
+    """
+    if is_fused(model):
+        return model
+    family = family_of(model)
+    takers = _takers(model)
+    scaling, head = _scaling(model, takers), _head(model, takers)
+
+    arrays = weights_of(model)
+    if scaling is not None:
+        _fold_into_stem(arrays, *_AFFINE_OF[type(scaling)](scaling))
+    for layer in model.layers:
+        if type(layer) in _FUSED:
+            _FOLD_BLOCK[family](arrays, layer.name)
+    if head is not None:
+        _fold_before(arrays, "norm", head.name)
+
+    fused = _clone(model, scaling, head)
+    variables = loading.variables_of(fused.layers)
+    assigning.assign(variables, arrays, model.name)
+    return fused
+
+
+def _takers(model):
+    """`{name of a layer: [layers that take its output]}`.
+
+    `None` among them is the output of the model.
+    """
+    config = model.get_config()
+    if "output_layers" not in config:
+        raise ValueError(
+            "`model` must be a functional model. "
+            f"Received: model of type {type(model).__name__}"
+        )
+    takers = collections.defaultdict(list)
+    for layer in config["layers"]:
+        for name in _names(layer["inbound_nodes"]):
+            takers[name].append(model.get_layer(layer["name"]))
+    for name in _names(config["output_layers"]):
+        takers[name].append(None)
+    return takers
+
+
+def _names(history):
+    """The layers in what a configuration says of tensors."""
+    if isinstance(history, dict):
+        history = list(history.values())
+    if not isinstance(history, (list, tuple)):
+        return []
+    if len(history) == 3 and isinstance(history[0], str):
+        return [history[0]]  # with the numbers of the call and of the output
+    return [name for item in history for name in _names(item)]
+
+
+def _scaling(model, takers):
+    """The layer that scales pixels, if it can be folded, or `None`."""
+    layers = {layer.name: layer for layer in model.layers}
+    scaling, stem = layers.get("preprocessing"), layers["stem"]
+    if type(scaling) not in _AFFINE_OF or _follower(scaling, takers) != stem:
+        return None
+    # Whole numbers the stem does not take, and sixteen bits have no room for
+    # the fractions of pixels in [0, 255].
+    is_wide = stem.compute_dtype in ("float32", "float64")
+    is_float = keras.backend.is_float_dtype(scaling.input.dtype)
+    return scaling if is_wide and is_float else None
+
+
+def _affine_of_rescaling(layer):
+    return np.float64(layer.scale), np.float64(layer.offset)
+
+
+def _affine_of_normalization(layer):
+    config = layer.get_config()
+    mean, variance = (
+        np.asarray(config[key], "float64") for key in ("mean", "variance")
+    )
+    return variance**-0.5, -mean * variance**-0.5
+
+
+# To scale and offset per channel.
+_AFFINE_OF = {
+    keras.layers.Rescaling: _affine_of_rescaling,
+    PixelNormalization: _affine_of_normalization,
+    # In files of earlier versions.
+    keras.layers.Normalization: _affine_of_normalization,
+}
+
+
+# What passes a scale and an offset per channel on as they are.
+_INDIFFERENT = (
+    keras.layers.Dropout,
+    keras.layers.GlobalAveragePooling1D,
+)
+
+
+def _head(model, takers):
+    """The `Dense` that the last norm folds into, or `None`."""
+    layer = _follower(model.get_layer("norm"), takers)
+    while (
+        type(layer) in _INDIFFERENT
+        and getattr(layer, "data_format", None) != "channels_first"
+    ):
+        layer = _follower(layer, takers)
+    if type(layer) is not keras.layers.Dense or not layer.use_bias:
+        return None
+    return None if layer.quantization_mode else layer
+
+
+def _follower(layer, takers):
+    """The layer behind, if only it takes the output, and nothing else."""
+    if len(takers[layer.name]) != 1:
+        return None
+    (taker,) = takers[layer.name]
+    calls = sum(taken.count(taker) for taken in takers.values())
+    return taker if calls == 1 else None
+
+
+# Weights that are folded are float64 once taken out, and so is what they meet.
+
+
+def _fold_into_stem(arrays, scale, offset):
+    kernel = arrays["stem/kernel"]  # (height, width, in, out)
+    scale, offset = (
+        np.broadcast_to(value, kernel.shape[2]) for value in (scale, offset)
+    )
+    arrays["stem/bias"] = arrays["stem/bias"] + offset @ kernel.sum(
+        axis=(0, 1), dtype="float64"
+    )
+    arrays["stem/kernel"] = kernel * scale[:, None]
+
+
+def _fold_mixer_block(arrays, block):
+    _fold_before(
+        arrays, f"{block}/channel_norm", f"{block}/channel_mixing/dense_0"
+    )
+
+
+def _fold_resmlp_block(arrays, block):
+    mlp = f"{block}/channel_mixing"
+    _fold_before(arrays, f"{block}/channel_norm", f"{mlp}/dense_0")
+    scale = _pop(arrays, f"{block}/channel_scale/gamma")
+    for name in ("kernel", "bias"):
+        path = f"{mlp}/dense_1/{name}"
+        arrays[path] = arrays[path] * scale
+
+    before, offset = _pop_norm(arrays, f"{block}/token_norm")
+    after = _pop(arrays, f"{block}/token_scale/gamma")
+    bias = _pop(arrays, f"{block}/token_mixing/dense/bias")
+    kernel = arrays[f"{block}/token_mixing/dense/kernel"]
+    received = kernel.sum(axis=0, dtype="float64")  # of ones in every token
+    arrays[f"{block}/token_scale/gamma"] = before * after
+    arrays[f"{block}/token_offset/offset"] = (
+        np.outer(received, offset) + bias[:, None]
+    ) * after
+
+
+_FOLD_BLOCK = {"mixer": _fold_mixer_block, "resmlp": _fold_resmlp_block}
+
+
+def _fold_before(arrays, norm, dense):
+    """Folds the scale and offset of a norm into the dense layer behind it."""
+    scale, offset = _pop_norm(arrays, norm)
+    kernel, bias = (f"{dense}/{name}" for name in ("kernel", "bias"))
+    arrays[bias] = arrays[bias] + offset @ arrays[kernel]
+    arrays[kernel] = arrays[kernel] * scale[:, None]
+
+
+def _pop_norm(arrays, norm):
+    """Scale and offset of an `Affine` or of a layer normalisation."""
+    name = "alpha" if f"{norm}/alpha" in arrays else "gamma"
+    return _pop(arrays, f"{norm}/{name}"), _pop(arrays, f"{norm}/beta")
+
+
+def _pop(arrays, path):
+    return arrays.pop(path).astype("float64")
+
+
+def _clone(model, scaling, head):
+    """The model without what was folded, its weights still blank."""
+    norm = model.get_layer("norm")
+    gone = {scaling.name} if scaling else set()
+    if head and type(norm) is Affine:
+        gone.add(norm.name)
+
+    def clone_layer(layer):
+        config = _without_lora(layer.get_config())
+        if type(layer) is ResMLPBlock:
+            del config["layer_scale_init"]
+        if head and layer is norm and norm.name not in gone:
+            config |= {"scale": False, "center": False}
+        return _FUSED.get(type(layer), type(layer)).from_config(config)
+
+    def call_layer(layer, *args, **kwargs):
+        return args[0] if layer.name in gone else layer(*args, **kwargs)
+
+    return clone(model, clone_layer, call_layer)
+
+
+def _without_lora(config):
+    """A configuration without LoRA, whose matrices are merged into kernels."""
+    return {
+        key: _without_lora(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in ("lora_rank", "lora_alpha")
+    }

@@ -1,0 +1,83 @@
+"""What a model of this package is made of, told from the model alone.
+
+A model that was loaded from a file, or that was given another head, is a plain
+`keras.Model`. Its layers are named, so its weights have the paths of a family,
+and its stem knows the grid of the patches.
+"""
+
+import keras
+
+from keras_mixer.layers.fused import FusedMixerBlock
+from keras_mixer.layers.fused import FusedResMLPBlock
+from keras_mixer.weights import loading
+from keras_mixer.weights import naming
+
+
+def weights_of(model):
+    """`{path: array}` of all weights of a model; LoRA is merged."""
+    merged = {
+        id(variable): keras.ops.convert_to_numpy(layer.kernel)
+        for layer in model._flatten_layers()
+        if getattr(layer, "lora_enabled", False)
+        for variable in layer.weights
+        if variable.name == "kernel"
+    }
+    return {
+        path: merged[id(variable)]
+        if id(variable) in merged
+        else variable.numpy()
+        for path, variable in loading.variables_of(model.layers).items()
+    }
+
+
+def is_fused(model):
+    """Whether a model is one that `keras_mixer.fuse` made."""
+    return isinstance(model, keras.Model) and any(
+        isinstance(layer, (FusedMixerBlock, FusedResMLPBlock))
+        for layer in model.layers
+    )
+
+
+def family_of(model):
+    """The family of a model.
+
+    Raises:
+        ValueError: If the model is none of this package's, or is quantised or
+            fused.
+        TypeError: If it is no Keras model.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a Keras model. "
+            f"Received: model of type {type(model).__name__}"
+        )
+    if is_fused(model):
+        raise ValueError(
+            f"'{model.name}' is fused. Give the model that it was made from."
+        )
+    family = naming.family_of(loading.variables_of(model.layers))
+    if family is None:
+        inner = [x.name for x in model.layers if isinstance(x, keras.Model)]
+        advice = (
+            f" It holds the model '{inner[0]}': give that one, "
+            f"`model.get_layer('{inner[0]}')`."
+            if inner
+            else " Resize, fuse or export a model before it is quantised."
+        )
+        raise ValueError(
+            "`model` must be a model of this package, with its weights as they "
+            f"were built.{advice} Received: model='{model.name}'"
+        )
+    return family
+
+
+def describe(model):
+    """The family of a model, and rows and columns of its tokens.
+
+    Raises:
+        ValueError: If the model is none of this package's, or is quantised or
+            fused.
+        TypeError: If it is no Keras model.
+    """
+    family = family_of(model)
+    return family, tuple(model.get_layer("stem").output.shape[1:3])

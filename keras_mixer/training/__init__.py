@@ -1,0 +1,35 @@
+"""Batches and a recipe to a trained model, in a folder that can be resumed."""
+
+from keras_mixer.training.callbacks import StopOnLostLoss
+from keras_mixer.training.callbacks import learning_rate
+from keras_mixer.training.class_weights import balanced_class_weights
+from keras_mixer.training.fitting import fit
+from keras_mixer.training.runs import CHECKPOINTS
+from keras_mixer.training.runs import CURVES_FILE
+from keras_mixer.training.runs import LOG_FILE
+from keras_mixer.training.runs import MODEL_FILE
+from keras_mixer.training.runs import RUN_FILE
+from keras_mixer.training.runs import finish
+from keras_mixer.training.runs import open_run
+from keras_mixer.training.runs import plot
+from keras_mixer.training.runs import read_log
+from keras_mixer.training.runs import read_run
+from keras_mixer.training.runs import save_model
+
+__all__ = [
+    "CHECKPOINTS",
+    "CURVES_FILE",
+    "LOG_FILE",
+    "MODEL_FILE",
+    "RUN_FILE",
+    "StopOnLostLoss",
+    "balanced_class_weights",
+    "finish",
+    "fit",
+    "learning_rate",
+    "open_run",
+    "plot",
+    "read_log",
+    "read_run",
+    "save_model",
+]

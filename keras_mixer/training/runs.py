@@ -1,0 +1,333 @@
+"""The folder of a training: settings, log, curves and the model.
+
+`run.json` is written first, in full or not at all; everything else in the
+folder follows from it. A folder belongs to one training: started again with the
+same settings the training is resumed, with other settings it is refused.
+"""
+
+import csv
+import importlib.util
+import json
+import logging
+import os
+import pathlib
+import platform
+import sys
+
+import keras
+
+logger = logging.getLogger("keras_mixer")
+
+
+RUN_FILE = "run.json"
+
+
+LOG_FILE = "log.csv"
+
+
+CURVES_FILE = "curves.png"
+
+
+MODEL_FILE = "model.keras"
+
+
+CHECKPOINTS = "checkpoints"
+
+
+# Facts that the weights do not depend on, and that versions of this library
+# record differently.
+NOT_COMPARED = ("skipped", "validation_count")
+
+
+def open_run(folder, settings, facts=None, process=0, defaults=None):
+    """Makes the folder of a training, or finds it with the same settings.
+
+    Args:
+        folder: Path; new, empty, or of a training with these settings.
+        settings: Dict of what JSON can hold, all that the training depends on.
+        facts: Dict of dicts that follow from them and from the data. They must
+            be the same too, except "skipped" and "validation_count", which the
+            weights do not depend on.
+        process: Integer, which of several processes this is; 0 writes.
+        defaults: Dict of the values that settings had in trainings whose
+            record does not have them, written by an earlier version.
+
+    Returns:
+        The path of the folder.
+
+    Raises:
+        ValueError: If the folder holds something else, or was begun with other
+            settings, other data or another backend. Nothing is changed then.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from keras_mixer import training
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = training.open_run(pathlib.Path(folder, "a"), {"seed": 0})
+    ...     training.read_run(run)["settings"]
+    {'seed': 0}
+    """
+    folder = pathlib.Path(folder)
+    facts = facts or {}
+    if (folder / RUN_FILE).exists():
+        _check_same(folder, {"settings": settings, **facts}, defaults or {})
+        return folder
+    if process != 0:
+        return folder
+    if folder.exists() and (not folder.is_dir() or _files_of_others(folder)):
+        raise ValueError(
+            f"'{folder}' holds something else than a training. Give the path "
+            "of a new folder, or of an empty one."
+        )
+    record = {"settings": settings, **facts, "environment": _environment()}
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / RUN_FILE, record)
+    return folder
+
+
+def _files_of_others(folder):
+    """What is in a folder but for the first file of a training, unfinished."""
+    return [f for f in folder.iterdir() if f.name != _part(RUN_FILE).name]
+
+
+def _check_same(folder, asked, defaults):
+    record, asked = read_run(folder), json.loads(json.dumps(asked))
+    record["settings"] = {**defaults, **record.get("settings", {})}
+    asked["environment"] = {"backend": keras.backend.backend()}
+    differ = [
+        f"{key}: {record.get(part, {}).get(key)!r} there, {value!r} now"
+        for part, values in asked.items()
+        for key, value in values.items()
+        if key not in NOT_COMPARED and record.get(part, {}).get(key) != value
+    ]
+    if differ:
+        raise ValueError(
+            f"'{folder}' belongs to another training. Give another folder, or "
+            "what that one had to go on with it: " + "; ".join(differ)
+        )
+
+
+def _environment():
+    packages = ("keras", "keras_mixer", "numpy", keras.backend.backend())
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "backend": keras.backend.backend(),
+        "versions": {name: _version(name) for name in packages},
+    }
+
+
+def _version(name):
+    """The version of an imported package.
+
+    The metadata of installed packages is not used: a checkout on `PYTHONPATH`
+    has none, or another version's, and TensorFlow's may be under another name,
+    such as `tensorflow-cpu`.
+    """
+    return getattr(sys.modules.get(name), "__version__", "unknown")
+
+
+def read_run(folder):
+    """The record of a training, a dict; `finished` has what came out.
+
+    Args:
+        folder: Path of the folder of a training.
+
+    Raises:
+        ValueError: If it is none.
+
+    Example:
+
+    >>> from keras_mixer import training
+    >>> training.read_run("nowhere")
+    Traceback (most recent call last):
+    ValueError: 'nowhere' is not the folder of a training: it has no run.json.
+    """
+    path = pathlib.Path(folder, RUN_FILE)
+    if not path.is_file():
+        raise ValueError(
+            f"'{folder}' is not the folder of a training: it has no {RUN_FILE}."
+        )
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"'{path}' is damaged ({error}). It is needed to go on with the "
+            "training: restore it, or begin in another folder."
+        ) from error
+
+
+def _write_json(path, content):
+    part = _part(path)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _part(path):
+    """What a file is called until it is whole."""
+    return pathlib.Path(path).with_suffix(".part")
+
+
+def is_installed(name, use):
+    if importlib.util.find_spec(name) is not None:
+        return True
+    logger.warning(
+        "%s are left out: %s is not installed. Install it with "
+        "`pip install keras_mixer[train]`.",
+        use,
+        name,
+    )
+    return False
+
+
+def read_log(folder):
+    """What was measured after each epoch.
+
+    Args:
+        folder: Path of the folder of a training.
+
+    Returns:
+        A list of dicts with `epoch`, from 0, `loss`, `val_loss` and the
+        metrics, such as `accuracy` and `val_accuracy`; empty before the first
+        epoch is over.
+
+    Example:
+
+    >>> from keras_mixer import training
+    >>> training.read_log("nowhere")
+    []
+    """
+    path = pathlib.Path(folder, LOG_FILE)
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {"epoch": int(row.pop("epoch"))}
+            | {key: float(value) for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def trim_log(path, epochs):
+    """Removes what is in the log beyond the checkpoint to go on from."""
+    if not epochs or not path.exists():
+        path.unlink(missing_ok=True)
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))
+    # A process that is killed may leave half a line.
+    whole = [line for line in lines if len(line) == len(lines[0])]
+    kept = [line for line in whole[1:] if int(line[0]) < epochs]
+    part = _part(path)
+    with part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([lines[0], *kept])
+    part.replace(path)
+
+
+def save_model(folder, model):
+    """Saves the model of a training, whole or not at all.
+
+    Args:
+        folder: Path of the folder of a training.
+        model: The trained model, which gives logits of shape `(batch,
+            classes)`; the one that is saved gives probabilities, and is not
+            compiled.
+
+    Raises:
+        OSError: If it cannot be written.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> import keras_mixer
+    >>> from keras_mixer import training
+    >>> model = keras_mixer.MixerNano(
+    ...     weights=None, classifier_activation=None)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     training.save_model(folder, model)
+    ...     [path.name for path in pathlib.Path(folder).iterdir()]
+    ['model.keras']
+    """
+    folder = pathlib.Path(folder)
+    probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")
+    saved = keras.Model(
+        model.input, probabilities(model.output), name=model.name
+    )
+    part = folder / f"unfinished_{MODEL_FILE}"
+    saved.save(part)
+    part.replace(folder / MODEL_FILE)
+
+
+def finish(folder, results):
+    """Draws the curves of a training, and notes what came out.
+
+    Args:
+        folder: Path of the folder of a training.
+        results: Dict of what JSON can hold, for `finished` in `run.json`.
+
+    Raises:
+        ValueError: If it is not the folder of a training.
+        OSError: If a file cannot be written.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from keras_mixer import training
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = training.open_run(pathlib.Path(folder, "a"), {"seed": 0})
+    ...     training.finish(run, {"accuracy": 0.9})
+    ...     training.read_run(run)["finished"]
+    {'accuracy': 0.9}
+    """
+    folder = pathlib.Path(folder)
+    if is_installed("matplotlib", "Curves"):
+        plot(read_log(folder), folder / CURVES_FILE)
+    record = {**read_run(folder), "finished": results}
+    _write_json(folder / RUN_FILE, record)
+
+
+def plot(log, path):
+    """Draws the loss, and the accuracy if it was measured, over the epochs.
+
+    Args:
+        log: What `read_log` returns: a dict for each epoch.
+        path: The PNG to write.
+
+    Raises:
+        OSError: If it cannot be written.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from keras_mixer import training
+    >>> row = {"loss": 1, "val_loss": 1, "accuracy": 0, "val_accuracy": 0}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "curves.png")
+    ...     training.plot([{"epoch": epoch, **row} for epoch in (0, 1)], path)
+    ...     path.exists()
+    True
+    """
+    from matplotlib.figure import Figure
+
+    curves = [("loss", "loss: cross-entropy [nats]", 1)]
+    if log and "accuracy" in log[0]:
+        curves.append(("accuracy", "accuracy [%]", 100))
+    figure = Figure((4.5 * len(curves), 4), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    epochs = [row["epoch"] + 1 for row in log]
+    for axes, (key, label, unit) in zip(panels, curves, strict=True):
+        for prefix, name in (("", "training"), ("val_", "validation")):
+            values = [unit * row[prefix + key] for row in log]
+            axes.plot(epochs, values, ".-", label=name)
+        axes.set(xlabel="epoch", ylabel=label, xlim=(0, len(epochs) + 1))
+        axes.locator_params(axis="x", integer=True)
+        axes.legend()
+    figure.savefig(path, dpi=120)
