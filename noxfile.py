@@ -31,7 +31,7 @@ def lint(session):
 def tests(session):
     """Runs all tests: on each backend, then those that need no particular one.
 
-    Arguments after `--` go to pytest: `nox -s tests -- tests/test_layers.py`.
+    Arguments after `--` go to pytest: `nox -s tests -- tests/layers`.
     """
     session.install(TORCH)
     session.install("-e", ".[tensorflow,jax,torch,train,examples,test]")

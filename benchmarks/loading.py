@@ -18,12 +18,12 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
 
 import keras
-import published
 
 import keras_mixer
 from keras_mixer.weights import cache
 from keras_mixer.weights import loading
 from keras_mixer.weights import reading
+from support import published
 
 (RECORD,) = keras_mixer.list_weights("mixer_l16.imagenet21k")
 

@@ -17,7 +17,6 @@ that has learned digits.
 
 import argparse
 
-from data import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -25,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from train import small_mixer
 
 import keras_mixer
+from data import load_digits
 
 
 def main():

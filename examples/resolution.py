@@ -22,11 +22,11 @@ import time
 
 import keras
 import numpy as np
-from data import load_digits
-from data import load_folder
 from train import positive
 
 import keras_mixer
+from data import load_digits
+from data import load_folder
 
 METHODS = ("tile", "interleave", "interpolate")
 LEARNING_RATE = 2e-3

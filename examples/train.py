@@ -14,9 +14,9 @@ import time
 
 import keras
 import numpy as np
-from data import load_digits
 
 import keras_mixer
+from data import load_digits
 
 
 def main():

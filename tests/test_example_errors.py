@@ -4,7 +4,8 @@ import re
 import zipfile
 
 import pytest
-from conftest import run_example
+
+from support.helpers import run_example
 
 pytestmark = pytest.mark.once
 

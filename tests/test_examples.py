@@ -4,15 +4,15 @@ import re
 
 import keras
 import numpy as np
-import published
 import pytest
-from conftest import randomise
-from conftest import run_example
-from conftest import save_digits
 from PIL import Image
 
 import keras_mixer
 from keras_mixer.labels import class_names
+from support import published
+from support.helpers import randomise
+from support.helpers import run_example
+from support.helpers import save_digits
 
 pytestmark = pytest.mark.once
 

@@ -4,12 +4,12 @@ import json
 
 import keras
 import numpy as np
-import peers
 import pytest
-from conftest import ROOT
 
 import keras_mixer
 from keras_mixer.labels import class_names
+from support import peers
+from support.helpers import ROOT
 
 LABELS = ROOT.parent / "shared" / "data" / "labels"
 decode = keras_mixer.mixer.decode_predictions

@@ -9,14 +9,14 @@ import inspect
 import json
 import re
 
-import published
 import pytest
-import variants_table
-from conftest import GOLDEN
-from conftest import ROOT
-from conftest import python
 
 import keras_mixer
+from support import published
+from support import variants_table
+from support.helpers import GOLDEN
+from support.helpers import ROOT
+from support.helpers import python
 
 pytestmark = pytest.mark.once
 
@@ -160,7 +160,8 @@ def readme_blocks(language):
 
 def test_readme_table_of_variants_is_the_generated_one():
     assert variants_table.table() in (ROOT / "README.md").read_text(), (
-        "run `python tests/variants_table.py` and put its table into README.md"
+        "run `PYTHONPATH=tests python -m support.variants_table` and put its "
+        "table into README.md"
     )
 
 

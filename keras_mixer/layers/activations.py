@@ -55,8 +55,8 @@ def gelu_exact(x):
     >>> round(float(gelu_exact(keras.ops.convert_to_tensor(1.0))), 4)
     0.8413
     """
-    # Delete when onnx/tensorflow-onnx#2347 is solved: tests/test_onnx.py then
-    # passes without it. JAX keeps Keras's form, since TensorFlow 2.21 cannot
+    # Delete when onnx/tensorflow-onnx#2347 is solved: test_onnx.py then passes
+    # without it. JAX keeps Keras's form, since TensorFlow 2.21 cannot
     # read the `erf` of JAX 0.10 in a SavedModel.
     if keras.backend.backend() != "tensorflow":
         return ops.gelu(x, approximate=False)

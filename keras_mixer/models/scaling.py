@@ -43,7 +43,7 @@ class PixelNormalization(keras.layers.Normalization):
 
     On TensorFlow, Keras 3.15 keeps mean and variance as tensors outside of the
     graph. In an ONNX file these are two more required inputs. NumPy arrays
-    become constants of the graph. Delete this class when tests/test_onnx.py
+    become constants of the graph. Delete this class when test_onnx.py
     passes with `keras.layers.Normalization`.
     """
 

@@ -1,0 +1,199 @@
+"""`python -m keras_mixer`: commands, what they print, and how they fail."""
+
+import http.server
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from safetensors.numpy import save_file
+
+import keras_mixer
+from keras_mixer import cli
+from keras_mixer.models.introspection import weights_of
+from keras_mixer.weights import reading
+from support.helpers import IMAGE
+from support.helpers import assert_equal
+from support.helpers import randomise
+from support.published import official
+
+pytestmark = pytest.mark.once
+
+
+def refused(capsys, *arguments):
+    """The message with which a command ends."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(argument) for argument in arguments])
+    assert capsys.readouterr().out == ""
+    assert caught.value.code.startswith("keras_mixer: ")
+    return caught.value.code
+
+
+def printed(capsys, *arguments):
+    cli.main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def official_file(tmp_path):
+    np.savez(tmp_path / "Mixer.npz", **official(tokens=4))
+    return tmp_path / "Mixer.npz"
+
+
+def test_weights_are_listed(capsys):
+    lines = printed(capsys, "weights").splitlines()
+    assert len(lines) == 2 + len(keras_mixer.list_weights())
+    assert lines[2] == (
+        "| `mixer_b16.imagenet` | 76.44 | 1000 | 240 | ImageNet-1k only |"
+    )
+    assert len(printed(capsys, "weights", "resmlp_s12.*").splitlines()) == 5
+    message = refused(capsys, "weights", "mixer_b17*")
+    assert "no published weights 'mixer_b17*'. There are: mixer_b16" in message
+
+
+def test_prefetch_fetches_and_names_the_file(capsys, tmp_path, monkeypatch):
+    """From a mirror on this machine, with whatever bytes it has."""
+    body = b"weights" * 1000
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+        mirror = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("KERAS_MIXER_WEIGHTS_URL", mirror)
+        out = printed(capsys, "prefetch", "resmlp_s12.imagenet")
+        (record,) = keras_mixer.list_weights("resmlp_s12.imagenet")
+        file = tmp_path / "models" / "keras_mixer" / record.file
+        assert out.splitlines()[-1] == f"resmlp_s12.imagenet: {file}"
+        assert file.read_bytes() == body
+        # Of this one the size is known.
+        with pytest.raises(SystemExit, match=r"239564448.*7000"):
+            cli.main(["prefetch", "mixer_b16.imagenet"])
+        monkeypatch.setenv("KERAS_MIXER_OFFLINE", "1")
+        with pytest.raises(SystemExit, match="KERAS_MIXER_OFFLINE is set"):
+            cli.main(["prefetch", "mixer_l16.*"])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_file_goes_through_every_format(capsys, official_file, tmp_path):
+    file = official_file
+    for name in ("a.safetensors", "b.weights.h5", "c.keras", "d.npz"):
+        out = printed(capsys, "convert", file, tmp_path / name)
+        assert out == f"{tmp_path / name}: for 2 x 2 tokens\n"
+        file = tmp_path / name
+    first, last = reading.read(official_file), reading.read(file)
+    assert_equal(last.arrays, first.arrays)
+
+
+def test_resmlp_is_converted_too(capsys, tmp_path):
+    model = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=(8, 8, 3))
+    arrays = randomise(model)
+    model.save_weights(tmp_path / "a.weights.h5")
+    printed(
+        capsys,
+        "convert",
+        tmp_path / "a.weights.h5",
+        tmp_path / "b.safetensors",
+    )
+    printed(capsys, "convert", tmp_path / "b.safetensors", tmp_path / "c.keras")
+    loaded = keras_mixer.ResMLP(
+        4, 2, 10, 11, 0.1, input_shape=(8, 8, 3), weights=tmp_path / "c.keras"
+    )
+    assert_equal(weights_of(loaded), arrays)
+
+
+def test_verify_says_what_a_file_is(capsys, official_file):
+    out = printed(capsys, "verify", official_file)
+    lines = dict(line.split(": ", 1) for line in out.splitlines())
+    assert lines["layout"] == "flax"
+    assert lines["family"] == "mixer"
+    assert lines["tokens"] == "4 (2 x 2)"
+    assert lines["classes"] == "5"
+    assert lines["tensors"] == "30, all there and nothing else"
+    assert lines["dtype"] == "float32"
+    assert len(lines["SHA-256"]) == 64
+    assert lines["published as"] == "unknown"
+
+
+def test_verify_says_whether_a_file_has_a_checksum(
+    capsys, official_file, tmp_path
+):
+    checksums = {
+        ".npz": "CRC-32 of each array",
+        ".safetensors": "SHA-256 of the tensors",
+        ".keras": "CRC-32 of each array",
+        ".weights.h5": "none",
+    }
+    for suffix, expected in checksums.items():
+        file = tmp_path / f"converted{suffix}"
+        printed(capsys, "convert", official_file, file)
+        lines = printed(capsys, "verify", file).splitlines()
+        assert f"checksum in the file: {expected}" in lines
+    arrays = load_file(tmp_path / "converted.safetensors")
+    save_file(arrays, tmp_path / "other.safetensors")
+    out = printed(capsys, "verify", tmp_path / "other.safetensors")
+    assert "checksum in the file: none" in out.splitlines()
+
+
+def test_refusals(capsys, official_file, tmp_path, tiny):
+    target = tmp_path / "out.npz"
+    message = refused(capsys, "convert", official_file, tmp_path / "out.pth")
+    assert "must end in .npz" in message
+    message = refused(capsys, "convert", tmp_path / "none.npz", target)
+    assert "which is not a file" in message
+    tiny().save_weights(tmp_path / "tiny.weights.h5")
+    message = refused(capsys, "convert", tmp_path / "tiny.weights.h5", target)
+    assert "it is for 6 tokens, which is no square" in message
+    official_file.write_bytes(official_file.read_bytes()[:-500])
+    for command in (("verify",), ("convert",)):
+        arguments = [*command, official_file]
+        if command == ("convert",):
+            arguments.append(target)
+        assert "whole and unchanged" in refused(capsys, *arguments)
+    missing = tmp_path / "missing" / "out.npz"
+    np.savez(official_file, **official(tokens=4))
+    assert "missing" in refused(capsys, "convert", official_file, missing)
+    assert not target.exists()
+    assert not missing.parent.exists()
+
+
+def test_the_module_runs(tmp_path, tiny):
+    model = tiny(input_shape=IMAGE)
+    keras_mixer.export_weights(model, tmp_path / "tiny.npz")
+    command = [sys.executable, "-m", "keras_mixer"]
+    result = subprocess.run(
+        [*command, "verify", tmp_path / "tiny.npz"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "tokens: 6 (2 x 3)" in result.stdout
+    result = subprocess.run(
+        [*command, "verify", tmp_path / "none.npz"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "which is not a file" in result.stderr
+    assert "Traceback" not in result.stderr

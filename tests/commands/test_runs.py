@@ -1,0 +1,925 @@
+"""Training from the command line, in real processes, which are killed."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mixer
+from keras_mixer import cli
+from keras_mixer import training
+from keras_mixer.models.introspection import weights_of
+from keras_mixer.recipes import Augmentation
+from keras_mixer.training.checkpoints import Checkpoints
+from support.helpers import ROOT
+from support.helpers import assert_equal
+from support.helpers import python
+from support.helpers import randomise
+
+pytestmark = pytest.mark.once
+
+
+def options(photos, output, **changed):
+    given = {
+        "data": photos,
+        "output": output,
+        "image_size": 8,
+        "epochs": 3,
+        "batch_size": 32,
+        **changed,
+    }
+    listed = [
+        text
+        for key, value in given.items()
+        for text in (f"--{key.replace('_', '-')}", str(value))
+    ]
+    return ["train", *listed, "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    """The folder of a short training."""
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    cli.main([*options(photos, folder, epochs=6), "--no-flip"])
+    return folder
+
+
+def test_a_training_leaves_all_that_it_takes_to_repeat_it(run, photos):
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoints",
+        "curves.png",
+        "log.csv",
+        "model.keras",
+        "run.json",
+        "tensorboard",
+    ]
+    record = json.loads((run / "run.json").read_text())
+    assert record["settings"]["data"] == str(photos)
+    assert record["settings"]["learning_rate"] == 0.003
+    assert record["settings"]["crop_ratio"] == 1.0
+    assert record["recipe"]["augmentation"]["flip"] is False
+    assert record["data"]["class_names"] == ["digit 3", "digit 4", "digit 6"]
+    assert record["data"]["train_count"] == 210
+    assert record["environment"]["versions"]["keras"] == keras.__version__
+    log = training.read_log(run)
+    assert [row["epoch"] for row in log] == [0, 1, 2, 3, 4, 5]
+    assert record["finished"]["accuracy"] == log[-1]["val_accuracy"] > 0.8
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert len(list((run / "checkpoints").iterdir())) == 2
+    header = (run / "curves.png").read_bytes()[:24]
+    assert header[1:4] == b"PNG"
+    assert int.from_bytes(header[16:20]) == 1080  # pixels wide
+
+
+def test_what_was_trained_is_evaluated_and_predicts(run, photos, capsys):
+    cli.main(["evaluate", "--run", str(run), "--few-shot", "1", "5"])
+    lines = dict(
+        line.split(": ") for line in capsys.readouterr().out.splitlines()
+    )
+    accuracy = training.read_log(run)[-1]["val_accuracy"]
+    assert float(lines["accuracy"]) == pytest.approx(accuracy, abs=1e-4)
+    assert 40 < float(lines["accuracy with 1 images per class"][:-2]) <= 100
+    assert float(lines["accuracy with 5 images per class"][:-2]) > 80
+    files = [
+        str(next((photos / "test" / f"digit {digit}").iterdir()))
+        for digit in (3, 6)
+    ]
+    cli.main(["predict", "--run", str(run), "--top", "2", *files])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == np.repeat(
+        files, 2
+    ).tolist()
+    assert lines[0].endswith(" % digit 3")
+    assert lines[2].endswith(" % digit 6")
+
+
+def refused(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(argument) for argument in arguments])
+    assert caught.value.code.startswith("keras_mixer: ")
+    return caught.value.code
+
+
+def snapshot(folder):
+    return {
+        path: path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_a_folder_belongs_to_one_training(run, photos, tmp_path):
+    before = snapshot(run)
+    message = refused(*options(photos, run, epochs=6, seed=1), "--no-flip")
+    assert "belongs to another training" in message
+    assert message.endswith("seed: 0 there, 1 now")
+    (tmp_path / "thesis.txt").write_text("mine")
+    message = refused(*options(photos, tmp_path))
+    assert "holds something else than a training" in message
+    message = refused(*options(photos, tmp_path / "thesis.txt"))
+    assert "holds something else than a training" in message
+    assert snapshot(run) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_training_that_is_done_is_not_done_again(run, photos):
+    before = snapshot(run)
+    cli.main([*options(photos, run, epochs=6), "--no-flip"])
+    assert snapshot(run) == before
+
+
+def test_averages_are_saved_when_the_end_comes_again(photos, tmp_path):
+    """Killed behind the last checkpoint, before the model was saved."""
+    changed = {"recipe": "resmlp.imagenet", "epochs": 2}
+    command = options(photos, tmp_path / "run", **changed)
+    cli.main(command)
+    expected = weights_of_run(tmp_path / "run")
+    (tmp_path / "run" / "model.keras").unlink()
+    record = training.read_run(tmp_path / "run")
+    del record["finished"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    cli.main(command)
+    assert_equal(weights_of_run(tmp_path / "run"), expected)
+
+
+def test_other_images_are_another_training(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "photos")
+    command = options(tmp_path / "photos", tmp_path / "run", epochs=1)
+    cli.main(command)
+    before = snapshot(tmp_path / "run")
+    for file in list((tmp_path / "photos" / "train" / "digit 3").iterdir())[:3]:
+        file.unlink()
+    message = refused(*command)
+    assert "train_count: 210 there, 207 now" in message
+    assert snapshot(tmp_path / "run") == before
+
+
+PARTS = {"train": "train", "validation": "Val", "test": "test"}
+
+
+@pytest.fixture
+def three_parts(photos, tmp_path):
+    """Digits whose validation images all lie in the wrong folder."""
+    folder = tmp_path / "three_parts"
+    for digit in (3, 4, 6):
+        for part in ("train", "test"):
+            name = f"digit {digit}"
+            shutil.copytree(photos / part / name, folder / part / name)
+    for right, wrong in ((3, 4), (4, 6), (6, 3)):
+        target = folder / "Val" / f"digit {wrong}"
+        target.mkdir(parents=True)
+        source = photos / "test" / f"digit {right}"
+        for file in sorted(source.iterdir())[:9]:
+            shutil.copy(file, target)
+    return folder
+
+
+def test_validation_and_test_parts_have_their_own_use(
+    three_parts, tmp_path, caplog, capsys
+):
+    caplog.set_level("INFO", "keras_mixer")
+    run = tmp_path / "run"
+    cli.main([*options(three_parts, run, epochs=6), "--no-flip"])
+    record = training.read_run(run)
+    counts = {key: record["data"][f"{key}_count"] for key in PARTS}
+    assert counts == {
+        key: len(list((three_parts / part).rglob("*.png")))
+        for key, part in PARTS.items()
+    }
+    assert (
+        "Training on {train} images, validating on {validation} after each "
+        "epoch, testing on {test} at the end".format(**counts)
+    ) in [logged.getMessage() for logged in caplog.records]
+    assert training.read_log(run)[-1]["val_accuracy"] < 0.3
+    assert record["finished"]["accuracy"] > 0.8
+    capsys.readouterr()
+    cli.main(["evaluate", "--run", str(run)])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"images: {counts['test']}" in lines
+    assert f"accuracy: {record['finished']['accuracy']:.6g}" in lines
+
+
+def test_a_run_without_a_count_of_validation_images_goes_on(photos, tmp_path):
+    """Earlier versions wrote none, and named fewer files as skipped."""
+    shutil.copytree(photos, tmp_path / "photos")
+    command = options(tmp_path / "photos", tmp_path / "run", epochs=2)
+    cli.main(command)
+    expected = weights_of_run(tmp_path / "run")
+    (tmp_path / "photos" / "notes.txt").write_text("hello")
+    (tmp_path / "run" / "model.keras").unlink()
+    record = training.read_run(tmp_path / "run")
+    del record["finished"], record["data"]["validation_count"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    cli.main(command)
+    assert_equal(weights_of_run(tmp_path / "run"), expected)
+    assert training.read_run(tmp_path / "run")["finished"]["accuracy"] > 0
+
+
+def test_a_folder_that_was_only_begun_is_begun_again(photos, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.part").write_text("{")
+    cli.main(options(photos, tmp_path / "run", epochs=1))
+    assert training.read_run(tmp_path / "run")["finished"]
+
+
+def test_images_that_cannot_be_read_are_named(run, photos, tmp_path, caplog):
+    shutil.copytree(photos, tmp_path / "photos")
+    files = sorted((tmp_path / "photos" / "test").rglob("*.png"))
+    for file in files[:11]:
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
+    command = ["evaluate", "--run", run, "--data", tmp_path / "photos"]
+    cli.main([str(text) for text in command])
+    said = [record.getMessage() for record in caplog.records]
+    named = [message for message in said if message.startswith("Skipped '")]
+    assert len(named) == 10
+    assert named[0].startswith(f"Skipped '{files[0]}': ")
+    assert "Skipped 11 files in all" in said
+
+
+def test_finetuning_needs_no_network(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_MIXER_OFFLINE", "1")
+    command = options(
+        photos, tmp_path / "run", learning_rate=0.1, layer_decay=0.9
+    )
+    cli.main(["finetune", *command[1:]])
+    assert "Accuracy on the images held out: " in capsys.readouterr().out
+    record = training.read_run(tmp_path / "run")
+    assert record["settings"]["weights"] == "cifar10"
+    assert record["recipe"]["optimizer"] == "sgd"
+    assert record["finished"]["accuracy"] > 0.5
+    message = refused("evaluate", "--data", photos)
+    assert (
+        "the model does not know: ['digit 3', 'digit 4', 'digit 6']" in message
+    )
+
+
+def test_bad_photos_are_named_and_the_others_predicted(
+    run, photos, tmp_path, capsys
+):
+    good = sorted((photos / "test" / "digit 6").iterdir())[:2]
+    for name, file in zip(("b/2.png", "a.png"), good, strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / name)
+    (tmp_path / "text.jpg").write_text("not an image")
+    command = ["predict", "--run", run, "--top", "1"]
+    message = refused(*command, tmp_path, tmp_path / "missing.png")
+    assert message == "keras_mixer: nothing was predicted for 2 paths"
+    printed = capsys.readouterr()
+    files = [line.partition(": ")[0] for line in printed.out.splitlines()]
+    assert files == [str(tmp_path / "a.png"), str(tmp_path / "b" / "2.png")]
+    assert printed.out.count("% digit 6") == 2
+    for name in ("text.jpg", "missing.png"):
+        assert f"keras_mixer: {tmp_path / name}: " in printed.err
+    # Without bad files, the command succeeds.
+    cli.main([str(text) for text in [*command, tmp_path / "b"]])
+
+
+def test_images_of_some_classes_are_evaluated_by_name(
+    run, photos, tmp_path, capsys
+):
+    """Their places differ: class 0 of the images is class 1 of the model."""
+    for digit in (4, 6):
+        shutil.copytree(
+            photos / "test" / f"digit {digit}", tmp_path / f"digit {digit}"
+        )
+    command = ["evaluate", "--run", str(run), "--data", str(tmp_path)]
+    cli.main(command)
+    lines = dict(
+        line.split(": ") for line in capsys.readouterr().out.splitlines()
+    )
+    assert float(lines["accuracy"]) > 0.7
+    (tmp_path / "digit 6").rename(tmp_path / "digit 9")
+    assert "the model does not know: ['digit 9']" in refused(*command)
+
+
+def test_a_trained_model_is_fine_tuned_at_another_size(run, photos, tmp_path):
+    file = run / "model.keras"
+    size, epochs = 16, 1
+    command = options(
+        photos, tmp_path / "run", weights=file, image_size=size, epochs=epochs
+    )
+    cli.main(["finetune", *command[1:]])
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert model.input_shape == (None, 16, 16, 3)
+
+
+def test_small_batches_grey_images_and_class_weights(photos, tmp_path):
+    """Grey images, three batches of 10 for an update, balanced classes."""
+    command = options(
+        photos,
+        tmp_path / "run",
+        channels=1,
+        accumulate=3,
+        batch_size=10,
+        class_weights="balanced",
+    )
+    cli.main(command)
+    record = training.read_run(tmp_path / "run")
+    assert record["settings"]["channels"] == 1
+    assert record["settings"]["accumulate"] == 3
+    assert record["finished"]["accuracy"] > 0.5
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert model.input_shape == (None, 8, 8, 1)
+    cli.main(["evaluate", "--run", str(tmp_path / "run")])
+    # Started again, it is the same training.
+    (tmp_path / "run" / "model.keras").unlink()
+    cli.main(command)
+
+
+def without_settings(run, *names):
+    """Makes the record of a training that of an earlier version."""
+    record = training.read_run(run)
+    for name in names:
+        del record["settings"][name]
+    (run / "run.json").write_text(json.dumps(record))
+
+
+def test_a_run_of_an_earlier_version_is_used_and_resumed(
+    run, photos, tmp_path, capsys
+):
+    old = tmp_path / "old"
+    shutil.copytree(run, old)
+    without_settings(old, "accumulate", "channels", "class_weights")
+    cli.main(["evaluate", "--run", str(old)])
+    assert "accuracy: " in capsys.readouterr().out
+    photo = next((photos / "test" / "digit 3").iterdir())
+    cli.main(["predict", "--run", str(old), str(photo)])
+    command = [*options(photos, old, epochs=6), "--no-flip"]
+    cli.main(command)
+    for added in (
+        ["--accumulate", "2"],
+        ["--channels", "1"],
+        ["--class-weights", "balanced"],
+    ):
+        message = refused(*command, *added)
+        assert "belongs to another training" in message
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"accumulate": 2}, "accumulate: 2 there, 1 now"),
+        ({"class_weights": "balanced"}, "'balanced' there, None now"),
+    ],
+)
+def test_a_setting_that_is_left_out_is_another_training(
+    changed, said, photos, tmp_path
+):
+    cli.main(options(photos, tmp_path / "run", epochs=1, **changed))
+    message = refused(*options(photos, tmp_path / "run", epochs=1))
+    assert said in message
+
+
+def test_more_accumulated_batches_than_there_are_is_refused(photos, tmp_path):
+    """210 images make 6 batches of 32 in each of 3 epochs."""
+    message = refused(*options(photos, tmp_path / "run", accumulate=19))
+    assert "The weights would never be updated." in message
+    assert "accumulate=19, in a training of 18 batches" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_keras_cv_there_is_no_folder(photos, tmp_path):
+    command = options(
+        str(photos), str(tmp_path / "run"), recipe="resmlp.imagenet"
+    )
+    code = f"""
+import sys
+sys.modules["keras_cv"] = None
+from keras_mixer import cli
+try:
+    cli.main({command!r})
+except SystemExit as error:
+    print(error)
+"""
+    assert "keras-cv" in python(code, backend="torch")
+    assert not (tmp_path / "run").exists()
+
+
+def test_in_a_folder_only_images_are_predicted(run, photos, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    (folder / "deeper").mkdir(parents=True)
+    photo = next((photos / "test" / "digit 3").iterdir())
+    shutil.copy(photo, folder / "deeper" / "no_suffix")
+    shutil.copy(photo, folder / "b.png")
+    (folder / "notes.txt").write_text("mine")
+    command = ["predict", "--run", str(run), "--top", "1"]
+    cli.main([*command, str(folder)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [
+        str(folder / "b.png"),
+        str(folder / "deeper" / "no_suffix"),
+    ]
+    (folder / "a.jpg").write_text("no image")
+    (folder / "moved.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (folder / "moved.txt").symlink_to(tmp_path / "nowhere.txt")
+    (tmp_path / "empty").mkdir()
+    message = refused(*command, folder, tmp_path / "empty")
+    assert "nothing was predicted for 3 paths" in message
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == lines
+    assert f"{folder / 'moved.jpg'}: it links to nothing" in captured.err
+    assert "moved.txt" not in captured.err
+    # A photo that is named twice is shown twice.
+    cli.main([*command, str(folder / "b.png"), str(folder / "b.png")])
+    assert capsys.readouterr().out.splitlines() == 2 * lines[:1]
+    assert f"{folder / 'a.jpg'}: Expected an image" in captured.err
+    assert f"{tmp_path / 'empty'}: there is no image" in captured.err
+
+
+def unequal_images():
+    """11 images of three classes: 2, 3 and 6 of them."""
+    import tensorflow as tf
+
+    from keras_mixer import data
+
+    labels = tf.constant(np.repeat([0, 1, 2], [2, 3, 6]))
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 8, 12, 3))
+    pixels = tf.constant(pixels.astype("uint8"))
+    part = data.Images(
+        11, lambda index: (pixels[index], labels[index]), decoded=True
+    )
+    names = ("cat", "dog", "eel")
+    return data.Data("animals", names, (8, 12, 3), (), part, part)
+
+
+def test_balanced_class_weights_are_those_of_scikit_learn():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.repeat(["cat", "dog", "eel"], [2, 3, 6])
+    expected = compute_class_weight(
+        "balanced", classes=np.unique(labels), y=labels
+    )
+    received = training.balanced_class_weights(unequal_images())
+    np.testing.assert_allclose(list(received.values()), expected)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.8])
+@pytest.mark.parametrize(
+    ("class_weights", "expected"),
+    [
+        ("balanced", [11 / 6, 11 / 9, 11 / 18]),
+        ({"eel": 3, 0: 0.5}, [0.5, 1, 3]),
+    ],
+)
+def test_class_weights_weight_the_loss_of_mixed_images(
+    class_weights, expected, mixup, tmp_path
+):
+    """Against the loss that NumPy finds for the same batch."""
+    images = unequal_images()
+    augmentation = Augmentation(crop="resize", flip=False, mixup=mixup)
+    ((batch, labels),) = (
+        images.train(augmentation, 11, seed=5).take(1).as_numpy_iterator()
+    )
+    keras.utils.set_random_seed(1)
+    model = animals_model(["accuracy"])
+    logits = model.predict(batch, verbose=0)
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    losses = -(labels * logs).sum(axis=1)
+    log = training.fit(
+        model,
+        images,
+        augmentation,
+        training.open_run(tmp_path / "run", {}),
+        batch_size=11,
+        epochs=1,
+        seed=5,
+        class_weights=class_weights,
+        verbose=0,
+    )
+    weights = labels @ np.array(expected)
+    assert log[0]["loss"] == pytest.approx(np.mean(losses * weights), rel=1e-5)
+    assert log[0]["loss"] != pytest.approx(np.mean(losses), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("class_weights", "error", "message"),
+    [
+        ({"cow": 2}, ValueError, "Received: 'cow' for ['cat', 'dog', 'eel']"),
+        ({3: 2}, ValueError, "indices below 3. Received: 3 for"),
+        ({True: 2}, ValueError, "Received: True"),
+        ({"dog": 2, 1: 2}, ValueError, "several for 'dog', which is class 1"),
+        ({"dog": -1}, ValueError, "Received: -1 for 'dog'"),
+        ({"dog": np.nan}, ValueError, "Received: nan for 'dog'"),
+        ({"dog": "2"}, TypeError, "must be a number"),
+        ("equal", TypeError, '"balanced", or a dict'),
+    ],
+)
+def test_wrong_class_weights_are_refused(
+    class_weights, error, message, tmp_path
+):
+    model = model_with_state()
+    with pytest.raises(error, match=re.escape(message)):
+        training.fit(
+            model,
+            unequal_images(),
+            None,
+            tmp_path,
+            batch_size=11,
+            epochs=1,
+            class_weights=class_weights,
+        )
+
+
+def test_a_folder_on_the_path_of_python_is_enough(photos, tmp_path):
+    """Without metadata, as of a checkout on PYTHONPATH."""
+    code = f"""
+from importlib import metadata
+
+version = metadata.version
+
+def hidden(name):
+    if name in ("keras_mixer", "torch"):
+        raise metadata.PackageNotFoundError(name)
+    return version(name)
+
+metadata.version = hidden
+from keras_mixer import cli
+cli.main({options(photos, tmp_path / "run", epochs=1)!r})
+"""
+    python(code, backend="torch")
+    versions = training.read_run(tmp_path / "run")["environment"]["versions"]
+    assert versions["keras_mixer"] == keras_mixer.__version__
+    assert versions["torch"].startswith("2.")
+
+
+def test_tensorboard_and_matplotlib_are_optional(photos, tmp_path):
+    """In a process that does not find them, as if they were not installed."""
+    code = f"""
+import logging
+import sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *rest):
+        if name.partition(".")[0] in ("matplotlib", "tensorboard"):
+            return None
+        return super().find_spec(name, *rest)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+logging.basicConfig(stream=sys.stdout)
+from keras_mixer import cli
+cli.main({options(photos, tmp_path / "run", epochs=1)!r})
+"""
+    said = python(code, backend="torch")
+    for name in ("matplotlib", "tensorboard"):
+        assert f": {name} is not installed" in said
+    assert not (tmp_path / "run" / "curves.png").exists()
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def animals_model(metrics, **options):
+    """A model for `unequal_images`, compiled with these metrics."""
+    model = keras_mixer.Mixer(
+        4,
+        1,
+        10,
+        7,
+        11,
+        input_shape=(8, 12, 3),
+        classes=3,
+        classifier_activation=None,
+    )
+    randomise(model)
+    model.compile(
+        keras.optimizers.SGD(0.01, **options),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=metrics,
+    )
+    return model
+
+
+def fit_animals(model, folder, epochs, **options):
+    return training.fit(
+        model,
+        unequal_images(),
+        None,
+        training.open_run(folder, {}),
+        batch_size=11,
+        epochs=epochs,
+        verbose=0,
+        **options,
+    )
+
+
+def test_any_metrics_are_logged_and_curves_drawn(tmp_path):
+    log = fit_animals(animals_model(["mse"]), tmp_path / "run", epochs=2)
+    assert sorted(log[0]) == ["epoch", "loss", "mse", "val_loss", "val_mse"]
+    training.finish(tmp_path / "run", {})
+    assert (tmp_path / "run" / "curves.png").exists()
+
+
+def test_a_training_is_resumed_with_the_same_metrics(tmp_path):
+    fit_animals(animals_model(["accuracy"]), tmp_path / "run", epochs=1)
+    before = (tmp_path / "run" / "log.csv").read_text()
+    other = animals_model(["accuracy", "mse"])
+    with pytest.raises(ValueError, match="must be resumed with the same metr"):
+        fit_animals(other, tmp_path / "run", epochs=2)
+    assert (tmp_path / "run" / "log.csv").read_text() == before
+    same = animals_model(["accuracy"])
+    log = fit_animals(same, tmp_path / "run", epochs=2)
+    assert [row["epoch"] for row in log] == [0, 1]
+
+
+def test_only_callbacks_are_taken_as_callbacks(tmp_path):
+    with pytest.raises(TypeError, match="must be a list of Keras callbacks"):
+        fit_animals(animals_model(None), tmp_path / "run", 1, callbacks=[print])
+    assert not (tmp_path / "run" / "log.csv").exists()
+
+
+def test_a_training_that_stopped_early_is_resumed_by_the_next_call(tmp_path):
+    stop = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=100)
+    model = animals_model(["accuracy"])
+    log = fit_animals(model, tmp_path / "run", 5, callbacks=[stop])
+    assert len(log) == 2
+    assert len(fit_animals(model, tmp_path / "run", 5)) == 5
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_model_with_averaged_weights_is_trained_twice(backend, tmp_path):
+    """On JAX, in a process of its own: see `training._unshare`."""
+    code = f"""
+import sys
+sys.path[:0] = [{str(ROOT / "tests")!r}, {os.path.dirname(__file__)!r}]
+import test_runs
+from keras_mixer import training
+
+model = test_runs.animals_model(["accuracy"], use_ema=True)
+for epochs in (1, 2, 2, 3):
+    log = test_runs.fit_animals(model, {str(tmp_path / "run")!r}, epochs)
+print(len(log))
+"""
+    assert python(code, backend=backend).split()[-1] == "3"
+
+
+def test_a_stopped_training_says_how_to_resume(photos, tmp_path):
+    process = started(photos, tmp_path / "run", epochs=1000)
+    wait_for(lambda: epochs_done(tmp_path / "run") >= 1, process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 130, said
+    assert "epochs. Repeat this command to resume it." in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["finetune", "--model", "MixerS32", "--output", "run"],
+            "MixerS32 has no default weights. Give `--weights`: one of "
+            "['imagenet_gsam']",
+        ),
+        (
+            ["evaluate", "--run", "run", "--model", "MixerS32"],
+            "Give `--run`, or `--model` and `--weights`, not both.",
+        ),
+    ],
+)
+def test_arguments_that_do_not_fit_together(arguments, message):
+    assert message in refused(*arguments)
+
+
+def test_a_size_that_is_none_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--output", "run", "--image-size", "big"])
+    assert "expected pixels, such as 224, or " in capsys.readouterr().err
+
+
+def test_half_precision_trains_and_goes_on(photos, tmp_path):
+    policy = keras.config.dtype_policy()
+    command = options(photos, tmp_path / "run", precision="mixed_float16")
+    try:
+        cli.main(command)
+        (tmp_path / "run" / "model.keras").unlink()
+        cli.main(command)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert training.read_log(tmp_path / "run")[-1]["val_accuracy"] > 0.4
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"recipe": "imagenet"}, "There is no recipe 'imagenet'. There are: "),
+        ({"batch_size": 500}, "500"),
+        ({"image_size": 10}, "multiples of the patch size"),
+        ({"data": "nowhere"}, "nowhere"),
+        ({"precision": "float12"}, "float12"),
+        ({"weights": "imagenet"}, "`weights` argument should be either"),
+        ({"distribute": "multiworker"}, "keras-team/keras#20585"),
+        ({"distribute": "data"}, "KERAS_BACKEND=jax"),
+        ({"dataset": "mnist"}, "Give the images: `--data FOLDER`, or "),
+        ({"dataset": "mnist", "channels": 1}, "`channels` is for images in"),
+        ({"epochs": 0}, "epochs"),
+        ({"learning_rate": -1}, "learning"),
+        ({"crop_ratio": 2}, "crop_ratio"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_there_is_a_folder(
+    changed, message, photos, tmp_path
+):
+    policy = keras.config.dtype_policy()
+    try:
+        assert message in refused(*options(photos, tmp_path / "run", **changed))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert not (tmp_path / "run").exists()
+
+
+# The rate is 0 in the first of 18 updates, and not in the first of 4.
+@pytest.mark.parametrize(("accumulate", "expected"), [(1, 3), (4, 5)])
+def test_a_loss_that_is_not_finite_ends_with_the_step_and_the_rate(
+    photos, tmp_path, accumulate, expected
+):
+    output = tmp_path / "run"
+    message = refused(
+        *options(photos, output, learning_rate=1e30, accumulate=accumulate)
+    )
+    found = re.search(
+        r"The loss is not finite \((?:nan|inf)\) at step (\d) of epoch (\d), "
+        r"with a learning rate of \d",
+        message,
+    )
+    step, epoch = map(int, found.groups())
+    assert (step, epoch) == (expected, 1)
+    assert not (output / "model.keras").exists()
+    message = refused("predict", "--run", output, "photo.png")
+    assert "is not finished" in message
+    assert "is not the folder of a training" in refused(
+        "evaluate", "--run", tmp_path
+    )
+
+
+def command(photos, output, epochs=5):
+    """Everything that has a state: LAMB, averages, depth, mixed images.
+
+    There are more epochs than a test waits for: on a busy machine, a training
+    goes on for a while before a signal reaches it.
+    """
+    return [
+        sys.executable,
+        "-m",
+        "keras_mixer",
+        *options(photos, output, recipe="resmlp.imagenet", epochs=epochs),
+        "--learning-rate",
+        "0.002",
+    ]
+
+
+def started(photos, output, **changed):
+    return subprocess.Popen(
+        command(photos, output, **changed),
+        env={**os.environ, "KERAS_BACKEND": "torch"},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def wait_for(condition, process):
+    end = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.stdout.read().decode()
+        assert time.monotonic() < end
+        time.sleep(0.0005)
+
+
+def epochs_done(output):
+    return len(training.read_log(output))
+
+
+def weights_of_run(output):
+    model = keras.saving.load_model(output / "model.keras")
+    return weights_of(model)
+
+
+def test_a_training_that_is_killed_ends_where_it_would_have(photos, tmp_path):
+    whole = subprocess.run(
+        command(photos, tmp_path / "whole"),
+        env={**os.environ, "KERAS_BACKEND": "torch"},
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert whole.returncode == 0, whole.stderr
+    output = tmp_path / "killed"
+    unfinished = output / "checkpoints" / "unfinished.npz"
+    moments = [
+        (output / "run.json").exists,  # before the first step
+        unfinished.exists,  # in the middle of a checkpoint
+        lambda: epochs_done(output) >= 1,  # between epochs
+        unfinished.exists,
+        lambda: epochs_done(output) >= 2,
+    ]
+    rng = random.Random(0)
+    for number, moment in enumerate(moments):
+        process = started(photos, output)
+        wait_for(moment, process)
+        if number in (2, 4):
+            time.sleep(rng.random())  # within an epoch
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    process = started(photos, output)
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, printed.decode()
+    assert_equal(weights_of_run(output), weights_of_run(tmp_path / "whole"))
+    assert training.read_log(output) == training.read_log(tmp_path / "whole")
+
+
+def model_with_state():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)]
+    )
+    model.compile(keras.optimizers.Adam(0.1, use_ema=True), "mse")
+    return model
+
+
+def fit(model, callbacks, epochs, done=0):
+    x, y = np.ones((8, 3)), np.ones((8, 2))
+    model.fit(
+        x,
+        y,
+        epochs=epochs,
+        initial_epoch=done,
+        verbose=0,
+        callbacks=callbacks,
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    fit(model_with_state(), [Checkpoints(tmp_path)], epochs=4)
+    return tmp_path
+
+
+def test_the_last_checkpoints_are_kept(saved):
+    names = sorted(path.name[:11] for path in saved.iterdir())
+    assert names == ["epoch_00003", "epoch_00004"]
+    fit(model_with_state(), [Checkpoints(saved, keep=1)], epochs=5, done=4)
+    assert [path.name[:11] for path in saved.iterdir()] == ["epoch_00005"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(saved):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="the checkpoint of another model"):
+        Checkpoints(saved).restore(model)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(saved, damage):
+    before, last = sorted(saved.iterdir())
+    content = bytearray(last.read_bytes())
+    if damage == "truncated":
+        content = content[:-1]
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+    else:
+        content = b""
+    last.write_bytes(content)
+    model = model_with_state()
+    assert Checkpoints(saved).restore(model) == 3
+    before.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"Every checkpoint in .* is damaged"):
+        Checkpoints(saved).restore(model)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(saved):
+    """The limit of a file's size is as a full disk to the one who writes."""
+    code = f"""
+import resource, signal, sys
+sys.path[:0] = [{str(ROOT / "tests")!r}, {os.path.dirname(__file__)!r}]
+import test_runs
+model = test_runs.model_with_state()
+checkpoints = test_runs.Checkpoints({str(saved)!r})
+done = checkpoints.restore(model)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    test_runs.fit(model, [checkpoints], epochs=6, done=done)
+except OSError as error:
+    print(done, error)
+"""
+    before = snapshot(saved)
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert result.stdout.startswith("4 The checkpoint of epoch 5 could not be")
+    assert "go on from there" in result.stdout
+    assert snapshot(saved) == before

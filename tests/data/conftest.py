@@ -1,0 +1,37 @@
+"""Real and drawn images, as files in folders."""
+
+import pytest
+from PIL import Image
+from PIL import ImageOps
+
+from support.images import unpack
+
+
+@pytest.fixture(scope="session")
+def cifar(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cifar")
+    return unpack("cifar10-jpeg.tar.gz", folder, 7)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    return unpack("grocery-photos.tar.gz", folder, 3) / "grocery"
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """23 images that are told apart by their one color."""
+    for i in range(23):
+        folder = tmp_path / "numbered" / ("even", "odd")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 7), (10 * i, i, 255 - i)).save(folder / f"{i}.png")
+    return tmp_path / "numbered"
+
+
+@pytest.fixture
+def colors():
+    """An image of 40 x 30 whose colors change everywhere."""
+    grey = Image.effect_mandelbrot((40, 30), (-2, -0.8, 1, 1.2), 90)
+    bands = [grey, grey.rotate(180), ImageOps.invert(grey)]
+    return Image.merge("RGB", bands)

@@ -1,0 +1,202 @@
+"""Batches of images: the same ones whenever they are asked for.
+
+Batches must be a function of the seed and the step; that is tested bit for bit,
+also between processes with other backends and numbers of threads.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+
+from keras_mixer import data
+from keras_mixer.data import indexed
+from keras_mixer.data.photos import load_image
+from keras_mixer.recipes import Augmentation
+from support.helpers import python
+from support.images import EVERYTHING
+from support.images import arrays
+from support.images import assert_same
+from support.images import model_of
+
+pytestmark = pytest.mark.once
+
+tf = pytest.importorskip("tensorflow", reason="it reads the images")
+
+
+def test_every_epoch_has_each_image_once_in_another_order(numbered):
+    images = data.load_folder(numbered, 8, held_out=0.1)
+    assert (images.train_count, images.test_count) == (21, 2)
+    assert images.steps_per_epoch(4) == 5
+    batches = arrays(images.train(None, 4, seed=3), 15)
+    numbers = [image[0, 0, 1] for x, _ in batches for image in x]
+    epochs = [numbers[start : start + 20] for start in (0, 20, 40)]
+    for epoch in epochs:
+        assert len(set(epoch)) == 20
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    # Over the epochs, all of them.
+    assert len(set(numbers)) == 21
+    for x, y in batches:
+        np.testing.assert_array_equal(y.argmax(1), x[:, 0, 0, 1] % 2)
+    other = arrays(images.train(None, 4, seed=4), 1)
+    assert (other[0][0] != batches[0][0]).any()
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
+def test_a_training_begins_anywhere(cifar, kept, monkeypatch):
+    if not kept:
+        monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
+    images = data.load_folder(cifar, (24, 20))
+    assert images.train_images.decoded is kept
+    assert images.steps_per_epoch(16) == 4
+    batches = arrays(images.train(EVERYTHING, 16, seed=5), 7)
+    assert batches[0][0].shape == (16, 24, 20, 3)
+    assert batches[0][0].dtype == "uint8"
+    assert batches[0][1].shape == (16, 10)
+    assert batches[0][1].dtype == "float32"
+    for start in (1, 4, 6):  # in the first epoch, and in the second
+        again = images.train(EVERYTHING, 16, seed=5, start=start)
+        assert_same(arrays(again, 7 - start), batches[start:])
+    few = images.train(EVERYTHING, 16, seed=5, start=2)
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    assert_same(arrays(few.with_options(options), 2), batches[2:4])
+    other = arrays(images.train(EVERYTHING, 16, seed=6), 1)
+    assert (other[0][0] != batches[0][0]).any()
+
+
+def test_beginning_late_decodes_nothing_that_lies_before(cifar, monkeypatch):
+    monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
+    images = data.load_folder(cifar, 32)
+    read = []
+
+    def counting(index):
+        def count(place):
+            read.append(int(place))
+            return place
+
+        counted = tf.numpy_function(count, [index], index.dtype)
+        return images.train_images.read(tf.ensure_shape(counted, ()))
+
+    counted = dataclasses.replace(
+        images, train_images=images.train_images._replace(read=counting)
+    )
+    # The last step but one of the fifth epoch.
+    batches = counted.train(None, 10, start=33)
+    (x, _), _ = arrays(batches, 2)
+    # What is read ahead belongs to it.
+    assert 20 <= len(read) < 200
+    expected = arrays(images.train(None, 10).skip(33), 1)[0][0]
+    np.testing.assert_array_equal(x, expected)
+
+
+def test_the_hosts_have_the_batch_of_one_together(cifar):
+    images = data.load_folder(cifar, 16)
+    augmentation = Augmentation(mixup=0.8, cutmix=1.0, erasing=0.5)
+    whole = arrays(images.train(augmentation, 12, seed=1, start=3), 4)
+    parts = [
+        arrays(
+            images.train(augmentation, 12, seed=1, start=3, hosts=3, host=host),
+            4,
+        )
+        for host in range(3)
+    ]
+    together = [
+        tuple(np.concatenate(values) for values in zip(*step, strict=True))
+        for step in zip(*parts, strict=True)
+    ]
+    assert_same(together, whole)
+
+
+BATCHES = """
+import hashlib
+import sys
+import tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[2]))
+tf.config.threading.set_inter_op_parallelism_threads(int(sys.argv[2]))
+from keras_mixer import data
+from keras_mixer.recipes import Augmentation
+images = data.load_folder(sys.argv[1], 48)
+everything = Augmentation(
+    randaugment=(2, 9), mixup=0.8, cutmix=1.0, erasing=0.5)
+digest = hashlib.sha256()
+for x, y in images.train(everything, 10, seed=5, start=2).take(3):
+    digest.update(x.numpy().tobytes() + y.numpy().tobytes())
+for x, y in images.test(8):
+    digest.update(x.numpy().tobytes() + y.numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_backends_and_threads_change_nothing(photos):
+    """In processes of their own, with keras-cv under each backend of Keras."""
+    images = data.load_folder(photos, 48)
+    digest = hashlib.sha256()
+    for x, y in itertools.chain(
+        images.train(EVERYTHING, 10, seed=5, start=2).take(3), images.test(8)
+    ):
+        digest.update(x.numpy().tobytes() + y.numpy().tobytes())
+    for backend, threads in (("jax", 1), ("torch", 5)):
+        printed = python(BATCHES, photos, threads, backend=backend)
+        assert printed.strip() == digest.hexdigest(), (backend, threads)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (224, 224)])
+@pytest.mark.parametrize(
+    ("crop_ratio", "interpolation"),
+    [(0.875, "area"), (0.875, "bilinear"), (0.9, "bicubic"), (1.0, "lanczos"),
+     (0.6, "nearest")],
+)  # fmt: skip
+def test_evaluation_is_that_of_load_image(
+    size, crop_ratio, interpolation, photos
+):
+    images = data.load_folder(photos, size)
+    model = model_of(size)
+    batches = arrays(images.test(29, crop_ratio, interpolation), 9)
+    assert [len(x) for x, _ in batches] == [29, 1]
+    labels = np.concatenate([y for _, y in batches]).argmax(1)
+    np.testing.assert_array_equal(labels, np.repeat(np.arange(10), 3))
+    paths = sorted((photos / "test").rglob("*.jpg"))
+    for place in (0, 7):
+        expected = load_image(paths[place], model, crop_ratio, interpolation)
+        differences = np.abs(batches[0][0][place] - expected[0])
+        # By area, Pillow takes the other one of pixels that are equally near.
+        by_area = interpolation == "area"
+        assert differences.mean() < (0.4 if by_area else 0.2)
+        assert (differences > 2).mean() < (0.05 if by_area else 0.002)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"batch_size": 20}, ValueError, "Received: batch_size=20 for 19"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be a positive"),
+        ({"hosts": 4}, ValueError, "batch_size=6 for 4 hosts"),
+        ({"hosts": 3, "host": 3}, ValueError, "host=3 of hosts=3"),
+        ({"start": -1}, ValueError, "`start` must be a non-negative"),
+        ({"seed": None}, TypeError, "`seed` must be a non-negative"),
+        ({"augmentation": Augmentation(crop="some")}, ValueError,
+         "`crop` must be one of .*Received: crop='some'"),
+    ],
+)  # fmt: skip
+def test_trainings_that_are_refused(options, error, message, numbered):
+    images = data.load_folder(numbered, 8)
+    with pytest.raises(error, match=message):
+        images.train(**{"augmentation": None, "batch_size": 6, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_ratio": 0}, r"`crop_ratio` must be in \(0, 1\]"),
+        ({"interpolation": "cubic"}, "Received: interpolation='cubic'"),
+    ],
+)
+def test_evaluations_that_are_refused(options, message, numbered):
+    images = data.load_folder(numbered, 8)
+    with pytest.raises(ValueError, match=message):
+        images.test(4, **options)
+    with pytest.raises(ValueError, match=message):
+        images.validation(4, **options)

@@ -1,0 +1,60 @@
+"""Crops, against the published shares of area and against each other."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_mixer.data import cropping
+from keras_mixer.data import decoding
+
+pytestmark = pytest.mark.once
+
+tf = pytest.importorskip("tensorflow", reason="it reads the images")
+
+
+def test_inception_crops_are_as_large_as_published():
+    shape, boxes = (90, 160, 3), []
+    for i in range(600):
+        boxes.append(cropping._inception_box(shape, (3, i)).numpy())
+    top, left, height, width = np.array(boxes).T
+    area, ratio = height * width / (90 * 160), width / height
+    assert 0.045 < area.min() < 0.08
+    assert 0.7 < area.max() <= 1
+    assert 0.72 < ratio.min() < 0.8
+    assert 1.25 < ratio.max() < 1.37
+    assert (top >= 0).all()
+    assert (top + height <= 90).all()
+    assert (left + width <= 160).all()
+    assert top.max() > 40
+    assert left.max() > 80
+
+
+def test_a_crop_is_the_same_whether_all_was_decoded_or_not(photos):
+    for path in sorted(photos.rglob("*.jpg"))[:4]:
+        content = path.read_bytes()
+        expected = cropping.inception_crop(decoding.decode(content, 3), (1, 2))
+        received = cropping.decode_inception_crop(content, 3, (1, 2))
+        assert received.shape == expected.shape
+        with Image.open(path) as image:
+            assert received.shape[0] < image.height
+        differences = np.abs(
+            received.numpy().astype(int) - expected.numpy().astype(int)
+        )
+        # The colors of a JPEG are coarser than its pixels, and are smoothed
+        # over what lies beside the crop.
+        assert differences[2:-2, 2:-2].max() <= 1
+
+
+def test_padding_moves_an_image_by_an_eighth_at_most():
+    image = np.random.default_rng(0).integers(1, 256, (16, 24, 3), "uint8")
+    padded = np.pad(image, ((2, 2), (3, 3), (0, 0)))
+    places = {
+        padded[top : top + 16, left : left + 24].tobytes(): (top, left)
+        for top in range(5)
+        for left in range(7)
+    }
+    seen = {
+        places[cropping.shifted(tf.constant(image), (1, i)).numpy().tobytes()]
+        for i in range(400)
+    }
+    assert len(seen) == 35

@@ -1,0 +1,251 @@
+"""Data sets of TensorFlow Datasets, real and defined here."""
+
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+
+from keras_mixer import cli
+from keras_mixer import data
+from keras_mixer.data import indexed
+from keras_mixer.recipes import Augmentation
+from support.helpers import matches
+from support.helpers import python
+from support.images import EVERYTHING
+from support.images import arrays
+from support.images import shared
+
+pytestmark = pytest.mark.once
+
+tf = pytest.importorskip("tensorflow", reason="it reads the images")
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    manual = folder / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    for path in shared("cmaterdb").glob("*.npz"):
+        shutil.copy(path, manual / path.name.removeprefix("bangla-"))
+    for path in shared("mnist").glob("*.gz"):
+        shutil.copy(path, manual)
+    return folder
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
+def test_bangla_digits_come_from_tfds(kept, data_dir, monkeypatch):
+    if not kept:
+        monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
+    images = data.load_tfds("cmaterdb/bangla", (32, 32), data_dir=data_dir)
+    assert images.train_images.decoded is kept
+    assert images.name == "cmaterdb/bangla/1.0.0"
+    assert images.class_names == tuple("0123456789")
+    assert images.image_shape == (32, 32, 3)
+    assert (images.train_count, images.test_count) == (5000, 1000)
+    batches = arrays(images.test(300, crop_ratio=1.0), 9)
+    assert [len(x) for x, _ in batches] == [300, 300, 300, 100]
+    # The original archive, in whatever order TFDS has put it.
+    archive = np.load(shared("cmaterdb") / "bangla-testing-images.npz")
+    expected = {
+        (image.tobytes(), int(label))
+        for image, label in zip(
+            archive["images"], archive["labels"], strict=True
+        )
+    }
+    received = [
+        (image.tobytes(), int(label))
+        for x, y in batches
+        for image, label in zip(x, y.argmax(axis=1), strict=True)
+    ]
+    assert set(received) == expected
+    late = images.train(EVERYTHING, 32, start=155)
+    digest = hashlib.sha256()
+    for x, y in arrays(late, 3):
+        digest.update(x.tobytes() + y.tobytes())
+    # Read or kept: the order, and what is done, are the same.
+    others = DIGESTS.setdefault("bangla", digest.hexdigest())
+    assert others == digest.hexdigest()
+
+
+DIGESTS = {}
+
+
+def test_mnist_comes_from_tfds_with_one_channel(data_dir):
+    images = data.load_tfds("mnist", 28, data_dir=data_dir)
+    assert images.name.startswith("mnist/3.")
+    assert images.image_shape == (28, 28, 1)
+    assert (images.train_count, images.test_count) == (60000, 10000)
+    padded = Augmentation(crop="pad", flip=False, randaugment=(2, 5))
+    ((x, y),) = arrays(images.train(padded, 96, start=1000), 1)
+    assert x.shape == (96, 28, 28, 1)
+    assert y.sum() == 96
+
+
+def test_data_sets_of_tfds_are_evaluated_on(data_dir, capsys):
+    """Greyscale ones too; and digits are no photos, though both count to 9."""
+    command = ["evaluate", "--dataset", "mnist", "--data-dir", str(data_dir)]
+    with pytest.raises(SystemExit, match="classes that the model does not kn"):
+        cli.main(command)
+    command[2] = "cmaterdb/bangla"
+    cli.main([*command, "--few-shot", "5"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "images: 1000" in lines
+    (shots,) = (line for line in lines if "5 images per class" in line)
+    assert 20 < float(shots.split()[-2]) < 100
+
+
+def define_builders():
+    """Data sets as users write them, of real digits, with one name each."""
+    import tensorflow_datasets as tfds
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+
+    class Digits(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.2.3")
+        SECRET = True
+        SPLITS = ("train",)
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(
+                    {
+                        "image": tfds.features.Image(shape=(None, None, 3)),
+                        "label": tfds.features.ClassLabel(num_classes=10),
+                    }
+                ),
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, dl_manager):
+            return {
+                split: self._generate_examples(split) for split in self.SPLITS
+            }
+
+        def _generate_examples(self, split):
+            start = 50 * self.SPLITS.index(split)
+            for i in range(start, start + 50):
+                pixels = digits.images[i][..., None] * (255 / 16)
+                image = np.repeat(pixels.astype("uint8"), 3, axis=-1)
+                secret = self.SECRET and split == "test"
+                yield (
+                    i,
+                    {
+                        "image": image,
+                        "label": -1 if secret else digits.target[i],
+                    },
+                )
+
+    class DigitsOfOnePart(Digits):
+        pass
+
+    class DigitsWithSecrets(Digits):
+        SPLITS = ("train", "validation", "test")
+
+    class DigitsOfThreeParts(Digits):
+        SPLITS = ("train", "validation", "test")
+        SECRET = False
+
+    class DigitsWithoutLabels(Digits):
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(
+                    {"image": tfds.features.Image(shape=(None, None, 3))}
+                ),
+            )
+
+    return digits
+
+
+@pytest.fixture(scope="session")
+def builders():
+    return define_builders()
+
+
+def test_a_fifth_is_held_out_where_there_is_but_one_part(builders, tmp_path):
+    images = data.load_tfds("digits_of_one_part", 8, data_dir=tmp_path)
+    assert (images.train_count, images.test_count) == (40, 10)
+    assert not images.train_images.decoded  # sizes that nobody has promised
+    ((x, y),) = arrays(images.test(50, crop_ratio=1.0), 2)
+    ((x_train, _),) = arrays(images.train(None, 40), 1)
+    whole = {
+        (pixels * (255 / 16)).astype("uint8").tobytes(): label
+        for pixels, label in zip(
+            builders.images[:50], builders.target, strict=False
+        )
+    }
+    for image, label in zip(x[..., 0], y.argmax(axis=1), strict=True):
+        assert whole[image.tobytes()] == label
+    parts = {image[..., 0].tobytes() for image in np.concatenate([x, x_train])}
+    assert parts == set(whole)
+    other = data.load_tfds("digits_of_one_part", 8, data_dir=tmp_path, seed=1)
+    assert (arrays(other.test(50, 1.0), 1)[0][0] != x).any()
+
+
+def test_where_test_labels_are_secret_it_is_validated(builders, tmp_path):
+    images = data.load_tfds("digits_with_secrets", 8, data_dir=tmp_path)
+    assert (images.train_count, images.test_count) == (50, 50)
+    ((_, y),) = arrays(images.test(50), 1)
+    np.testing.assert_array_equal(
+        np.sort(y.argmax(axis=1)), np.sort(builders.target[50:100])
+    )
+
+
+def test_validation_and_test_splits_are_used_as_such(builders, tmp_path):
+    images = data.load_tfds("digits_of_three_parts", 8, data_dir=tmp_path)
+    for batches, start in (
+        (images.validation(60, 1.0), 50),
+        (images.test(60, 1.0), 100),
+    ):
+        ((x, y),) = arrays(batches, 2)
+        pixels = builders.images[start : start + 50] * (255 / 16)
+        labels = builders.target[start : start + 50]
+        assert {
+            (image.tobytes(), label)
+            for image, label in zip(x[..., 0], y.argmax(axis=1), strict=True)
+        } == {
+            (image.tobytes(), label)
+            for image, label in zip(pixels.astype("uint8"), labels, strict=True)
+        }
+    assert images.validation_count == images.test_count == 50
+    assert images.train_paths == images.validation_paths == ()
+    assert images.test_paths == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnits", "...such as ['mnist'...Received: name='mnits'"),
+        ("mnist:9.9.9", "Expected a data set of TFDS with an existing..."),
+        ("cmaterdb/latin", "Expected a data set of TFDS with an existing..."),
+        ("digits_without_labels", "Expected a data set of images..."),
+    ],
+)
+def test_data_sets_that_do_not_exist(name, message, builders, tmp_path):
+    with pytest.raises(ValueError, match=matches(message)) as raised:
+        data.load_tfds(name, 8, data_dir=tmp_path)
+    # TFDS itself goes on for pages.
+    assert len(str(raised.value)) < 400
+
+
+def test_without_network_it_says_what_is_missing(tmp_path):
+    code = """
+import socket
+import sys
+def refuse(*arguments, **options):
+    raise OSError("Network is unreachable")
+socket.socket.connect = socket.getaddrinfo = refuse
+from tensorflow_datasets.core.download import downloader
+downloader.MAX_RETRIES = 0  # of ten, which take minutes
+from keras_mixer import data
+try:
+    data.load_tfds("mnist", 8, data_dir=sys.argv[1])
+except OSError as error:
+    print(type(error).__name__, error)
+"""
+    printed = python(code, tmp_path, backend="jax")
+    assert f"'mnist' is not in '{tmp_path}" in printed
+    assert "could not be downloaded" in printed

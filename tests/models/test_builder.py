@@ -1,0 +1,190 @@
+"""The contract of Keras Applications: shapes, heads, joining graphs."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mixer
+from support.helpers import BATCH
+from support.helpers import CLASSES
+from support.helpers import IMAGE
+from support.helpers import SIZES
+from support.helpers import randomise
+
+WIDTH = SIZES["hidden_dim"]
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({}, (None, CLASSES)),
+        ({"classes": 1, "classifier_activation": None}, (None, 1)),
+        ({"include_top": False}, (None, 6, WIDTH)),
+        ({"include_top": False, "pooling": "avg"}, (None, WIDTH)),
+        ({"include_top": False, "pooling": "max"}, (None, WIDTH)),
+        ({"include_top": False, "input_shape": (4, 20, 2)}, (None, 5, WIDTH)),
+        ({"include_top": False, "input_shape": [20, 4, 1]}, (None, 5, WIDTH)),
+        ({"input_shape": np.array(IMAGE).tolist()}, (None, CLASSES)),
+    ],
+)
+def test_output_shape(tiny, options, shape):
+    model = tiny(**options)
+    assert model.output_shape == shape
+    batch = np.zeros((BATCH, *model.input_shape[1:]))
+    assert model.predict(batch, verbose=0).shape == (BATCH, *shape[1:])
+
+
+@pytest.mark.parametrize("include_top", [True, False])
+def test_default_image_is_224_by_224_in_colour(tiny, include_top):
+    model = tiny(include_top=include_top, input_shape=None, patch_size=56)
+    assert model.input_shape == (None, 224, 224, 3)
+
+
+def test_the_last_layer_is_the_softmax(tiny):
+    layer = tiny().layers[-1]
+    assert layer.name == "predictions"
+    assert layer.activation is keras.activations.softmax
+
+
+def test_pooling_is_what_it_says(tiny, images):
+    weights = randomise(tiny(include_top=False))
+    outputs = {}
+    for pooling in (None, "avg", "max"):
+        model = tiny(include_top=False, pooling=pooling)
+        assert randomise(model).keys() == weights.keys()
+        outputs[pooling] = model.predict(images, verbose=0)
+    tokens = outputs[None]
+    np.testing.assert_allclose(outputs["avg"], tokens.mean(1), atol=1e-6)
+    np.testing.assert_allclose(outputs["max"], tokens.max(1), atol=1e-6)
+
+
+def test_avg_pooling_is_the_input_of_the_head(tiny, images):
+    model = tiny()
+    randomise(model)
+    backbone = tiny(include_top=False, pooling="avg")
+    backbone.set_weights(model.get_weights()[:-2])
+    head = keras.Model(model.input, model.get_layer("predictions").input)
+    assert (
+        backbone.predict(images, verbose=0) == head.predict(images, verbose=0)
+    ).all()
+
+
+def test_preprocessing_has_no_weights_and_can_be_left_out(tiny, images):
+    model, bare = tiny(), tiny(include_preprocessing=False)
+    randomise(model)
+    bare.set_weights(model.get_weights())
+    np.testing.assert_allclose(
+        bare.predict(images / 127.5 - 1, verbose=0),
+        model.predict(images, verbose=0),
+        atol=1e-6,
+    )
+
+
+def test_bytes_and_floats_are_the_same_pixels(tiny):
+    model = tiny()
+    randomise(model)
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, *IMAGE))
+    np.testing.assert_array_equal(
+        model.predict(pixels.astype("uint8"), verbose=0),
+        model.predict(pixels.astype("float32"), verbose=0),
+    )
+
+
+def test_input_tensor_joins_the_graph_before_it(tiny, images):
+    inputs = keras.Input((4, 6, 2), name="small")
+    upsampled = keras.layers.UpSampling2D(2)(inputs)
+    joined = keras.layers.Conv2D(3, 1, name="colours")(upsampled)
+    model = tiny(input_tensor=joined)
+    assert model.input is inputs
+    assert [layer.name for layer in model.layers[:3]] == [
+        "small",
+        "up_sampling2d",
+        "colours",
+    ]
+    assert model.predict(np.zeros((BATCH, 4, 6, 2)), verbose=0).shape == (
+        BATCH,
+        CLASSES,
+    )
+
+
+def test_input_tensor_may_come_with_its_own_shape(tiny):
+    image = keras.Input(IMAGE)
+    assert tiny(input_tensor=image, input_shape=IMAGE).input is image
+
+
+def test_weights_load_behind_an_input_tensor(tiny, tmp_path):
+    saved = tiny()
+    arrays = randomise(saved)
+    saved.save_weights(tmp_path / "tiny.weights.h5")
+    joined = keras.layers.Conv2D(3, 1)(keras.Input((8, 12, 2)))
+    model = tiny(input_tensor=joined, weights=tmp_path / "tiny.weights.h5")
+    np.testing.assert_array_equal(
+        model.get_layer("stem").kernel.numpy(), arrays["stem/kernel"]
+    )
+
+
+def test_two_instances_live_in_one_graph(tiny, images):
+    first, second = tiny(name="first"), tiny(name="second")
+    randomise(first, seed=1)
+    randomise(second, seed=2)
+    image = keras.Input(IMAGE)
+    both = keras.Model(image, [first(image), second(image)])
+    received = both.predict(images, verbose=0)
+    np.testing.assert_allclose(
+        received[0], first.predict(images, verbose=0), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        received[1], second.predict(images, verbose=0), atol=1e-6
+    )
+    assert np.abs(received[0] - received[1]).max() > 0.01
+
+
+@pytest.fixture
+def channels_first():
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format("channels_last")
+
+
+def test_channels_first_images_give_the_same(tiny, images, request):
+    model = tiny()
+    arrays = randomise(model)
+    expected = model.predict(images, verbose=0)
+    request.getfixturevalue("channels_first")
+    transposed = tiny(input_shape=(3, 8, 12))
+    assert randomise(transposed).keys() == arrays.keys()
+    received = transposed.predict(images.transpose(0, 3, 1, 2), verbose=0)
+    np.testing.assert_allclose(received, expected, atol=1e-6)
+    default = tiny(input_shape=None, patch_size=56)
+    assert default.input_shape == (None, 3, 224, 224)
+
+
+def test_the_head_is_float32_under_mixed_precision(tiny, images):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = tiny()
+        assert model.get_layer("block_0").compute_dtype == "bfloat16"
+        assert model.get_layer("preprocessing").compute_dtype == "float32"
+        assert model.predict(images, verbose=0).dtype == "float32"
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_layers_are_named_never_numbered():
+    models = [
+        keras_mixer.MixerS32(weights=None, input_shape=(32, 64, 3))
+        for _ in range(2)
+    ]
+    names = [[layer.name for layer in model.layers] for model in models]
+    assert names[0] == names[1]
+    blocks = [f"block_{i}" for i in range(8)]
+    assert names[0] == [
+        "image",
+        "preprocessing",
+        "stem",
+        "tokens",
+        *blocks,
+        "norm",
+        "avg_pool",
+        "predictions",
+    ]

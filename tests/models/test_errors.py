@@ -1,0 +1,342 @@
+"""Bad input: one table of what is called and the message that comes back."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mixer
+from support.helpers import IMAGE
+from support.helpers import matches
+
+decode = keras_mixer.mixer.decode_predictions
+
+# Options of a tiny model, the type of the error, and its message, whole but for
+# what varies ("...").
+OPTIONS = [
+    (
+        {"input_shape": (10, 12, 3)},
+        ValueError,
+        "The height and width of the image must be multiples of the patch "
+        "size; the nearest are (8, 12). Received: input_shape=(10, 12, 3), "
+        "patch_size=4",
+    ),
+    (
+        {"input_shape": (1, 12, 3), "include_top": False},
+        ValueError,
+        "The height and width of the image must be multiples of the patch "
+        "size; the nearest are (4, 12). Received: input_shape=(1, 12, 3), "
+        "patch_size=4",
+    ),
+    (
+        {"input_shape": None, "patch_size": 12},
+        ValueError,
+        "The height and width of the image must be multiples of the patch "
+        "size; the nearest are (228, 228). Received: input_shape=(224, 224, "
+        "3), patch_size=12",
+    ),
+    (
+        {"input_shape": (None, None, 3), "include_top": False},
+        ValueError,
+        "`input_shape` must be known in full, with `include_top` or without: "
+        "token mixing has one row of weights for each patch of the image. "
+        "Resize the images to one size, and give it. Received: "
+        "input_shape=(None, None, 3)",
+    ),
+    (
+        {"input_shape": (8, 12)},
+        ValueError,
+        "`input_shape` must be a tuple of three integers, ('height', 'width', "
+        "'channels'). Received: input_shape=(8, 12)",
+    ),
+    (
+        {"input_shape": 8},
+        TypeError,
+        "`input_shape` must be a tuple of three integers, ('height', 'width', "
+        "'channels'). Received: input_shape=8",
+    ),
+    (
+        {"input_shape": (8.0, 12, 3)},
+        TypeError,
+        "`input_shape[0]` must be a positive integer. Received: "
+        "input_shape[0]=8.0 (of type float)",
+    ),
+    (
+        {"input_shape": (8, 12, 0)},
+        ValueError,
+        "`input_shape[2]` must be a positive integer. Received: "
+        "input_shape[2]=0",
+    ),
+    (
+        {"input_tensor": np.zeros((1, *IMAGE))},
+        TypeError,
+        "`input_tensor` must be a Keras tensor: the output of `keras.Input` "
+        "or of a layer called on one. To use a model on data, call it. "
+        "Received: input_tensor of type ndarray",
+    ),
+    (
+        {"input_tensor": keras.Input(IMAGE), "input_shape": (8, 8, 3)},
+        ValueError,
+        "`input_shape` and the shape of `input_tensor` must agree; give only "
+        "one of them. Received: input_shape=(8, 8, 3), "
+        "input_tensor.shape=(None, 8, 12, 3)",
+    ),
+    (
+        {"input_tensor": keras.Input(IMAGE), "input_shape": 8},
+        ValueError,
+        "`input_shape` and the shape of `input_tensor` must agree; ... 8, ",
+    ),
+    (
+        {
+            "input_tensor": keras.Input(IMAGE, dtype="uint8"),
+            "include_preprocessing": False,
+        },
+        ValueError,
+        "With `include_preprocessing=False` the model expects scaled values, "
+        "which are not whole numbers. Received: input_tensor of dtype uint8",
+    ),
+    (
+        {"input_tensor": keras.Input((None, 12, 3))},
+        ValueError,
+        "`input_shape` must be known in full, ... Received: "
+        "input_shape=(None, 12, 3)",
+    ),
+    (
+        {"input_tensor": keras.Input((8, 12))},
+        ValueError,
+        "`input_shape` must be a tuple of three integers, ... Received: "
+        "input_shape=(8, 12)",
+    ),
+    (
+        {"pooling": "mean", "include_top": False},
+        ValueError,
+        "`pooling` must be `None`, 'avg' or 'max'. Received: pooling='mean'",
+    ),
+    (
+        {"weights": "imagenet"},
+        ValueError,
+        "The `weights` argument should be either `None` (random "
+        "initialization), 'hf://organisation/name' (a repository of the "
+        "Hugging Face hub), or the path to the weights file to be loaded "
+        "(.weights.h5, .keras, .npz, .safetensors, .pth, .pt, .bin, .ckpt, "
+        ".pth.tar). Received: weights='imagenet'",
+    ),
+    (
+        {"weights": "missing.weights.h5"},
+        ValueError,
+        "The `weights` argument should be ... Received: "
+        "weights='missing.weights.h5', which is not a file",
+    ),
+    (
+        {"weights": "hf://organisation"},
+        ValueError,
+        "The `weights` argument should be ... weights='hf://organisation'",
+    ),
+    (
+        {"weights": "hf://organisation/name/notes.txt"},
+        ValueError,
+        "The `weights` argument should be ... Received: "
+        "weights='hf://organisation/name/notes.txt'",
+    ),
+    (
+        {"resize": "stretch"},
+        ValueError,
+        "The way to resize must be 'auto', one of ('tile', 'interleave', "
+        "'interpolate'), or `None` to refuse. Received: 'stretch'",
+    ),
+    (
+        {"weights": 3},
+        TypeError,
+        "The `weights` argument should be ... Received: weights=3",
+    ),
+    (
+        {"classes": 0},
+        ValueError,
+        "`classes` must be a positive integer. Received: classes=0",
+    ),
+    (
+        {"classes": "10"},
+        TypeError,
+        "`classes` must be a positive integer. Received: classes='10' (of "
+        "type str)",
+    ),
+    (
+        {"classes": True},
+        TypeError,
+        "`classes` must be a positive integer. Received: classes=True (of "
+        "type bool)",
+    ),
+    (
+        {"classifier_activation": "sofmax"},
+        ValueError,
+        "Could not interpret activation function identifier: sofmax",
+    ),
+    (
+        {"dropout_rate": 1.0},
+        ValueError,
+        "`dropout_rate` must be in [0, 1): it is the share that is dropped. "
+        "Received: dropout_rate=1.0",
+    ),
+    (
+        {"stochastic_depth_rate": -0.1},
+        ValueError,
+        "`stochastic_depth_rate` must be in [0, 1): it is the share that is "
+        "dropped. Received: stochastic_depth_rate=-0.1",
+    ),
+    (
+        {"stochastic_depth_rate": "0.1"},
+        TypeError,
+        "`stochastic_depth_rate` must be a number. Received: "
+        "stochastic_depth_rate='0.1' (of type str)",
+    ),
+    (
+        {"dropout_rate": np.array([0.1, 0.2])},
+        TypeError,
+        "`dropout_rate` must be a number. Received: ... (of type ndarray)",
+    ),
+    (
+        {"dropout_rate": float("nan")},
+        ValueError,
+        "`dropout_rate` must be in [0, 1): ... dropout_rate=nan",
+    ),
+    *(
+        (
+            {size: 0},
+            ValueError,
+            f"`{size}` must be a positive integer. Received: {size}=0",
+        )
+        for size in (
+            "patch_size",
+            "num_blocks",
+            "hidden_dim",
+            "tokens_mlp_dim",
+            "channels_mlp_dim",
+        )
+    ),
+]
+
+CALLS = [
+    (
+        lambda: keras_mixer.MixerB16(weights="imagenot"),
+        ValueError,
+        "The `weights` argument should be either `None` (random "
+        "initialization), 'imagenet', 'imagenet21k', 'imagenet_sam', "
+        "'imagenet_gsam', 'imagenet_miil', 'imagenet21k_miil' (published "
+        "weights), 'hf://organisation/name' ... Received: weights='imagenot'",
+    ),
+    (
+        lambda: keras_mixer.MixerB16(weights="imagenet", classes=10),
+        ValueError,
+        "If using `weights='imagenet'` with `include_top=True`, `classes` "
+        "should be 1000. Received classes=10",
+    ),
+    (
+        lambda: keras_mixer.MixerB16(weights="imagenet21k"),
+        ValueError,
+        "If using `weights='imagenet21k'` with `include_top=True`, `classes` "
+        "should be 21843. Received classes=1000",
+    ),
+    (
+        lambda: keras_mixer.MixerB16(classifier_activation="sigmoid"),
+        ValueError,
+        "Only `None` and `softmax` activations are allowed for the "
+        "`classifier_activation` argument when using pretrained weights, with "
+        "`include_top=True`. Received: classifier_activation=...",
+    ),
+    (
+        lambda: keras_mixer.ResMLPS12(weights="imagenet_dino"),
+        ValueError,
+        "`weights='imagenet_dino'` has no trained head. Give "
+        "`include_top=False`, and add a head of your own.",
+    ),
+    (
+        lambda: keras_mixer.MixerS32(weights="imagenet"),
+        ValueError,
+        "The `weights` argument should be either `None` (random "
+        "initialization), 'imagenet_gsam' (published weights), ... Received: "
+        "weights='imagenet'",
+    ),
+    (
+        lambda: keras_mixer.list_weights(3),
+        TypeError,
+        "`pattern` must be a string, such as 'mixer_*'. Received: pattern=3",
+    ),
+    (
+        lambda: keras_mixer.TokenMixing(0),
+        ValueError,
+        "`mlp_dim` must be a positive integer. Received: mlp_dim=0",
+    ),
+    (
+        lambda: keras_mixer.ChannelMixing(2.5),
+        TypeError,
+        "`mlp_dim` must be a positive integer. Received: mlp_dim=2.5 (of type "
+        "float)",
+    ),
+    (
+        lambda: keras_mixer.TokenMixing(7)(keras.Input((None, 5))),
+        ValueError,
+        "Layer 'token_mixing...' expects inputs of shape (batch, tokens, "
+        "channels) with a known number of tokens, since its weights have one "
+        "row for each token. Received: shape=(None, None, 5)",
+    ),
+    (
+        lambda: keras_mixer.MixerBlock(7, 11)(keras.Input((4, 6, 5))),
+        ValueError,
+        "Layer 'mixer_block...' expects inputs of shape (batch, tokens, "
+        "channels) ... Received: shape=(None, 4, 6, 5)",
+    ),
+    (
+        lambda: decode(np.zeros((2, 7))),
+        ValueError,
+        "`decode_predictions` expects predictions of shape (batch, classes), "
+        "where classes is 1000 (ImageNet-1k), 21843 (ImageNet-21k), 11221 "
+        "(MIIL's part of it) or 10 (CIFAR-10): what a model with "
+        "`include_top=True` and these classes returns. Received: array of "
+        "shape (2, 7)",
+    ),
+    (
+        lambda: decode(np.zeros(1000)),
+        ValueError,
+        "`decode_predictions` expects ... Received: array of shape (1000,)",
+    ),
+    (
+        lambda: decode(np.zeros((1, 1000)), top=0),
+        ValueError,
+        "`top` must be a positive integer. Received: top=0",
+    ),
+    (
+        lambda: decode(np.zeros((1, 1000)), top="5"),
+        TypeError,
+        "`top` must be a positive integer. Received: top='5' (of type str)",
+    ),
+    (
+        lambda: decode(np.full((1, 1000), np.nan)),
+        ValueError,
+        "`decode_predictions` expects numbers, to put in order. Received: "
+        "predictions with NaN",
+    ),
+    (
+        lambda: keras_mixer.ChannelMixing(7)(keras.Input((6, None))),
+        ValueError,
+        "Layer 'channel_mixing...' expects inputs of shape (batch, tokens, "
+        "channels) with a known size of the axis that it mixes. Received: "
+        "shape=(None, 6, None)",
+    ),
+    (
+        lambda: keras_mixer.load_image(5, None),
+        TypeError,
+        "`file` must be a path, a binary file object, bytes, an image of "
+        "Pillow or a NumPy array. Received: file of type int",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), OPTIONS)
+def test_constructor_refuses(tiny, options, error, message):
+    with pytest.raises(error, match=matches(message)):
+        tiny(**options)
+
+
+@pytest.mark.parametrize(("call", "error", "message"), CALLS)
+def test_call_refuses(call, error, message):
+    with pytest.raises(error, match=matches(message)):
+        call()

@@ -1,0 +1,427 @@
+"""The published recipes, against calculations of their own in NumPy."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from keras_mixer import recipes
+from keras_mixer.models.introspection import weights_of
+from keras_mixer.recipes import RECIPES
+from keras_mixer.training.accumulating import Accumulate
+from support.helpers import CLASSES
+from support.helpers import FAMILIES
+from support.helpers import compile_model
+from support.helpers import family_model
+from support.helpers import randomise
+
+STEPS = 40
+WARMUP = 4
+
+
+def expected_rate(recipe, step):
+    progress = min(max((step - WARMUP) / (STEPS - WARMUP), 0), 1)
+    left = {
+        "linear": 1 - progress,
+        "cosine": (1 + np.cos(np.pi * progress)) / 2,
+    }[recipe.decay]
+    end = recipe.final_fraction
+    return (
+        recipe.learning_rate * min(1, step / WARMUP) * (end + (1 - end) * left)
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_learning_rates_are_the_published(name):
+    recipe = RECIPES[name]
+    options = recipes.compile_options(recipe, STEPS, warmup_steps=WARMUP)
+    optimizer = options["optimizer"]
+    schedule = optimizer._learning_rate
+    for step in (0, 1, 3, 4, 5, 22, 39, 40, 50):
+        received = float(keras.ops.convert_to_numpy(schedule(step)))
+        expected = expected_rate(recipe, step)
+        assert received == pytest.approx(expected, rel=1e-5, abs=1e-9), step
+    config = keras.optimizers.schedules.serialize(schedule)
+    again = keras.optimizers.schedules.deserialize(config)
+    assert again.get_config() == schedule.get_config()
+
+
+def adam(state, gradient, weight, rate, step):
+    m, v = state
+    m = 0.9 * m + 0.1 * gradient
+    v = 0.999 * v + 0.001 * gradient**2
+    m_hat, v_hat = m / (1 - 0.9**step), v / (1 - 0.999**step)
+    return (m, v), -rate * m_hat / (np.sqrt(v_hat) + 1e-8)
+
+
+def sgd(state, gradient, weight, rate, step):
+    momentum, _ = state
+    momentum = 0.9 * momentum - rate * gradient
+    return (momentum, 0), momentum
+
+
+def lamb(state, gradient, weight, rate, step):
+    state, change = adam(state, gradient, weight, 1, step)
+    ratio = np.linalg.norm(weight) / np.linalg.norm(change)
+    return state, rate * ratio * change
+
+
+def muon(state, gradient, weight, rate, step):
+    """Keller Jordan's, scaled as in Moonlight; Adam for what is no matrix."""
+    if weight.ndim != 2:
+        return adam(state, gradient, weight, rate, step)
+    momentum, _ = state
+    momentum = 0.95 * momentum + gradient
+    x = gradient + 0.95 * momentum
+    x = x / np.linalg.norm(x)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return (momentum, 0), -rate * 0.2 * np.sqrt(max(x.shape)) * x
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_ten_steps_equal_those_of_numpy(name):
+    """Clip, schedule, decoupled decay of the kernel alone, and the average."""
+    recipe = RECIPES[name]
+    options = recipes.compile_options(recipe, STEPS, warmup_steps=WARMUP)
+    optimizer = options["optimizer"]
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 5), "bias": (5,), "gamma": (5,), "alpha": (2,)}
+    weights = {key: 1 + rng.standard_normal(s) for key, s in shapes.items()}
+    variables = [
+        keras.Variable(weight, name=key, dtype="float32")
+        for key, weight in weights.items()
+    ]
+    optimizer.build(variables)
+    states = {key: (np.zeros(s), np.zeros(s)) for key, s in shapes.items()}
+    average = dict(weights)
+    change_of = {"adam": adam, "sgd": sgd, "lamb": lamb, "muon": muon}
+    change_of = change_of[recipe.optimizer]
+    for step in range(10):
+        gradients = {key: rng.standard_normal(s) for key, s in shapes.items()}
+        optimizer.apply(
+            [
+                keras.ops.convert_to_tensor(gradients[key], "float32")
+                for key in shapes
+            ],
+            variables,
+        )
+        norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
+        clip = min(1, (recipe.clip_norm or np.inf) / norm)
+        rate = expected_rate(recipe, step)
+        for key, weight in weights.items():
+            if key == "kernel":
+                weight = weight * (1 - rate * recipe.weight_decay)
+            states[key], change = change_of(
+                states[key], clip * gradients[key], weight, rate, step + 1
+            )
+            weights[key] = weight + change
+            momentum = (recipe.ema or 0) if step else 0
+            average[key] = (
+                momentum * average[key] + (1 - momentum) * weights[key]
+            )
+    for key, variable in zip(shapes, variables, strict=True):
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(variable),
+            weights[key],
+            rtol=1e-5,
+            atol=1e-6,
+            err_msg=key,
+        )
+    if recipe.ema:
+        for key, kept in zip(
+            shapes, optimizer._model_variables_moving_average, strict=True
+        ):
+            np.testing.assert_allclose(
+                keras.ops.convert_to_numpy(kept), average[key], rtol=1e-5
+            )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_kernels_decay(family):
+    recipe = RECIPES["big_vision.imagenet"]
+    options = recipes.compile_options(recipe, STEPS, warmup_steps=WARMUP)
+    model = family_model(family)
+    decayed = {
+        variable.path.rpartition("/")[2]
+        for variable in model.trainable_variables
+        if options["optimizer"]._use_weight_decay(variable)
+    }
+    assert decayed == {"kernel"}
+
+
+def test_the_sigmoid_loss_is_summed_over_the_classes():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((3, 7)), rng.uniform(size=(3, 7))
+    sigmoid = 1 / (1 + np.exp(-logits))
+    expected = -labels * np.log(sigmoid) - (1 - labels) * np.log(1 - sigmoid)
+    received = recipes.sigmoid_crossentropy(labels, logits)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(received), expected.sum(1), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["big_vision.imagenet", "resmlp.imagenet"])
+def test_a_model_trains_as_a_recipe_says(name, images):
+    model = family_model(
+        "resmlp" if "resmlp" in name else "mixer", classifier_activation=None
+    )
+    recipe = dataclasses.replace(RECIPES[name], learning_rate=0.01)
+    options = recipes.compile_options(recipe, 12, warmup_steps=2)
+    compile_model(model, **options)
+    labels = np.eye(5)[np.arange(len(images)) % 5]
+    history = model.fit(
+        images, labels, batch_size=len(images), epochs=12, verbose=0
+    ).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert history.keys() == {"accuracy", "loss"}
+
+
+def test_recipes_are_whole():
+    for name, recipe in RECIPES.items():
+        assert (recipe.epochs is None) != (recipe.steps is None), name
+        assert (recipe.warmup_steps is None) != (
+            recipe.warmup_epochs is None
+        ), name
+        assert recipe.source, name
+
+
+def test_a_warm_up_longer_than_the_training_is_refused():
+    recipe = RECIPES["mixer_b.imagenet"]
+    with pytest.raises(ValueError, match="Received: 10000 steps of 300"):
+        recipes.compile_options(recipe, 300)
+    resmlp = recipes.compile_options(RECIPES["resmlp.imagenet"], 800)
+    assert resmlp["optimizer"]._learning_rate.warmup_steps == 10
+    with pytest.raises(TypeError, match="`steps` must be a positive int"):
+        recipes.compile_options(recipe, 300.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layer_decay_slows_the_blocks_in_front(family, images):
+    """One step of plain SGD moves a weight by its gradient and its rate."""
+    model = family_model(family, classifier_activation=None)
+    plain = dataclasses.replace(
+        RECIPES["finetune.cifar"],
+        decay="linear",
+        clip_norm=None,
+        learning_rate=0.5,
+    )
+    steps = {}
+    for decay in (1.0, 0.25):
+        randomise(model)
+        before = weights_of(model)
+        options = recipes.compile_options(
+            plain, 100, warmup_steps=0, layer_decay=decay, model=model
+        )
+        compile_model(model, **options)
+        model.train_on_batch(images, np.eye(len(images), CLASSES))
+        after = weights_of(model)
+        steps[decay] = {key: after[key] - before[key] for key in before}
+    depths = {"stem": 3, "block_0": 2, "block_1": 1, "norm": 0}
+    for path, moved in steps[0.25].items():
+        depth = depths.get(path.split("/")[0], 0)
+        np.testing.assert_allclose(
+            moved,
+            0.25**depth * steps[1.0][path],
+            rtol=1e-3,
+            atol=1e-6,
+            err_msg=path,
+        )
+        # A bias that is equal in all channels is undone by the next norm.
+        assert np.abs(moved).max() > 1e-5 or path.endswith("bias"), path
+
+
+def test_layer_decay_needs_a_model_with_blocks():
+    recipe = RECIPES["finetune.cifar"]
+    for model in (None, keras.Sequential([keras.layers.Dense(2)])):
+        with pytest.raises(ValueError, match="`layer_decay` needs `model`"):
+            recipes.compile_options(recipe, 1000, layer_decay=0.5, model=model)
+    for wrong in (0, 1.5, -1):
+        with pytest.raises(ValueError, match=r"must be in \(0, 1\]"):
+            recipes.compile_options(recipe, 1000, layer_decay=wrong)
+
+
+def accumulated(recipe, gradients, accumulate, by_keras=False):
+    """Weights and averages after updates with these gradients."""
+    options = recipes.compile_options(
+        recipe,
+        STEPS,
+        warmup_steps=WARMUP,
+        accumulate=1 if by_keras else accumulate,
+    )
+    optimizer = options["optimizer"]
+    if by_keras:
+        optimizer.gradient_accumulation_steps = accumulate
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 5), "bias": (5,), "gamma": (5,), "alpha": (2,)}
+    variables = [
+        keras.Variable(
+            1 + rng.standard_normal(shape), name=key, dtype="float32"
+        )
+        for key, shape in shapes.items()
+    ]
+    optimizer.build(variables)
+    for step in gradients:
+        optimizer.apply(
+            [keras.ops.convert_to_tensor(g, "float32") for g in step],
+            variables,
+        )
+    (inner,) = getattr(optimizer, "optimizers", [optimizer])
+    if recipe.ema:
+        variables += inner._model_variables_moving_average
+    return [keras.ops.convert_to_numpy(v) for v in variables]
+
+
+def small_and_large(updates=5, accumulate=3):
+    """Gradients of small batches, and their means."""
+    rng = np.random.default_rng(1)
+    small = [
+        [rng.standard_normal(shape) for shape in ((3, 5), (5,), (5,), (2,))]
+        for _ in range(updates * accumulate)
+    ]
+    large = [
+        [
+            np.mean(parts, axis=0)
+            for parts in zip(*small[i : i + accumulate], strict=True)
+        ]
+        for i in range(0, len(small), accumulate)
+    ]
+    return small, large
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_accumulated_batches_update_as_one_large_batch(name):
+    """With the clip, the schedule, the decay and the average of the recipe."""
+    recipe = RECIPES[name]
+    if recipe.ema:
+        recipe = dataclasses.replace(recipe, ema=0.9)
+    small, large = small_and_large()
+    expected = accumulated(recipe, large, 1)
+    received = accumulated(recipe, small, 3)
+    for value, wanted in zip(received, expected, strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=0, atol=1e-5)
+
+
+def test_an_unfinished_accumulation_changes_nothing():
+    recipe = dataclasses.replace(RECIPES["resmlp.imagenet"], ema=0.9)
+    small, _ = small_and_large(updates=2)
+    expected = accumulated(recipe, small, 3)
+    received = accumulated(recipe, [*small, *small[:2]], 3)
+    for value, wanted in zip(received, expected, strict=True):
+        np.testing.assert_array_equal(value, wanted)
+
+
+def test_the_accumulation_of_keras_is_not_one_large_batch():
+    """Why `Accumulate` exists; if this fails, use that of Keras.
+
+    In Keras 3.15 the learning rate schedule counts batches, not updates, and
+    the average of the weights is updated with each batch.
+    """
+    recipe = dataclasses.replace(RECIPES["resmlp.imagenet"], ema=0.9)
+    small, large = small_and_large()
+    expected = accumulated(recipe, large, 1)
+    received = accumulated(recipe, small, 3, by_keras=True)
+    for value, wanted in zip(received, expected, strict=True):
+        assert np.abs(value - wanted).max() > 1e-4
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.7])
+def test_fit_with_small_batches_equals_fit_with_large_ones(layer_decay):
+    recipe = dataclasses.replace(
+        RECIPES["finetune.cifar"],
+        learning_rate=0.03,
+        weight_decay=0.1,
+        ema=0.9,
+    )
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 255, (60, 8, 12, 3))
+    labels = rng.dirichlet(np.ones(CLASSES), 60)
+    weights = []
+    for batch_size, accumulate in ((12, 1), (4, 3)):
+        model = family_model("mixer", classifier_activation=None)
+        randomise(model)
+        compile_model(
+            model,
+            **recipes.compile_options(
+                recipe,
+                STEPS,
+                warmup_steps=WARMUP,
+                layer_decay=layer_decay,
+                model=model,
+                accumulate=accumulate,
+            ),
+        )
+        before = weights_of(model)
+        model.fit(
+            images, labels, batch_size=batch_size, shuffle=False, verbose=0
+        )
+        assert int(model.optimizer.iterations) == 5
+        weights.append(weights_of(model))
+    large, small = weights
+    for path, array in large.items():
+        np.testing.assert_allclose(
+            small[path], array, rtol=0, atol=1e-5, err_msg=path
+        )
+    kernel = "block_0/channel_mixing/dense_0/kernel"
+    assert np.abs(large[kernel] - before[kernel]).max() > 1e-3
+
+
+def test_an_accumulating_optimizer_is_saved_and_goes_on(tmp_path):
+    # Keras does not save which weights are excluded from the decay. Averages
+    # are left out: on JAX, Keras 3.15 cannot `fit` twice with them, since the
+    # weights then share their buffers, which are donated twice.
+    recipe = dataclasses.replace(
+        RECIPES["resmlp.imagenet"], weight_decay=0.0, ema=None
+    )
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 255, (11, 8, 12, 3))
+    labels = rng.dirichlet(np.ones(CLASSES), 11)
+
+    def fit(model, part):
+        model.fit(
+            images[part], labels[part], batch_size=1, shuffle=False, verbose=0
+        )
+
+    model = family_model("resmlp", classifier_activation=None)
+    options = recipes.compile_options(
+        recipe, STEPS, warmup_steps=WARMUP, accumulate=3
+    )
+    compile_model(model, **options)
+    fit(model, slice(0, 5))  # an update, and two batches of the next
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    fit(model, slice(5, 11))
+    fit(loaded, slice(5, 11))
+    expected, received = model.optimizer.variables, loaded.optimizer.variables
+    for variable, value in zip(received, expected, strict=True):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(variable),
+            keras.ops.convert_to_numpy(value),
+        )
+    for path, array in weights_of(model).items():
+        np.testing.assert_array_equal(weights_of(loaded)[path], array)
+
+
+def test_what_cannot_accumulate_is_refused():
+    recipe = RECIPES["finetune.cifar"]
+    with pytest.raises(ValueError, match="`accumulate` must be a positive int"):
+        recipes.compile_options(recipe, 1000, accumulate=0)
+    with pytest.raises(TypeError, match="`accumulate` must be a positive int"):
+        recipes.compile_options(recipe, 1000, accumulate=2.0)
+    with pytest.raises(TypeError, match="`optimizer` must be a Keras optimiz"):
+        Accumulate("sgd", 2)
+    twice = keras.optimizers.SGD(gradient_accumulation_steps=2)
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+    for optimizer in (twice, scaled):
+        with pytest.raises(ValueError, match="must not scale the loss or accu"):
+            Accumulate(optimizer, 2)
+
+
+def test_further_metrics_are_compiled():
+    metric = keras.metrics.TopKCategoricalAccuracy(2)
+    options = recipes.compile_options(
+        RECIPES["finetune.cifar"], 1000, metrics=[metric]
+    )
+    assert options["metrics"] == ["accuracy", metric]

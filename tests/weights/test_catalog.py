@@ -1,0 +1,286 @@
+"""The published weights: their table, and files of exactly their structure."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mixer
+from keras_mixer import mixer
+from keras_mixer import resmlp
+from keras_mixer.layers.activations import gelu_tanh
+from keras_mixer.models.introspection import weights_of
+from keras_mixer.weights import catalog
+from support import peers
+from support import published
+from support import weights_table
+from support.helpers import ROOT
+from support.helpers import assert_equal
+from support.helpers import python
+
+pytestmark = pytest.mark.once
+
+GOOGLE = [r for r in catalog.RECORDS if r.source is catalog.SOURCES["google"]]
+GOLDENS = ROOT.parent / "shared" / "data" / "goldens"
+OFFICIAL = os.environ.get("KERAS_MIXER_OFFICIAL")
+
+
+def test_every_record_can_be_asked_for():
+    variants = {**mixer.VARIANTS, **resmlp.VARIANTS}
+    names = [record.name for record in catalog.RECORDS]
+    assert len(set(names)) == len(names) == 25
+    for record in catalog.RECORDS:
+        assert record.variant in variants
+        assert catalog.find(record.variant, record.tag) is record
+        if record.packaged is None:
+            assert record.url.startswith("https://")
+            assert "{" not in record.url
+        assert (record.top1 is None) == record.protocol.startswith("none")
+
+
+def test_imagenet_is_the_default_where_there_is_such():
+    defaults = {
+        "mixer_b16": "imagenet",
+        "mixer_l16": "imagenet",
+        "mixer_b32": None,
+        "mixer_s16": None,
+        "mixer_h14": None,
+        "resmlp_s12": "imagenet",
+        "resmlp_s36": "imagenet",
+        "mixer_nano": "cifar10",
+        "resmlp_b24": None,
+        "resmlp_b24p8": "imagenet",
+    }
+    for variant, tag in defaults.items():
+        assert catalog.default_tag(variant) == tag
+    import inspect
+
+    for constructor, tag in (
+        (keras_mixer.MixerB16, "imagenet"),
+        (keras_mixer.MixerB32, None),
+        (keras_mixer.ResMLPB24P8, "imagenet"),
+        (keras_mixer.Mixer, None),
+    ):
+        parameters = inspect.signature(constructor).parameters
+        assert parameters["weights"].default == tag
+
+
+def test_the_file_in_the_package_is_the_one_of_the_record():
+    (record,) = keras_mixer.list_weights("mixer_nano.*")
+    content = record.packaged.read_bytes()
+    assert len(content) == record.size < 4_000_000
+    assert hashlib.sha256(content).hexdigest() == record.sha256
+
+
+def test_list_weights_takes_patterns():
+    names = [record.name for record in keras_mixer.list_weights("*_b32.*")]
+    assert names == ["mixer_b32.imagenet_sam", "mixer_b32.imagenet_gsam"]
+    assert keras_mixer.list_weights("nothing") == []
+    assert len(keras_mixer.list_weights()) == len(catalog.RECORDS)
+
+
+def test_readme_has_the_table_of_weights():
+    assert weights_table.table() in (ROOT / "README.md").read_text(), (
+        "run `PYTHONPATH=tests python -m support.weights_table` and put its "
+        "table into README.md"
+    )
+
+
+def test_the_bytes_add_up_to_the_listing_of_the_bucket():
+    """The bucket's own total, less the 6 bytes of a marker of a folder."""
+    assert sum(record.size for record in GOOGLE) == 3_489_219_014 - 6
+
+
+@pytest.mark.parametrize("record", GOOGLE, ids=lambda record: record.name)
+def test_the_bytes_follow_from_the_tensors(record):
+    """Of a zip archive, and of the header that NumPy gives an array."""
+    total = 22
+    for name, shape in published.official_shapes(record).items():
+        total += 4 * int(np.prod(shape)) + 128
+        total += 30 + 46 + 2 * len(f"{name}.npy")
+        # Files of 2021-06 and later were written in zip64.
+        total += 20 if "sam" in record.tag else 0
+    assert record.size == total
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def offline(home, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(home))
+    monkeypatch.setenv("KERAS_MIXER_OFFLINE", "1")
+    return home
+
+
+@pytest.fixture(scope="module")
+def sam(home):
+    """A file of the structure of sam/Mixer-B_16.npz, in the cache."""
+    return published.put_into(home, "mixer_b16.imagenet_sam")
+
+
+def test_a_file_of_numpy_has_the_exact_size_and_loads(offline, sam):
+    file = offline / "models" / "keras_mixer" / "sam" / "Mixer-B_16.npz"
+    assert file.stat().st_size == 239_567_448
+    model = keras_mixer.MixerB16(weights="imagenet_sam", name="anything")
+    assert_equal(weights_of(model), published.as_ours(sam))
+    assert model.get_layer("block_0").activation is gelu_tanh
+    scaling = model.get_layer("preprocessing")
+    assert (scaling.scale, scaling.offset) == (1 / 127.5, -1)
+
+
+def test_any_resolution_and_any_channels(offline, sam):
+    options = {"weights": "imagenet_sam", "include_top": False}
+    options["pooling"] = "avg"
+    for shape, tokens_mlp in (
+        ((448, 448, 3), 4 * 384),
+        ((384, 640, 3), 384),
+        ((160, 160, 1), 384),
+    ):
+        model = keras_mixer.MixerB16(input_shape=shape, **options)
+        assert model.get_layer("block_0").tokens_mlp_dim == tokens_mlp
+        image = np.full((1, *shape), 100, "uint8")
+        assert np.isfinite(model.predict(image, verbose=0)).all()
+
+
+def test_the_sizes_choose_the_checkpoint_and_never_the_name(offline, sam):
+    b16 = keras_mixer.Mixer(
+        16, 12, 768, 384, 3072, weights="imagenet_sam", name="mixer_s32"
+    )
+    assert_equal(weights_of(b16), published.as_ours(sam))
+    with pytest.raises(ValueError, match="argument should be either `None`"):
+        keras_mixer.Mixer(
+            16, 12, 768, 384, 3000, weights="imagenet_sam", name="mixer_b16"
+        )
+
+
+def test_what_is_not_there_offline_is_named(offline):
+    with pytest.raises(keras_mixer.DownloadError) as caught:
+        keras_mixer.MixerB16()
+    message = str(caught.value)
+    assert "KERAS_MIXER_OFFLINE is set" in message
+    assert str(offline / "models/keras_mixer/imagenet1k/Mixer-B_16.npz") in (
+        message
+    )
+    with pytest.raises(keras_mixer.DownloadError, match="resmlp_12_224"):
+        keras_mixer.ResMLPS12()
+
+
+def test_weights_bring_their_activation_and_their_pixels(offline, tmp_path):
+    """MIIL's, from the hub: exact GELU and [0, 1]."""
+    import torch
+    from safetensors.torch import save_file
+
+    timm = peers.import_timm()
+    theirs = timm.create_model("mixer_b16_224.miil_in21k_ft_in1k", False).eval()
+    generator = torch.Generator().manual_seed(3)
+    torch.nn.init.normal_(theirs.head.weight, 0, 0.03, generator)
+    (record,) = keras_mixer.list_weights("mixer_b16.imagenet_miil")
+    file = offline / "models" / "keras_mixer" / record.file
+    file.parent.mkdir(parents=True)
+    save_file(theirs.state_dict(), file)
+    model = keras_mixer.MixerB16(
+        weights="imagenet_miil", classifier_activation=None
+    )
+    assert model.get_layer("block_0").activation is keras.activations.gelu
+    images = np.random.default_rng(3).integers(0, 256, (2, 224, 224, 3))
+    with torch.no_grad():
+        scaled = torch.tensor(images.transpose(0, 3, 1, 2) / 255).float()
+        expected = theirs(scaled).numpy()
+    received = model.predict(images, verbose=0)
+    np.testing.assert_allclose(received, expected, rtol=0, atol=1e-4)
+    again = keras_mixer.MixerB16(
+        weights="hf://timm/mixer_b16_224.miil_in21k_ft_in1k",
+        classifier_activation=None,
+    )
+    np.testing.assert_array_equal(again.predict(images, verbose=0), received)
+
+
+def test_a_repository_of_the_hub_says_its_pixels(offline, tiny, tmp_path):
+    """timm's `config.json` beside the weights."""
+    model = tiny(include_top=False, input_shape=(8, 8, 3))
+    folder = offline / "models" / "keras_mixer" / "someone" / "tiny"
+    folder.mkdir(parents=True)
+    keras_mixer.export_weights(model, folder / "model.safetensors")
+    options = {"weights": "hf://someone/tiny", "input_shape": (8, 8, 3)}
+    options["include_top"] = False
+    for text, mean in (
+        ("not JSON", 0.5),
+        ("[1, 2]", 0.5),
+        (json.dumps({"pretrained_cfg": {"mean": [0.1] * 3}}), 0.5),
+        (json.dumps({"mean": [0.1] * 3, "std": [0, 1, 1]}), 0.5),
+        (json.dumps({"mean": [0.1] * 3, "std": [0.5] * 3}), 0.1),
+        (
+            json.dumps({"pretrained_cfg": {"mean": [0.2] * 3, "std": [1] * 3}}),
+            0.2,
+        ),
+    ):
+        (folder / "config.json").write_text(text)
+        scaling = tiny(**options).get_layer("preprocessing")
+        assert scaling.offset / scaling.scale / -255 == pytest.approx(mean)
+
+
+LOAD_LARGEST = """
+import pathlib
+import keras
+import keras_mixer
+keras.ops.convert_to_numpy(keras.ops.ones(3) * 2)
+
+def peak():
+    # Not `ru_maxrss`, which a child has from its parent.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+before = peak()
+keras_mixer.MixerL16(weights="imagenet21k", classes=21843)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_the_largest_file_loads_within_twice_its_size(offline, backend):
+    """And a fifth; beyond what the backend takes by itself."""
+    (record,) = keras_mixer.list_weights("mixer_l16.imagenet21k")
+    file = offline / "models" / "keras_mixer" / record.file
+    if not file.exists():
+        published.write(record, file)
+    assert file.stat().st_size == record.size
+    taken = int(python(LOAD_LARGEST, backend=backend).split()[-1])
+    assert taken < 2.2 * record.size
+
+
+def test_official_files_give_the_golden_probabilities():
+    """With the official files at hand, in folders as in their bucket."""
+    if OFFICIAL is None or not GOLDENS.is_dir():
+        pytest.skip(
+            "set KERAS_MIXER_OFFICIAL to a folder with imagenet1k/Mixer-B_16"
+            f".npz and its siblings; the goldens are expected in {GOLDENS}"
+        )
+    import tensorflow as tf
+
+    image = tf.io.decode_jpeg((GOLDENS / "panda.jpg").read_bytes())
+    image = tf.image.resize(image, (224, 224)).numpy() / 128 - 1
+    compared = 0
+    for golden, constructor, name in (
+        ("b16_imagenet1k", keras_mixer.MixerB16, "imagenet1k/Mixer-B_16.npz"),
+        ("l16_imagenet1k", keras_mixer.MixerL16, "imagenet1k/Mixer-L_16.npz"),
+        ("b16_sam", keras_mixer.MixerB16, "sam/Mixer-B_16.npz"),
+        ("b32_sam", keras_mixer.MixerB32, "sam/Mixer-B_32.npz"),
+    ):
+        file = pathlib.Path(OFFICIAL, name)
+        if file.exists():
+            model = constructor(weights=file, include_preprocessing=False)
+            received = model.predict(image[None], verbose=0)
+            expected = np.load(GOLDENS / f"{golden}.npy")
+            np.testing.assert_allclose(received, expected, atol=1e-3)
+            compared += 1
+    assert compared, f"no official file in {OFFICIAL}"

@@ -1,0 +1,646 @@
+"""Files of others: read as they are, written so that they can read them."""
+
+import os
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import keras_mixer
+from keras_mixer.commands import convert
+from keras_mixer.models.introspection import weights_of
+from keras_mixer.weights import naming
+from keras_mixer.weights import reading
+from support import oracle
+from support import peers
+from support.helpers import CLASSES
+from support.helpers import IMAGE
+from support.helpers import SIZES
+from support.helpers import assert_equal
+from support.helpers import randomise
+from support.layouts import as_ours
+from support.layouts import as_timm
+from support.published import official
+
+
+def timm_model(name):
+    """A model of timm, every parameter random, and ours to load it into."""
+    timm = peers.import_timm()
+    from timm.models import mlp_mixer
+
+    options = {"num_classes": CLASSES, "img_size": IMAGE[:2], "patch_size": 4}
+    if name == "mixer_b16_224":
+        model, ours = timm.create_model(name), keras_mixer.MixerB16
+    elif name == "resmlp_12_224":
+        model, ours = timm.create_model(name), keras_mixer.ResMLPS12
+    elif name == "like mixer_l16_224":
+        # L/16 in small: tokens 32 -> 16 and channels 32 -> 128, 24 blocks.
+        model = mlp_mixer.MlpMixer(num_blocks=24, embed_dim=32, **options)
+        ours = small(keras_mixer.Mixer, 4, 24, 32, 16, 128)
+    else:
+        # ResMLP in small, of the depth that its name tells.
+        num_blocks = int(re.search(r"_(\d+)_224", name)[1])
+        model = mlp_mixer.MlpMixer(
+            num_blocks=num_blocks,
+            embed_dim=20,
+            mlp_ratio=4,
+            block_layer=mlp_mixer.ResBlock,
+            norm_layer=mlp_mixer.Affine,
+            **options,
+        )
+        ours = small(keras_mixer.ResMLP, 4, num_blocks, 20, 80, 1e-6)
+    generator = torch.Generator().manual_seed(5)
+    for key, value in model.state_dict().items():
+        array = torch.randn(value.shape, generator=generator)
+        if key.endswith("weight") and value.ndim > 1:
+            array *= value[0].numel() ** -0.5
+        else:
+            array = 0.1 * array + key.endswith(("alpha", "weight"))
+        value.copy_(array)
+    return model.eval(), ours
+
+
+def small(constructor, *sizes):
+    def build(**options):
+        return constructor(
+            *sizes, input_shape=IMAGE, **{"classes": CLASSES, **options}
+        )
+
+    return build
+
+
+def logits(model, images, mean, std):
+    scaled = (images / 255 - np.array(mean)) / np.array(std)
+    with torch.no_grad():
+        tensor = torch.tensor(scaled.transpose(0, 3, 1, 2)).float()
+        return model(tensor).numpy()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mixer_b16_224",
+        "resmlp_12_224",
+        "like mixer_l16_224",
+        "like resmlp_12_224",
+        "like resmlp_big_24_224",
+        "like resmlp_36_224",
+    ],
+)
+def test_files_of_timm_give_the_logits_of_timm(name, tmp_path):
+    from safetensors.torch import save_file
+
+    theirs, constructor = timm_model(name)
+    save_file(theirs.state_dict(), tmp_path / "timm.safetensors")
+    torch.save(theirs.state_dict(), tmp_path / "timm.pth")
+    model = constructor(
+        weights=tmp_path / "timm.safetensors", classifier_activation=None
+    )
+    images = np.random.default_rng(3).integers(
+        0, 256, (2, *model.input.shape[1:])
+    )
+    mean_and_std = ((0.5,), (0.5,))
+    if "resmlp" in name:
+        mean_and_std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    expected = logits(theirs, images, *mean_and_std)
+    assert expected.std() > 0.1
+    received = model.predict(images.astype("uint8"), verbose=0)
+    np.testing.assert_allclose(received, expected, rtol=0, atol=1e-4)
+    pickled = constructor(weights=tmp_path / "timm.pth")
+    assert_equal(weights_of(pickled), weights_of(model))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".safetensors"])
+def test_every_suffix_and_training_checkpoints_are_read(tmp_path, suffix):
+    from safetensors.torch import save_file
+
+    theirs, constructor = timm_model("like mixer_l16_224")
+    file = tmp_path / f"timm{suffix}"
+    if suffix == ".safetensors":
+        save_file(theirs.state_dict(), file)
+    else:
+        key = "model" if suffix == ".pt" else "state_dict"
+        torch.save({key: theirs.state_dict(), "epoch": 3}, file)
+    model = constructor(weights=file)
+    np.testing.assert_array_equal(
+        weights_of(model)["stem/kernel"],
+        theirs.stem.proj.weight.detach().numpy().transpose(2, 3, 1, 0),
+    )
+
+
+def test_the_layout_of_the_authors_of_resmlp(tmp_path):
+    """Their names, which timm's own filter turns into timm's."""
+    theirs, constructor = timm_model("like resmlp_big_24_224")
+    from timm.models.mlp_mixer import checkpoint_filter_fn
+
+    state = {}
+    for key, value in theirs.state_dict().items():
+        for timm, facebook in (
+            ("stem.", "patch_embed."),
+            ("linear_tokens.", "attn."),
+            ("mlp_channels.", "mlp."),
+            (".ls", ".gamma_"),
+        ):
+            key = key.replace(timm, facebook)
+        vector = key.endswith(("alpha", "beta"))
+        state[key] = value.reshape(-1) if vector else value
+    filtered = checkpoint_filter_fn(dict(state), theirs)
+    theirs.load_state_dict(filtered, strict=True)
+    torch.save(state, tmp_path / "resmlp.pth")
+    assert "blocks.23.gamma_2" in state
+    model = constructor(
+        weights=tmp_path / "resmlp.pth", classifier_activation=None
+    )
+    images = np.random.default_rng(4).uniform(0, 255, (7, *IMAGE))
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0),
+        logits(theirs, images, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        rtol=0,
+        atol=1e-4,
+    )
+
+
+def before_linen(arrays):
+    """The layout that big_vision still reads."""
+    old = {}
+    for name, array in arrays.items():
+        name = name.replace("MixerBlock_", "Mixer/encoderblock_")
+        name = name.replace("pre_head_layer_norm", "Mixer/encoder_norm")
+        name = name.replace("stem/", "embedding/")
+        for i in (0, 1):
+            for variable in ("kernel", "bias"):
+                name = name.replace(
+                    f"mixing/Dense_{i}/{variable}",
+                    f"mixing_phase_0/{variable}{i + 1}",
+                )
+        if "phase_0" in name and array.ndim == 2:
+            array = array[None]
+        old[name] = array
+    return old
+
+
+@pytest.mark.parametrize("layout", [dict, before_linen])
+def test_official_files_give_the_function_of_the_oracle(
+    layout, tmp_path, images
+):
+    square = images[:, :, :8]
+    arrays = official(tokens=4)
+    np.savez(tmp_path / "Mixer.npz", **layout(arrays))
+    model = keras_mixer.Mixer(
+        **SIZES,
+        input_shape=(8, 8, 3),
+        classes=CLASSES,
+        classifier_activation=None,
+        weights=tmp_path / "Mixer.npz",
+    )
+    assert_equal(weights_of(model), as_ours(arrays))
+    weights = {k: v.astype("float64") for k, v in as_ours(arrays).items()}
+    np.testing.assert_allclose(
+        model.predict(square, verbose=0),
+        oracle.mixer(square, weights, 4)["predictions"],
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float16", 0), ("bfloat16", 0), ("float64", 1e-7)]
+)
+def test_other_widths_of_floats_are_read(tmp_path, dtype, tolerance):
+    import ml_dtypes
+
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    arrays = {k: v.astype(kind) for k, v in official(tokens=4).items()}
+    np.savez(tmp_path / "Mixer.npz", **arrays)  # bfloat16 becomes "|V2"
+    tensors = {
+        k: torch.tensor(v.astype("float64")).to(getattr(torch, dtype))
+        for k, v in as_timm(arrays).items()
+    }
+    torch.save(tensors, tmp_path / "Mixer.pth")
+    from safetensors.torch import save_file
+
+    contiguous = {k: v.contiguous() for k, v in tensors.items()}
+    save_file(contiguous, tmp_path / "Mixer.safetensors")
+    for suffix in (".npz", ".pth", ".safetensors"):
+        model = keras_mixer.Mixer(
+            **SIZES,
+            input_shape=(8, 8, 3),
+            classes=CLASSES,
+            weights=tmp_path / f"Mixer{suffix}",
+        )
+        for path, array in as_ours(arrays).items():
+            np.testing.assert_allclose(
+                weights_of(model)[path],
+                array.astype("float32"),
+                atol=tolerance,
+                err_msg=path,
+            )
+
+
+def files_of_every_format(folder):
+    """`{suffix: path}` of files with the same weights."""
+    from safetensors.torch import save_file
+
+    arrays = official(tokens=4)
+    np.savez(folder / "a.npz", **arrays)
+    state = {
+        name: torch.tensor(array).contiguous()
+        for name, array in as_timm(arrays).items()
+    }
+    save_file(state, folder / "a.safetensors")
+    torch.save(state, folder / "a.pth")
+    torch.save(
+        state, folder / "legacy.pth", _use_new_zipfile_serialization=False
+    )
+    model = keras_mixer.Mixer(
+        **SIZES,
+        input_shape=(8, 8, 3),
+        classes=CLASSES,
+        weights=folder / "a.npz",
+    )
+    model.save_weights(folder / "a.weights.h5")
+    model.save(folder / "a.keras")
+    return as_ours(arrays), sorted(folder.iterdir())
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name", ["model_best.pth.tar", "checkpoint_100", "weights", "a.b.data"]
+)
+def test_the_content_tells_the_format_of_any_name(tmp_path, tiny, name):
+    expected, paths = files_of_every_format(tmp_path)
+    assert len(paths) == 6
+    for path in paths:
+        if name.endswith(".pth.tar") and path.suffix != ".pth":
+            continue
+        renamed = path.rename(tmp_path / name)
+        model = tiny(input_shape=(8, 8, 3), weights=str(renamed))
+        assert_equal(weights_of(model), expected)
+
+
+@pytest.mark.once
+def test_a_file_with_the_suffix_of_another_format_is_named(tmp_path, tiny):
+    _, paths = files_of_every_format(tmp_path)
+    for path in paths:
+        other = ".npz" if path.suffix != ".npz" else ".safetensors"
+        renamed = path.rename(tmp_path / f"other{other}")
+        suffix = ".weights.h5" if path.suffix == ".h5" else path.suffix
+        with pytest.raises(
+            keras_mixer.WeightsError,
+            match=rf"Its content is that of a {re.escape(suffix)} file: rename",
+        ):
+            tiny(input_shape=(8, 8, 3), weights=renamed)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"these are not weights", "its content is of none of these formats"),
+        (b"", "its content is of none of these formats"),
+        (b"PK\x05\x06" + bytes(18), "of none of these formats"),
+        # {"params": {}, "opt": {}} in MessagePack.
+        (b"\x82\xa6params\x80\xa3opt\x80", "flax.serialization.msgpack_rest"),
+    ],
+)
+def test_unknown_content_is_refused(tmp_path, tiny, content, message):
+    path = tmp_path / "checkpoint_100"
+    path.write_bytes(content)
+    with pytest.raises(keras_mixer.WeightsError, match=message):
+        tiny(weights=path)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("layout", [dict, before_linen])
+def test_params_of_a_training_in_jax_are_taken_alone(
+    tmp_path, tiny, caplog, layout
+):
+    """As big_vision saves it: `params/`, and beside it the optimizer."""
+    import ml_dtypes
+
+    arrays = official(tokens=4)
+    params = {f"params/{k}": v for k, v in layout(arrays).items()}
+    others = {
+        f"opt/0/momentum/{name}": array.astype(ml_dtypes.bfloat16)
+        for name, array in arrays.items()
+    }
+    others |= {"opt/1/count": np.int32(7), "extra/step": np.int64(7)}
+    for more in ({}, others):
+        path = tmp_path / "checkpoint.npz"
+        np.savez(path, **params, **more)
+        caplog.clear()
+        with caplog.at_level("INFO", "keras_mixer"):
+            model = tiny(input_shape=(8, 8, 3), weights=path)
+        assert_equal(weights_of(model), as_ours(arrays))
+        taken = [f"{path}: weights taken from 'params/' alone"] if more else []
+        removed = f"{path}: prefix 'params/' removed from the names"
+        assert caplog.messages == [*taken, removed]
+
+
+def families():
+    yield keras_mixer.Mixer, tuple(SIZES.values()), (".npz", ".safetensors")
+    yield keras_mixer.ResMLP, (4, 2, 10, 11, 0.1), (".safetensors",)
+
+
+@pytest.mark.parametrize(
+    ("constructor", "sizes", "suffix"),
+    [(c, s, suffix) for c, s, x in families() for suffix in x],
+)
+@pytest.mark.parametrize("include_top", [True, False])
+def test_export_and_load_is_bit_identical(
+    tmp_path, constructor, sizes, suffix, include_top
+):
+    options = {
+        "input_shape": IMAGE,
+        "classes": CLASSES,
+        "include_top": include_top,
+    }
+    model = constructor(*sizes, **options)
+    arrays = randomise(model)
+    file = tmp_path / f"exported{suffix}"
+    keras_mixer.export_weights(model, file)
+    loaded = constructor(*sizes, **options, weights=file)
+    assert_equal(weights_of(loaded), arrays)
+    again = tmp_path / f"again{suffix}"
+    keras_mixer.export_weights(loaded, str(again))
+    first, second = reading.read(file), reading.read(again)
+    assert first.grid == second.grid == (2, 3)
+    assert_equal(second.arrays, first.arrays)
+
+
+def test_exported_npz_has_the_official_names_and_bits(tmp_path, tiny):
+    arrays = official(tokens=4)
+    np.savez(tmp_path / "official.npz", **arrays)
+    model = tiny(input_shape=(8, 8, 3), weights=tmp_path / "official.npz")
+    keras_mixer.export_weights(model, tmp_path / "ours.npz")
+    with np.load(tmp_path / "ours.npz") as exported:
+        assert_equal(dict(exported), arrays)
+
+
+@pytest.mark.parametrize(
+    "name", ["like mixer_l16_224", "like resmlp_big_24_224"]
+)
+def test_timm_loads_what_is_exported(tmp_path, name):
+    from safetensors.torch import load_file
+
+    theirs, constructor = timm_model(name)
+    model = constructor(classifier_activation=None, activation="gelu")
+    randomise(model, seed=8)
+    keras_mixer.export_weights(model, tmp_path / "ours.safetensors")
+    theirs.load_state_dict(
+        load_file(tmp_path / "ours.safetensors"), strict=True
+    )
+    images = np.random.default_rng(4).uniform(0, 255, (7, *IMAGE))
+    mean_and_std = ((0.5,), (0.5,))
+    if "resmlp" in name:
+        mean_and_std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0),
+        logits(theirs, images, *mean_and_std),
+        rtol=0,
+        atol=1e-4,
+    )
+
+
+def test_a_grid_that_is_no_square_travels_with_the_file(tmp_path, tiny):
+    """2 x 8 tokens are as many as 4 x 4."""
+    model = tiny(input_shape=(8, 32, 3))
+    arrays = randomise(model)
+    for suffix in (".npz", ".safetensors"):
+        file = tmp_path / f"wide{suffix}"
+        keras_mixer.export_weights(model, file)
+        same = tiny(input_shape=(8, 32, 3), weights=file, resize=None)
+        assert_equal(weights_of(same), arrays)
+        with pytest.raises(ValueError, match="are for 2 x 8 tokens, the mod"):
+            tiny(input_shape=(16, 16, 3), weights=file, resize=None)
+        taller = tiny(input_shape=(16, 32, 3), weights=file)
+        expected = keras_mixer.resize(model, (16, 32, 3), "tile")
+        assert_equal(weights_of(taller), weights_of(expected))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+def test_the_stem_is_adapted_as_timm_does_it(tmp_path, tiny, channels):
+    peers.import_timm()
+    from timm.models import adapt_input_conv
+
+    arrays = official(tokens=4)
+    np.savez(tmp_path / "Mixer.npz", **arrays)
+    model = tiny(input_shape=(8, 8, channels), weights=tmp_path / "Mixer.npz")
+    kernel = arrays["stem/kernel"].transpose(3, 2, 0, 1)
+    expected = adapt_input_conv(channels, torch.tensor(kernel)).numpy()
+    np.testing.assert_allclose(
+        weights_of(model)["stem/kernel"],
+        expected.transpose(2, 3, 1, 0),
+        rtol=1e-6,
+        atol=1e-7,
+    )
+
+
+def test_a_grey_image_gives_what_it_gives_as_rgb(tmp_path, tiny, images):
+    np.savez(tmp_path / "Mixer.npz", **official(tokens=4))
+    options = {"weights": tmp_path / "Mixer.npz", "pooling": "avg"}
+    options |= {"include_top": False}
+    grey = images[:, :, :8, :1]
+    rgb = tiny(input_shape=(8, 8, 3), **options)
+    single = tiny(input_shape=(8, 8, 1), **options)
+    np.testing.assert_allclose(
+        single.predict(grey, verbose=0),
+        rgb.predict(np.repeat(grey, 3, axis=-1), verbose=0),
+        atol=1e-5,
+    )
+
+
+def test_a_stem_for_one_channel_is_not_adapted(tmp_path, tiny):
+    model = tiny(input_shape=(8, 8, 1))
+    keras_mixer.export_weights(model, tmp_path / "grey.npz")
+    with pytest.raises(keras_mixer.WeightsError, match="expected stem/kernel"):
+        tiny(input_shape=(8, 8, 3), weights=tmp_path / "grey.npz")
+
+
+@pytest.mark.once
+def test_weights_of_the_other_family_are_named(tmp_path, tiny):
+    model = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=IMAGE)
+    for suffix in (".safetensors", ".weights.h5"):
+        file = tmp_path / f"resmlp{suffix}"
+        if suffix == ".safetensors":
+            keras_mixer.export_weights(model, file)
+        else:
+            model.save_weights(file)
+        with pytest.raises(
+            keras_mixer.WeightsError,
+            match=r"'mixer'\. Received: weights of the",
+        ):
+            tiny(weights=file)
+
+
+def test_own_files_of_resmlp(tmp_path):
+    options = {"input_shape": IMAGE, "classes": CLASSES}
+    model = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, **options)
+    arrays = randomise(model)
+    model.save(tmp_path / "resmlp.keras")
+    loaded = keras_mixer.ResMLP(
+        4, 2, 10, 11, 0.1, **options, weights=tmp_path / "resmlp.keras"
+    )
+    assert_equal(weights_of(loaded), arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("block_1/token_norm/gamma", "two names in it mean the same weight"),
+        ("MixerBlock_{}/LayerNorm_0/scale", "do not make up one model"),
+        ("MixerBlock_01/LayerNorm_0/scale", "do not make up one model"),
+        ("optimizer/step", "holds more than the model"),
+    ],
+)
+def test_names_too_many_are_refused(tmp_path, tiny, name, message):
+    arrays = official(tokens=4)
+    arrays[name] = np.zeros(10, "float32")
+    np.savez(tmp_path / "Mixer.npz", **arrays)
+    with pytest.raises(keras_mixer.WeightsError, match=message):
+        tiny(input_shape=(8, 8, 3), weights=tmp_path / "Mixer.npz")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_files_have_the_permissions_of_the_umask(tmp_path, tiny, umask, mode):
+    model = tiny(input_shape=(8, 8, 3))
+    before = os.umask(umask)
+    try:
+        for suffix in (".npz", ".safetensors"):
+            exported = tmp_path / f"exported{suffix}"
+            keras_mixer.export_weights(model, exported)
+            keras_mixer.export_weights(model, exported)  # replaces it
+        for suffix in (".npz", ".safetensors", ".weights.h5", ".keras"):
+            convert.convert(exported, tmp_path / f"converted{suffix}")
+    finally:
+        os.umask(before)
+    modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()}
+    assert len(modes) == 6
+    assert modes == dict.fromkeys(modes, mode)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("grid", [(2, 3), (2, 2)])
+def test_a_flipped_bit_in_an_exported_file_is_noticed(tmp_path, tiny, grid):
+    path = tmp_path / "exported.safetensors"
+    model = tiny(input_shape=(grid[0] * 4, grid[1] * 4, 3))
+    randomise(model)
+    keras_mixer.export_weights(model, path)
+    good, content = reading.read(path), path.read_bytes()
+    assert good.checksum == "SHA-256 of the tensors"
+    rng = np.random.default_rng(3)
+    refused = 0
+    for at in rng.integers(0, 8 * len(content), 300):
+        damaged = bytearray(content)
+        damaged[at // 8] ^= 1 << at % 8
+        path.write_bytes(damaged)
+        try:
+            received = reading.read(path)
+        except keras_mixer.WeightsError:
+            refused += 1
+        else:
+            # The name of the checksum, or what other programs note.
+            assert_equal(received.arrays, good.arrays)
+            assert received.grid in (good.grid, None)
+    assert refused >= 295
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: arrays.update({"norm.bias": arrays["norm.bias"] + 1}),
+        lambda arrays: arrays.update({"norm.bias": arrays["norm.bias"][1:]}),
+        lambda arrays: arrays.update({"a": arrays.pop("norm.bias")}),
+        lambda arrays: arrays.update(
+            {"norm.bias": arrays["norm.bias"].view("float16")}
+        ),
+        lambda arrays: arrays.pop("norm.bias"),
+    ],
+)
+def test_the_checksum_covers_names_dtypes_shapes_and_values(
+    tmp_path, tiny, change
+):
+    from safetensors import safe_open
+    from safetensors.numpy import load_file
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "exported.safetensors"
+    keras_mixer.export_weights(tiny(), path)
+    arrays = load_file(path)
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    save_file(arrays, path, metadata)
+    assert_equal(reading.read(path).arrays, arrays)
+    change(arrays)
+    save_file(arrays, path, metadata)
+    with pytest.raises(keras_mixer.WeightsError, match="differ from the check"):
+        reading.read(path)
+    metadata["keras_mixer grid"] = "3x2"
+    save_file(load_file(path), path, metadata)
+    with pytest.raises(keras_mixer.WeightsError, match="differ from the check"):
+        reading.read(path)
+
+
+EXPORTS = [
+    ("mixer.pth", "must end in .npz .* or in .safetensors"),
+    ("mixer", "must end in .npz"),
+]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("name", "message"), EXPORTS)
+def test_export_refuses_other_formats(tmp_path, tiny, name, message):
+    with pytest.raises(ValueError, match=message):
+        keras_mixer.export_weights(tiny(), tmp_path / name)
+
+
+@pytest.mark.once
+def test_export_refuses_what_others_could_not_load(tmp_path, tiny):
+    file = tmp_path / "mixer.npz"
+    file.write_text("precious")
+    resmlp = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=IMAGE)
+    with pytest.raises(ValueError, match="There is no ResMLP in Flax"):
+        keras_mixer.export_weights(resmlp, file)
+    backbone = tiny(include_top=False, pooling="avg", name="backbone")
+    wrapped = keras.Sequential([backbone, keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="It holds the model 'backbone'"):
+        keras_mixer.export_weights(wrapped, file)
+    head = keras.layers.Dense(3, name="my_head")(backbone.output)
+    with pytest.raises(ValueError, match="received my_head/kernel"):
+        keras_mixer.export_weights(keras.Model(backbone.input, head), file)
+    quantised = tiny()
+    quantised.quantize("int8")
+    with pytest.raises(ValueError, match="before it is quantised"):
+        keras_mixer.export_weights(quantised, file)
+    with pytest.raises(TypeError, match="`model` must be a Keras model"):
+        keras_mixer.export_weights("model", file)
+    with pytest.raises(TypeError, match="`path` must be a path"):
+        keras_mixer.export_weights(tiny(), 3)
+    missing = pathlib.Path(tmp_path, "missing", "mixer.npz")
+    with pytest.raises(FileNotFoundError, match="missing"):
+        keras_mixer.export_weights(tiny(), missing)
+    assert file.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.once
+def test_naming_is_invertible():
+    """Every layout but Keras's and the oldest: names to paths and back."""
+    for layout in naming.LAYOUTS:
+        names = list(layout.names().values())
+        assert len(set(names)) == len(names) == len(layout.names())
+        rank = {"kernel": 2, "stem/kernel": 4}
+        for path, name in layout.names().items():
+            shape = range(3, 3 + rank.get(path, rank.get(path[-6:], 1)))
+            array = np.zeros(tuple(shape))
+            exported = naming.export_names({path.format(17): array}, layout)
+            assert list(exported) == [name.format(17)]
+            back = naming.rename(exported, layout)
+            assert {k: v.shape for k, v in back.items()} == {
+                path.format(17): array.shape
+            }

@@ -1,0 +1,415 @@
+"""Files that PyTorch has written, read without it; PyTorch is the reference."""
+
+import argparse
+import collections
+import datetime
+import logging
+import pathlib
+import types
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import keras_mixer
+from keras_mixer.models.introspection import weights_of
+from keras_mixer.weights import naming
+from keras_mixer.weights import reading
+from support import peers
+from support.helpers import CLASSES
+from support.helpers import IMAGE
+from support.helpers import assert_equal
+from support.helpers import python
+from support.layouts import as_ours
+from support.layouts import as_timm
+from support.published import official
+
+pytestmark = pytest.mark.once
+
+FORMATS = pytest.mark.parametrize("is_zip", [True, False])
+
+
+def save(value, path, is_zip=True):
+    torch.save(value, path, _use_new_zipfile_serialization=is_zip)
+    return path
+
+
+def state_dict(seed=6):
+    """A state dictionary with timm's names, and the same weights by path."""
+    arrays = official(tokens=4, seed=seed)
+    state = {k: torch.tensor(v) for k, v in as_timm(arrays).items()}
+    return state, as_ours(arrays)
+
+
+def load(tiny, path):
+    return weights_of(tiny(input_shape=(8, 8, 3), weights=path))
+
+
+def optimizer_of(state):
+    """What AdamW keeps after a step."""
+    parameters = [torch.nn.Parameter(value.clone()) for value in state.values()]
+    optimizer = torch.optim.AdamW(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+def views():
+    """Tensors that are stored in every way that `torch.save` has."""
+    base = torch.arange(2 * 3 * 5.0).reshape(2, 3, 5) / 7
+    flat = torch.arange(60.0)
+    return {
+        "whole": base,
+        "transposed": base.permute(2, 0, 1),
+        "sliced": base[1:, ::2, 1:4],
+        "row": base[1, 2],
+        "scalar": torch.tensor(0.125),
+        "element": base[1, 1, 3],
+        "expanded": torch.arange(12.0)[:, None].expand(12, 1),
+        "first": flat[:20].reshape(4, 5),
+        "second": flat[20:].reshape(5, 8),
+        "parameter": torch.nn.Parameter(base[0].clone()),
+        "half": base.half()[:, 1],
+        "bfloat16": base.bfloat16().permute(1, 0, 2),
+        "double": base.double() / 3,
+    }
+
+
+@FORMATS
+def test_views_and_dtypes_agree_with_torch_load(tmp_path, is_zip):
+    path = save(views(), tmp_path / "views.pth", is_zip)
+    expected = torch.load(path, weights_only=True)
+    received = reading.read(path).arrays
+    assert received.keys() == expected.keys()
+    for name, tensor in expected.items():
+        tensor = tensor.detach()
+        array = received[name]
+        assert str(array.dtype) == str(tensor.dtype).removeprefix("torch.")
+        assert array.shape == tuple(tensor.shape)
+        np.testing.assert_array_equal(
+            array.astype("float64"), tensor.double().numpy(), err_msg=name
+        )
+
+
+@FORMATS
+def test_the_state_of_a_module_agrees_with_torch_load(tmp_path, is_zip):
+    """Parameters in an `OrderedDict` with the `_metadata` of a module."""
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 5, (2, 7)), torch.nn.LayerNorm(11)
+    )
+    state = module.state_dict(keep_vars=True)
+    assert state._metadata
+    path = save(state, tmp_path / "module.pth", is_zip)
+    expected = torch.load(path, weights_only=True)
+    received = reading.read(path).arrays
+    assert_equal(received, {k: v.detach().numpy() for k, v in expected.items()})
+
+
+def test_pytorch_is_not_needed(tmp_path):
+    state, expected = state_dict()
+    save(state, tmp_path / "weights.pth")
+    code = """
+import sys
+import keras_mixer
+assert "torch" not in sys.modules
+sys.modules["torch"] = None  # so that importing it is an error
+model = keras_mixer.Mixer(
+    4, 2, 10, 7, 11, input_shape=(8, 8, 3), classes=5, weights=sys.argv[1])
+print(model.get_layer("stem").weights[1].numpy().sum())
+"""
+    printed = python(code, tmp_path / "weights.pth", backend="jax")
+    total = float(printed.split()[-1])
+    assert total == pytest.approx(expected["stem/bias"].sum(), rel=1e-5)
+
+
+# Training checkpoints.
+
+
+def timm_arguments():
+    """The kinds of values that scripts keep in `args`."""
+    return argparse.Namespace(
+        model="mixer_b16_224",
+        lr=1e-3,
+        mean=(0.5, 0.5, 0.5),
+        crop_pct=None,
+        output=pathlib.Path("runs") / "a",
+        device=torch.device("cpu"),
+        dtype=torch.bfloat16,
+        size=torch.Size([224, 224]),
+        optimizer=torch.optim.AdamW,
+        started=datetime.datetime(2026, 11, 25, 4, 5),
+        extra=types.SimpleNamespace(layers={1, 2}, noise=1j, raw=b"\x00\xff"),
+    )
+
+
+def checkpoint_of_timm(state, averaged):
+    """As `timm.utils.CheckpointSaver` makes it, with `--model-ema`."""
+    return {
+        "epoch": 299,
+        "arch": "mixer_b16_224",
+        "state_dict": state,
+        "optimizer": optimizer_of(state),
+        "version": 2,
+        "args": timm_arguments(),
+        "amp_scaler": {"scale": 65536.0, "_growth_tracker": 7},
+        "state_dict_ema": averaged,
+        "metric": np.float64(76.5),
+    }
+
+
+def checkpoint_of_deit(state, averaged):
+    """As `main.py` of facebookresearch/deit makes it."""
+    return {
+        "model": state,
+        "optimizer": optimizer_of(state),
+        "lr_scheduler": {"base_values": [1e-3], "t_in_epochs": True},
+        "epoch": 299,
+        "model_ema": averaged,
+        "scaler": {"scale": 65536.0},
+        "args": timm_arguments(),
+    }
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("make", "averaged_key", "key"),
+    [
+        (checkpoint_of_timm, "state_dict_ema", "state_dict"),
+        (checkpoint_of_deit, "model_ema", "model"),
+    ],
+)
+def test_the_averaged_weights_of_a_checkpoint_are_taken(
+    tmp_path, tiny, caplog, is_zip, make, averaged_key, key
+):
+    state, plain = state_dict()
+    averages, averaged = state_dict(seed=9)
+    path = save(make(state, averages), tmp_path / "last.pth", is_zip)
+    with caplog.at_level(logging.INFO, "keras_mixer"):
+        assert_equal(load(tiny, path), averaged)
+    assert caplog.messages == [
+        f"{path}: averaged weights taken from '{averaged_key}', not from "
+        f"'{key}'"
+    ]
+    caplog.clear()
+    # Written by a training without averages.
+    path = save(make(state, None), tmp_path / "plain.pth", is_zip)
+    with caplog.at_level(logging.INFO, "keras_mixer"):
+        assert_equal(load(tiny, path), plain)
+    assert caplog.messages == [f"{path}: weights taken from '{key}'"]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("state_dict_ema", "model_ema", "state_dict", "model"),
+        ("model", "state_dict", "model_ema"),
+        ("model", "state_dict"),
+        ("model",),
+    ],
+)
+def test_the_order_of_keys_is_that_of_timm(tmp_path, keys):
+    peers.import_timm()
+    from timm.models import load_state_dict
+
+    states = {key: {f"{key}.bias": torch.ones(3)} for key in keys}
+    path = save(states, tmp_path / "checkpoint.pth")
+    assert list(reading.read(path).arrays) == list(load_state_dict(path))
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "model.", "_orig_mod.", "_orig_mod.module.", "model.net._a."],
+)
+def test_a_prefix_of_all_names_is_removed(tmp_path, tiny, caplog, prefix):
+    from safetensors.torch import save_file
+
+    state, expected = state_dict()
+    prefixed = {
+        prefix + name: value.contiguous() for name, value in state.items()
+    }
+    paths = [
+        save({"state_dict": prefixed}, tmp_path / "ddp.pth"),
+        tmp_path / "ddp.safetensors",
+    ]
+    save_file(prefixed, paths[1])
+    for path in paths:
+        with caplog.at_level(logging.INFO, "keras_mixer"):
+            assert_equal(load(tiny, path), expected)
+        assert caplog.messages[-1] == (
+            f"{path}: prefix '{prefix}' removed from the names"
+        )
+
+
+def test_prefixes_of_pytorch_itself(tmp_path, tiny):
+    """`DataParallel` and `torch.compile` put them there."""
+    peers.import_timm()
+    from timm.models import mlp_mixer
+
+    theirs = mlp_mixer.MlpMixer(
+        num_classes=CLASSES,
+        img_size=IMAGE[:2],
+        patch_size=4,
+        num_blocks=3,
+        embed_dim=16,
+        mlp_ratio=(0.5, 2),
+    )
+    compiled = torch.compile(torch.nn.DataParallel(theirs))
+    state = compiled.state_dict()
+    assert all(name.startswith("_orig_mod.module.") for name in state)
+    plain = save(theirs.state_dict(), tmp_path / "plain.pth")
+    path = save({"state_dict": state}, tmp_path / "compiled.pth")
+    expected = reading.read(plain).arrays
+    assert_equal(naming.remove_prefix(reading.read(path).arrays)[0], expected)
+    sizes = {"num_blocks": 3, "hidden_dim": 16, "channels_mlp_dim": 32}
+    model = tiny(weights=path, tokens_mlp_dim=8, **sizes)
+    np.testing.assert_array_equal(
+        weights_of(model)["stem/bias"], expected["stem.proj.bias"]
+    )
+
+
+def checkpoint_of_lightning(state):
+    """As `Trainer.save_checkpoint` of Lightning 2 makes it."""
+    return {
+        "epoch": 3,
+        "global_step": 120,
+        "pytorch-lightning_version": "2.5.1",
+        "state_dict": collections.OrderedDict(
+            (f"model.{name}", value) for name, value in state.items()
+        ),
+        "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"n": 3}}},
+        "callbacks": {
+            "ModelCheckpoint{'monitor': 'val_loss'}": {
+                "best_model_score": torch.tensor(0.25),
+                "best_model_path": pathlib.Path("a.ckpt"),
+            }
+        },
+        "optimizer_states": [optimizer_of(state)],
+        "lr_schedulers": [{"milestones": collections.Counter([30, 60])}],
+        "MixedPrecision": {"scale": 1.0},
+        "hparams_name": "kwargs",
+        "hyper_parameters": collections.defaultdict(list, lr=np.float32(0.1)),
+        "random": {"numpy": np.random.RandomState(0).get_state()},
+    }
+
+
+@FORMATS
+def test_a_checkpoint_of_lightning(tmp_path, tiny, is_zip):
+    state, expected = state_dict()
+    checkpoint = checkpoint_of_lightning(state)
+    path = save(checkpoint, tmp_path / "epoch=3-step=120.ckpt", is_zip)
+    assert_equal(load(tiny, path), expected)
+
+
+def test_more_than_the_model_names_the_prefix_to_keep(tmp_path, tiny):
+    state, _ = state_dict()
+    checkpoint = checkpoint_of_lightning(state)
+    checkpoint["state_dict"]["criterion.weight"] = torch.ones(5)
+    path = save(checkpoint, tmp_path / "last.ckpt")
+    with pytest.raises(
+        keras_mixer.WeightsError,
+        match=r"30 of 31 names are known without 'model\.' at their beginning",
+    ):
+        tiny(weights=path)
+
+
+def quantised():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated
+        return torch.quantize_per_tensor(torch.ones(7), 0.1, 3, torch.qint8)
+
+
+OTHERS = [
+    *(
+        torch.ones((2, 3), dtype=dtype)
+        for dtype in (
+            *(torch.int64, torch.int8, torch.bool, torch.complex64),
+            *(torch.float8_e4m3fn, torch.uint16),
+        )
+    ),
+    torch.ones((2, 3)).to_sparse(),
+    torch.ones((2, 3), device="meta"),
+    quantised(),
+]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=lambda tensor: str(tensor.dtype))
+def test_tensors_beside_the_weights_may_be_of_any_kind(tmp_path, tiny, other):
+    state, expected = state_dict()
+    path = save({"model": state, "other": other}, tmp_path / "other.pth")
+    assert_equal(load(tiny, path), expected)
+    path = save({"model": {**state, "head.bias": other}}, path)
+    with pytest.raises(keras_mixer.WeightsError, match=r"head\.bias"):
+        reading.read(path)
+
+
+class Config:
+    """A class of a training script."""
+
+
+@FORMATS
+def test_python_objects_are_named(tmp_path, tiny, is_zip):
+    state, _ = state_dict()
+    checkpoint = {"state_dict": state, "config": [Config(), torch.nn.ReLU()]}
+    path = save(checkpoint, tmp_path / "last.pth", is_zip)
+    with pytest.raises(keras_mixer.WeightsError) as caught:
+        tiny(weights=path)
+    message = str(caught.value)
+    assert message.startswith(
+        f"Cannot load '{path}': it holds Python objects that are not loaded: "
+        "`test_torch_files.Config`, `torch.nn.modules.activation.ReLU`. "
+    )
+    assert "runs code of the file: do it only if you trust" in message
+    # The line that it advises, run on the file.
+    line = message.split("`")[-4]
+    assert "weights_only=False" in line
+    scope = {"torch": torch, "PATH": path}
+    exec(line.replace("'weights.pth'", "OUT"), scope | {"OUT": path})
+    assert reading.read(path).arrays.keys() == state.keys()
+
+
+WRONG = [
+    ({"net": {"a": torch.ones(3)}, "epoch": 3}, r"Received under 'net': a dic"),
+    (
+        {"net": {"a": torch.ones(3)}, "epoch": 3},
+        r"weights_only=False\)\['net'\]",
+    ),
+    ([torch.ones(3)], "expected a state dictionary. Received: `list`"),
+    (argparse.Namespace(a=1), "Received: `argparse.Namespace`"),
+    ({"a": torch.ones(3), 7: torch.ones(3)}, "Received under `int`: a tensor"),
+    ({"a": np.ones(3)}, r"'a': `numpy._core.multiarray._reconstruct`"),
+    ({"a": torch.ones(3).to_sparse()}, "_rebuild_sparse_tensor"),
+    ({"a": torch.arange(3)}, "'a' holds int64, not floating-point weights"),
+    ({"a": torch.ones(1).expand(9)}, "declares 36 bytes and stores 4"),
+    ({"a": torch.ones(0, 3)}, r"'a' is empty: \(0, 3\)"),
+]
+
+
+@FORMATS
+@pytest.mark.parametrize(("value", "message"), WRONG)
+def test_what_is_no_state_dictionary_is_described(
+    tmp_path, value, message, is_zip
+):
+    path = save(value, tmp_path / "wrong.pth", is_zip)
+    with pytest.raises(keras_mixer.WeightsError, match=message):
+        reading.read(path)
+
+
+def test_another_protocol_of_pickle_is_named(tmp_path):
+    path = tmp_path / "protocol.pth"
+    torch.save({"a": torch.ones(3)}, path, pickle_protocol=4)
+    with pytest.raises(
+        keras_mixer.WeightsError, match="default `pickle_protocol`"
+    ):
+        reading.read(path)
+
+
+def test_big_endian_files_are_refused(tmp_path, monkeypatch):
+    """Written as PyTorch does on a machine of that kind."""
+    path = tmp_path / "big.pth"
+    monkeypatch.setattr("sys.byteorder", "big")
+    for is_zip in (True, False):
+        save({"a": torch.ones(3)}, path, is_zip)
+        with pytest.raises(keras_mixer.WeightsError, match="big-endian"):
+            reading.read(path)
