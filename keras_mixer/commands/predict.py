@@ -9,6 +9,7 @@ import numpy as np
 from keras_mixer.commands.models import trained
 from keras_mixer.data import finding
 from keras_mixer.data.photos import load_image
+from keras_mixer.optional import require
 
 
 def predict(settings, files, top=5):
@@ -72,12 +73,11 @@ def _has_name_of_image(path):
 
 def _is_image(path):
     """Whether a file has the name of an image, or Pillow can open it."""
-    from PIL import Image
-
+    image_module = require("PIL.Image")
     if _has_name_of_image(path):
         return True
     try:
-        with Image.open(path):
+        with image_module.open(path):
             return True
     # Pillow's formats raise nearly anything on files of another kind.
     except Exception:

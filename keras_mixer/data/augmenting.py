@@ -18,12 +18,12 @@ import typing
 import numpy as np
 
 from keras_mixer.data import rand_augment
-from keras_mixer.data.decoding import import_tensorflow
+from keras_mixer.optional import require
 
 
 def image_changes(augmentation, seeds):
     """Functions of an image and its number, in the order of their use."""
-    tf = import_tensorflow()
+    tf = require("tensorflow")
 
     def at_random(share, seed, change):
         def changed(image, number):
@@ -76,7 +76,7 @@ class Seeds(typing.NamedTuple):
 
 def batch_mixing(augmentation, seeds, batch_size):
     """From images, labels and numbers of a batch to images and labels."""
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     mixup = augmentation.mixup if augmentation else 0
     cutmix = augmentation.cutmix if augmentation else 0
 
@@ -136,7 +136,7 @@ def erase(image, seed):
     >>> erase(tf.zeros((16, 24, 3), "uint8"), (0, 1)).shape.as_list()
     [16, 24, 3]
     """
-    import tensorflow as tf
+    tf = require("tensorflow")
 
     area, ratio, *place = tf.unstack(
         tf.random.stateless_uniform([4], seed), num=4
@@ -184,7 +184,7 @@ def mix_up(images, labels, alpha, seed):
     >>> images.shape.as_list(), labels.shape.as_list()
     ([3, 6, 5, 3], [3, 2])
     """
-    import tensorflow as tf
+    tf = require("tensorflow")
 
     weight = _beta(alpha, seed)
     weight = tf.maximum(weight, 1 - weight)
@@ -228,7 +228,7 @@ def cut_mix(images, labels, alpha, seed):
     >>> images.shape.as_list(), labels.shape.as_list()
     ([3, 6, 5, 3], [3, 2])
     """
-    import tensorflow as tf
+    tf = require("tensorflow")
 
     side = tf.sqrt(1 - _beta(alpha, seed))
     place = tf.random.stateless_uniform([2], tf.random.fold_in(seed, 1))
@@ -246,7 +246,7 @@ def cut_mix(images, labels, alpha, seed):
 
 
 def _beta(alpha, seed):
-    import tensorflow as tf
+    tf = require("tensorflow")
 
     draws = tf.random.stateless_gamma([2], seed, alpha)
     return draws[0] / (draws[0] + draws[1])
@@ -254,7 +254,7 @@ def _beta(alpha, seed):
 
 def _box_within(size, sides, place):
     """Top, bottom, left and right of a box of these sides in an image."""
-    import tensorflow as tf
+    tf = require("tensorflow")
 
     box = []
     for length, side, position in zip(size, sides, place, strict=True):
@@ -267,7 +267,7 @@ def _box_within(size, sides, place):
 
 def _box_around(size, sides, place):
     """Likewise, of a box around a point, cut off where the image ends."""
-    import tensorflow as tf
+    tf = require("tensorflow")
 
     box = []
     for length, side, position in zip(size, sides, place, strict=True):
@@ -279,7 +279,7 @@ def _box_around(size, sides, place):
 
 def _pasted(images, patches, box):
     """Copies, which takes a fraction of the time of choosing by a mask."""
-    import tensorflow as tf
+    tf = require("tensorflow")
 
     top, bottom, left, right = box
     rows = images[:, top:bottom]
@@ -298,7 +298,7 @@ def to_bytes(image):
     >>> to_bytes(tf.constant([-3.0, 1.6, 300.0])).numpy().tolist()
     [0, 2, 255]
     """
-    import tensorflow as tf
+    tf = require("tensorflow")
 
     if image.dtype == "uint8":
         return image

@@ -35,11 +35,11 @@ from keras_mixer.data.cropping import decode_inception_crop
 from keras_mixer.data.cropping import inception_crop
 from keras_mixer.data.cropping import shifted
 from keras_mixer.data.decoding import decode
-from keras_mixer.data.decoding import import_tensorflow
 from keras_mixer.data.indexed import Images
 from keras_mixer.data.indexed import mapped
 from keras_mixer.data.photos import CROP_RATIO
 from keras_mixer.data.photos import INTERPOLATION
+from keras_mixer.optional import require
 
 CROPS = ("inception", "pad", "resize")
 
@@ -185,7 +185,7 @@ class Data:
             TypeError: If an argument has the wrong type.
             ImportError: If RandAugment is asked for without keras-cv.
         """
-        tf = import_tensorflow()
+        tf = require("tensorflow")
         steps = self.steps_per_epoch(batch_size)
         seed, start, host = (
             check_natural(name, value)
@@ -307,7 +307,7 @@ class Data:
     def _evaluated(
         self, images, batch_size, crop_ratio, interpolation, drop_remainder
     ):
-        tf = import_tensorflow()
+        tf = require("tensorflow")
         batch_size = check_positive_int("batch_size", batch_size)
         check_crop_ratio(crop_ratio)
         if interpolation not in KERNELS:
@@ -337,7 +337,7 @@ class Data:
 
     def _preparation(self, augmentation, seeds):
         """From number and index to image, label and number."""
-        tf = import_tensorflow()
+        tf = require("tensorflow")
         cropped = self._cropping(augmentation and augmentation.crop, seeds)
         if augmentation is None:
             changes = []
@@ -356,7 +356,7 @@ class Data:
 
     def _cropping(self, crop, seeds):
         """From number and index to an image of that size, and its label."""
-        tf = import_tensorflow()
+        tf = require("tensorflow")
         if crop not in (None, *CROPS):
             raise ValueError(
                 f"`crop` must be one of {CROPS}. Received: crop={crop!r}"
@@ -385,7 +385,7 @@ class Data:
 
 
 def _finished(dataset):
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     options = tf.data.Options()
     options.deterministic = True
     options.threading.max_intra_op_parallelism = 1

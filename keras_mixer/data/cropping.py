@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_mixer.data.decoding import decode
 from keras_mixer.data.decoding import grey
-from keras_mixer.data.decoding import import_tensorflow
+from keras_mixer.optional import require
 
 # The official inception crop: `decode_jpeg_and_inception_crop` of big_vision.
 CROP_AREA = (0.05, 1.0)
@@ -24,7 +24,7 @@ CROP_RATIOS = (0.75, 1.33)
 
 def decode_inception_crop(data, channels, seed):
     """The same crop of an encoded image, of which JPEGs decode no more."""
-    tf = import_tensorflow()
+    tf = require("tensorflow")
 
     def jpeg():
         box = _inception_box(tf.io.extract_jpeg_shape(data), seed)
@@ -40,7 +40,7 @@ def decode_inception_crop(data, channels, seed):
 
 
 def inception_crop(pixels, seed):
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     top, left, height, width = tf.unstack(
         _inception_box(tf.shape(pixels), seed)
     )
@@ -49,7 +49,7 @@ def inception_crop(pixels, seed):
 
 def _inception_box(shape, seed):
     """Top, left, height and width of a box of random size and proportions."""
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
         tf.zeros((0, 0, 4)),
@@ -64,7 +64,7 @@ def _inception_box(shape, seed):
 
 def shifted(image, seed):
     """An image moved by up to an eighth of its sides, black where it was."""
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     height, width, _ = image.shape
     margins = [[math.ceil(side / 8)] * 2 for side in (height, width)]
     padded = tf.pad(image, [*margins, [0, 0]])
@@ -104,7 +104,7 @@ def central(pixels, size, crop_ratio, interpolation):
     >>> image.shape.as_list()
     [8, 12, 3]
     """
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     if crop_ratio == 1 and pixels.shape[:2] == tuple(size):
         return pixels
     pixels = tf.cast(pixels, "float32")

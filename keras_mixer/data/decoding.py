@@ -4,22 +4,7 @@ TensorFlow ignores EXIF data; `folders` lets Pillow read photos that have to be
 turned. TensorFlow is imported where it is used.
 """
 
-import functools
-
-
-@functools.cache
-def import_tensorflow():
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise ImportError(INSTALL.format("TensorFlow")) from error
-    return tf
-
-
-INSTALL = (
-    "Reading data sets needs {}. Install it with "
-    "`pip install keras_mixer[train]`."
-)
+from keras_mixer.optional import require
 
 
 def decode(data, channels):
@@ -28,7 +13,7 @@ def decode(data, channels):
     As Pillow does it: JPEG by its accurate method, transparency laid on white,
     colors to grey by the weights of ITU-R 601-2.
     """
-    tf = import_tensorflow()
+    tf = require("tensorflow")
 
     def jpeg():
         return tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE")
@@ -56,7 +41,7 @@ def decode(data, channels):
 
 def grey(pixels):
     """Converts RGB to one channel, with the numbers of Pillow."""
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     red, green, blue = tf.unstack(tf.cast(pixels, "int32"), axis=-1)
     grey = (19595 * red + 38470 * green + 7471 * blue + 2**15) // 2**16
     return tf.cast(grey, "uint8")[..., None]

@@ -9,11 +9,10 @@ import typing
 import numpy as np
 
 from keras_mixer.data.decoding import decode
-from keras_mixer.data.decoding import import_tensorflow
 from keras_mixer.data.indexed import mapped
-from keras_mixer.data.photos import import_pillow
 from keras_mixer.data.photos import is_turned
 from keras_mixer.data.photos import upright
+from keras_mixer.optional import require
 
 # How files begin that TensorFlow decodes as Pillow does.
 JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG")
@@ -51,7 +50,7 @@ def _may_be_decoded(path):
 
 def _examined_by_tensorflow(paths):
     """`{path: _File}` of the files that TensorFlow decodes as `load_image`."""
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     names = [os.fsencode(path) for path in paths]
     shapes = mapped(
         tf.data.Dataset.from_tensor_slices(
@@ -71,7 +70,7 @@ def _shape(name):
 
     Zeros if it is for Pillow.
     """
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     data = tf.io.read_file(name)
 
     def jpeg():
@@ -98,8 +97,8 @@ def _examined_by_pillow(paths):
     """`{path: _File}`, or a string that says why Pillow cannot read it."""
     if not paths:
         return {}
-    import_pillow()
-    tf = import_tensorflow()
+    require("PIL")
+    tf = require("tensorflow")
     names = [os.fsencode(path) for path in paths]
     results = mapped(
         tf.data.Dataset.from_tensor_slices(names),

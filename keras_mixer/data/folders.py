@@ -25,7 +25,6 @@ from keras_mixer.arguments import check_natural
 from keras_mixer.data import finding
 from keras_mixer.data.batches import Data
 from keras_mixer.data.decoding import decode
-from keras_mixer.data.decoding import import_tensorflow
 from keras_mixer.data.examining import examined
 from keras_mixer.data.examining import some_reasons
 from keras_mixer.data.examining import unreadable_of
@@ -36,6 +35,7 @@ from keras_mixer.data.indexed import kept
 from keras_mixer.data.indexed import mapped
 from keras_mixer.data.indexed import on_host
 from keras_mixer.data.photos import upright
+from keras_mixer.optional import require
 
 VERBS = {"train": "train", "validation": "validate", "test": "test"}
 
@@ -99,7 +99,7 @@ def load_folder(path, image_size, *, channels=3, held_out=0.2, seed=0):
     check_channels(channels)
     held_out = check_held_out(held_out)
     seed = check_natural("seed", seed)
-    import_tensorflow()
+    require("tensorflow")
     found = finding.find(path)
     results = examined(
         [
@@ -192,7 +192,7 @@ def _bytes_of(parts, channels):
 
 
 def _file_images(part, names, channels, keep):
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     files = [item for usable in part.values() for item in usable.items()]
     encoded = [os.fsencode(path) for path, _ in files]
     by_pillow = np.array([file.by_pillow for _, file in files])
@@ -216,7 +216,7 @@ def _file_images(part, names, channels, keep):
 
 def _content(name, by_pillow):
     """The bytes of a file, or of a BMP that Pillow makes of it."""
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     return tf.cond(
         by_pillow,
         lambda: tf.ensure_shape(

@@ -9,7 +9,7 @@ import typing
 
 import numpy as np
 
-from keras_mixer.data.decoding import import_tensorflow
+from keras_mixer.optional import require
 
 # What is worked on in parallel. An image is work for a core; a batch is little
 # work, and large.
@@ -33,7 +33,7 @@ def mapped(dataset, function, at_a_time=IMAGES_AT_A_TIME):
     longer, and an iterator waits for it to wake when it is deleted. A training
     of 20 seconds was seen to end after 40.
     """
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.map(
@@ -55,7 +55,7 @@ def fits_in_memory(size):
 
 def kept(arrays, labels):
     """Images in memory: as one array, or one behind the other."""
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     arrays = list(arrays)
     channels = arrays[0].shape[-1]
     shapes = np.array([array.shape for array in arrays], "int64")
@@ -81,6 +81,6 @@ def kept(arrays, labels):
 
 def on_host(values):
     """A tensor in the memory of the host, whatever devices there are."""
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     with tf.device("cpu"):
         return tf.constant(values)

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_mixer.arguments import check_crop_ratio
+from keras_mixer.optional import require
 
 # Evaluation of the published Mixers: 224 cropped from 256. Source:
 # `big_vision/configs/mlp_mixer_i1k.py`, `resize_small(256)|central_crop(224)`.
@@ -83,7 +84,7 @@ def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
     >>> keras_mixer.load_image(photo, model).shape
     (1, 224, 224, 3)
     """
-    image_module = import_pillow()
+    image_module = require("PIL.Image")
     _check_photo(image_module, file)
     resampling = _resampling(image_module, interpolation)
     check_crop_ratio(crop_ratio)
@@ -103,17 +104,6 @@ def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
     if keras.config.image_data_format() == "channels_first":
         return pixels.transpose(0, 3, 1, 2)
     return pixels
-
-
-def import_pillow():
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            "Reading images needs Pillow. Install it with "
-            "`pip install keras_mixer[images]`."
-        ) from error
-    return Image
 
 
 def _resampling(image_module, interpolation):
@@ -196,7 +186,7 @@ def upright(photo, channels):
             the name of the file.
         ImportError: If Pillow is not installed.
     """
-    image_module = import_pillow()
+    image_module = require("PIL.Image")
     try:
         with _opened(image_module, photo) as image:
             is_decoded = isinstance(photo, np.ndarray)
@@ -247,7 +237,7 @@ def is_turned(data):
     names = (b"Exif\0\0", b"eXIf", b"Raw profile type", b"tiff:Orientation")
     if not any(name in data for name in names):
         return False
-    image_module = import_pillow()
+    image_module = require("PIL.Image")
     try:
         with image_module.open(io.BytesIO(data)) as image:
             return image.getexif().get(0x0112) in range(2, 9)
@@ -257,11 +247,11 @@ def is_turned(data):
 
 
 def _flatten(image_module, image, channels):
-    from PIL import ImageOps
+    image_ops = require("PIL.ImageOps")
 
     # Pillow brings the values of a PGM with more than 8 bits to this range.
     is_16_bit = image.mode.startswith("I;16") or image.format == "PPM"
-    image = ImageOps.exif_transpose(image)
+    image = image_ops.exif_transpose(image)
     if is_16_bit and image.mode.startswith("I"):
         # Converting would clip everything above 255.
         levels = np.asarray(image).astype("float32") / 257

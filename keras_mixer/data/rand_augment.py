@@ -14,6 +14,7 @@ import math
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_real
+from keras_mixer.optional import require
 
 # What is found where an image was moved away, as in the official code.
 GREY = 128
@@ -83,7 +84,7 @@ def rand_augment(num_operations, magnitude):
     >>> augment(tf.zeros((16, 24, 3)), tf.zeros((2, 4))).shape.as_list()
     [16, 24, 3]
     """
-    import tensorflow as tf
+    tf = require("tensorflow")
 
     num_operations = check_positive_int("num_operations", num_operations)
     check_real("magnitude", magnitude)
@@ -105,9 +106,9 @@ def rand_augment(num_operations, magnitude):
 @functools.cache
 def _operation(level):
     """One operation on an image; traced once for all pipelines."""
-    import tensorflow as tf
+    tf = require("tensorflow")
 
-    keras_cv = _keras_cv()
+    keras_cv = require("keras_cv")
     operations = {**_changes(keras_cv, level), **_moves(keras_cv, level)}
     runs = [operations[name] for name in OPERATIONS]
 
@@ -123,20 +124,9 @@ def _operation(level):
     return operate
 
 
-def _keras_cv():
-    try:
-        import keras_cv
-    except ImportError as error:
-        raise ImportError(
-            "RandAugment needs keras-cv. Install it with "
-            "`pip install keras_mixer[train]`."
-        ) from error
-    return keras_cv
-
-
 def _changes(keras_cv, level):
     """The operations that leave everything in its place."""
-    import tensorflow as tf
+    tf = require("tensorflow")
 
     # Whatever the policy: the pixels would not fit into 16 bits.
     options = {"dtype": "float32", "value_range": (0, 255)}
@@ -180,7 +170,7 @@ def _changes(keras_cv, level):
 
 def _moves(keras_cv, level):
     """The operations that move an image, or cover a part of it."""
-    import tensorflow as tf
+    tf = require("tensorflow")
 
     cutout = keras_cv.layers.RandomCutout(
         0.0, 0.0, fill_value=GREY, dtype="float32"

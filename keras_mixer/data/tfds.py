@@ -19,12 +19,11 @@ from keras_mixer.arguments import check_held_out
 from keras_mixer.arguments import check_image_size
 from keras_mixer.arguments import check_natural
 from keras_mixer.data.batches import Data
-from keras_mixer.data.decoding import INSTALL
-from keras_mixer.data.decoding import import_tensorflow
 from keras_mixer.data.indexed import Images
 from keras_mixer.data.indexed import fits_in_memory
 from keras_mixer.data.indexed import kept
 from keras_mixer.data.indexed import on_host
+from keras_mixer.optional import require
 
 
 def load_tfds(name, image_size, *, data_dir=None, held_out=0.2, seed=0):
@@ -66,8 +65,8 @@ def load_tfds(name, image_size, *, data_dir=None, held_out=0.2, seed=0):
     height, width = check_image_size(image_size)
     held_out = check_held_out(held_out)
     seed = check_natural("seed", seed)
-    import_tensorflow()
-    tfds = _tfds()
+    require("tensorflow")
+    tfds = require("tensorflow_datasets")
     builder = _builder(tfds, name, data_dir)
     image_key, label_key = _supervised_keys(tfds, builder)
     _prepare(builder, name)
@@ -147,7 +146,7 @@ def _supervised_keys(tfds, builder):
 
 
 def _prepare(builder, name):
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     try:
         builder.download_and_prepare()
     # What a missing network makes of the many ways to download.
@@ -185,7 +184,7 @@ def _split_images(tfds, builder, split, image_key, label_key):
 
 def _record_images(tfds, builder, split, image_key, label_key):
     """Images that are read from TFDS's files when they are asked for."""
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     info = builder.info.splits[split]
     if builder.info.file_format.value != "tfrecord":
         raise ValueError(
@@ -235,11 +234,3 @@ def _chosen(images, indices):
     return images._replace(
         count=len(indices), read=lambda index: images.read(indices[index])
     )
-
-
-def _tfds():
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(INSTALL.format("tensorflow-datasets")) from error
-    return tfds

@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from keras_mixer.arguments import check_real
-from keras_mixer.data.decoding import import_tensorflow
 from keras_mixer.data.indexed import mapped
+from keras_mixer.optional import require
 
 
 def list_of_weights(class_weights, images):
@@ -50,7 +50,7 @@ def weighted(batches, weights):
     """Adds the weight of each image to batches of images and labels."""
     if weights is None:
         return batches
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     return mapped(
         batches,
         lambda images, labels: (
@@ -92,7 +92,7 @@ def balanced_class_weights(images):
     >>> {name: round(weight, 3) for name, weight in weights.items()}
     {'navy': 0.667, 'teal': 2.0}
     """
-    tf = import_tensorflow()
+    tf = require("tensorflow")
     labels = mapped(
         tf.data.Dataset.range(images.train_count),
         lambda index: images.train_images.read(index)[1],

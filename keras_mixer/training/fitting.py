@@ -10,6 +10,7 @@ import pathlib
 import keras
 
 from keras_mixer.distributing.devices import Devices
+from keras_mixer.optional import is_installed
 from keras_mixer.training.callbacks import SameMetrics
 from keras_mixer.training.callbacks import StopOnLostLoss
 from keras_mixer.training.callbacks import optimizers_of
@@ -18,7 +19,6 @@ from keras_mixer.training.class_weights import list_of_weights
 from keras_mixer.training.class_weights import weighted
 from keras_mixer.training.runs import CHECKPOINTS
 from keras_mixer.training.runs import LOG_FILE
-from keras_mixer.training.runs import is_installed
 from keras_mixer.training.runs import read_log
 from keras_mixer.training.runs import trim_log
 
@@ -133,7 +133,7 @@ def fit(
     if writes:
         trim_log(folder / LOG_FILE, done)
         added += [SameMetrics(folder), log]
-        if is_installed("tensorboard", "Logs for TensorBoard"):
+        if is_installed("tensorboard"):
             added.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
     # Behind the log: what is in a checkpoint has been logged, and what was
     # logged without one is done again.

@@ -6,9 +6,7 @@ same settings the training is resumed, with other settings it is refused.
 """
 
 import csv
-import importlib.util
 import json
-import logging
 import os
 import pathlib
 import platform
@@ -16,8 +14,8 @@ import sys
 
 import keras
 
-logger = logging.getLogger("keras_mixer")
-
+from keras_mixer.optional import is_installed
+from keras_mixer.optional import require
 
 RUN_FILE = "run.json"
 
@@ -176,18 +174,6 @@ def _part(path):
     return pathlib.Path(path).with_suffix(".part")
 
 
-def is_installed(name, use):
-    if importlib.util.find_spec(name) is not None:
-        return True
-    logger.warning(
-        "%s are left out: %s is not installed. Install it with "
-        "`pip install keras_mixer[train]`.",
-        use,
-        name,
-    )
-    return False
-
-
 def read_log(folder):
     """What was measured after each epoch.
 
@@ -288,7 +274,7 @@ def finish(folder, results):
     {'accuracy': 0.9}
     """
     folder = pathlib.Path(folder)
-    if is_installed("matplotlib", "Curves"):
+    if is_installed("matplotlib"):
         plot(read_log(folder), folder / CURVES_FILE)
     record = {**read_run(folder), "finished": results}
     _write_json(folder / RUN_FILE, record)
@@ -302,6 +288,7 @@ def plot(log, path):
         path: The PNG to write.
 
     Raises:
+        ImportError: If Matplotlib is not installed.
         OSError: If it cannot be written.
 
     Example:
@@ -315,12 +302,12 @@ def plot(log, path):
     ...     path.exists()
     True
     """
-    from matplotlib.figure import Figure
-
     curves = [("loss", "loss: cross-entropy [nats]", 1)]
     if log and "accuracy" in log[0]:
         curves.append(("accuracy", "accuracy [%]", 100))
-    figure = Figure((4.5 * len(curves), 4), layout="constrained")
+    figure = require("matplotlib.figure").Figure(
+        (4.5 * len(curves), 4), layout="constrained"
+    )
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     epochs = [row["epoch"] + 1 for row in log]
     for axes, (key, label, unit) in zip(panels, curves, strict=True):

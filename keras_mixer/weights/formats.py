@@ -59,11 +59,3 @@ def bfloat16():
 def not_weights(name, dtype):
     """The error text for an array of integers, for example."""
     return f"{name!r} holds {dtype}, not floating-point weights"
-
-
-def missing_library(path, library, extra):
-    """The error text for a library that reading a file needs."""
-    return (
-        f"Reading '{path}' needs {library}. Install it with "
-        f"`pip install keras_mixer[{extra}]`."
-    )

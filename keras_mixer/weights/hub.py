@@ -8,6 +8,7 @@ import pathlib
 import re
 import urllib.error
 
+from keras_mixer.optional import require
 from keras_mixer.weights import cache
 from keras_mixer.weights import fetching
 from keras_mixer.weights.errors import DownloadError
@@ -82,7 +83,8 @@ def _is_missing(error):
 
 
 def _download_first(repo, names, files):
-    hub = _huggingface_hub()
+    hub = require("huggingface_hub")
+    require("huggingface_hub.errors")
     offline = cache.is_offline() or hub.constants.HF_HUB_OFFLINE
     try:
         path = _first_of_hub(hub, repo, names, offline)
@@ -113,19 +115,6 @@ def _hub_reason(hub, error):
     if isinstance(error, hub.errors.LocalEntryNotFoundError):
         return fetching.reason(error.__cause__ or error)
     return fetching.reason(error)
-
-
-def _huggingface_hub():
-    try:
-        import huggingface_hub
-        import huggingface_hub.constants
-        import huggingface_hub.errors
-    except ImportError as error:
-        raise ImportError(
-            "Fetching from the Hugging Face hub needs huggingface_hub. Install "
-            "it with `pip install keras_mixer[hub]`."
-        ) from error
-    return huggingface_hub
 
 
 def _first_of_hub(hub, repo, names, offline):

@@ -8,12 +8,12 @@ programs ignore; it is checked here where it is present.
 import collections
 import json
 
+from keras_mixer.optional import require
 from keras_mixer.weights.errors import WeightsError
 from keras_mixer.weights.formats import CHECKSUM_NOTE
 from keras_mixer.weights.formats import GRID_NOTE
 from keras_mixer.weights.formats import File
 from keras_mixer.weights.formats import checksum
-from keras_mixer.weights.formats import missing_library
 from keras_mixer.weights.formats import not_weights
 from keras_mixer.weights.formats import parse_grid
 
@@ -31,14 +31,9 @@ def read(path):
         WeightsError: If the file is damaged or differs from its checksum.
         ImportError: If safetensors is not installed.
     """
-    try:
-        from safetensors import safe_open
-    except ImportError as error:
-        raise ImportError(
-            missing_library(path, "safetensors", "hub")
-        ) from error
+    safetensors = require("safetensors")
     arrays = {}
-    with safe_open(path, framework="numpy") as file:
+    with safetensors.safe_open(path, framework="numpy") as file:
         _check_unique(path)
         names = file.keys()
         for name in names:

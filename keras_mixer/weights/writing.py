@@ -10,9 +10,11 @@ import math
 import os
 import pathlib
 import tempfile
+import zipfile
 
 import numpy as np
 
+from keras_mixer.optional import require
 from keras_mixer.weights import naming
 from keras_mixer.weights.formats import CHECKSUM_NOTE
 from keras_mixer.weights.formats import GRID_NOTE
@@ -66,8 +68,6 @@ def write(path, arrays, layout, grid):
 
 
 def _write_npz(path, arrays, note):
-    import zipfile
-
     np.savez(path, **arrays)
     if note:
         with zipfile.ZipFile(path, "a") as archive:
@@ -75,21 +75,15 @@ def _write_npz(path, arrays, note):
 
 
 def _write_safetensors(path, arrays, note):
-    try:
-        from safetensors.numpy import save_file
-    except ImportError as error:
-        raise ImportError(
-            "Writing .safetensors needs safetensors. Install it with "
-            "`pip install keras_mixer[hub]`."
-        ) from error
+    safetensors = require("safetensors.numpy")
     # "pt" is what timm and transformers expect to find.
     metadata = {"format": "pt", CHECKSUM_NOTE: checksum(arrays, note or "")}
     if note:
         metadata[GRID_NOTE] = note
-    # `save_file` makes a file that only its owner may read.
+    # This makes a file that only its owner may read.
     path.touch()
     mode = path.stat().st_mode
-    save_file(arrays, path, metadata)
+    safetensors.save_file(arrays, path, metadata)
     path.chmod(mode)
 
 

@@ -570,8 +570,8 @@ from keras_mixer import cli
 cli.main({options(photos, tmp_path / "run", epochs=1)!r})
 """
     said = python(code, backend="torch")
-    for name in ("matplotlib", "tensorboard"):
-        assert f": {name} is not installed" in said
+    for name in ("Matplotlib", "TensorBoard"):
+        assert f"needs {name}, which is not installed" in said
     assert not (tmp_path / "run" / "curves.png").exists()
     assert not (tmp_path / "run" / "tensorboard").exists()
 

@@ -1,0 +1,65 @@
+"""Libraries that an extra installs, imported where they are used."""
+
+import importlib
+import importlib.util
+import logging
+
+logger = logging.getLogger("keras_mixer")
+
+# For a module: what needs it, the name of its library, and the extra of this
+# package that installs it.
+LIBRARIES = {
+    "PIL": ("Reading images", "Pillow", "images"),
+    "huggingface_hub": ("The Hugging Face hub", "huggingface_hub", "hub"),
+    "keras_cv": ("RandAugment", "keras-cv", "train"),
+    "matplotlib": ("Drawing curves", "Matplotlib", "train"),
+    "safetensors": ("A `.safetensors` file", "safetensors", "hub"),
+    "tensorboard": ("Logging for TensorBoard", "TensorBoard", "train"),
+    "tensorflow": ("Reading data sets", "TensorFlow", "train"),
+    "tensorflow_datasets": (
+        "Reading data sets of TFDS",
+        "tensorflow-datasets",
+        "train",
+    ),
+}
+
+
+def require(module):
+    """Imports a module of an optional library.
+
+    Args:
+        module: Name of the module, such as `"PIL.Image"`.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: If it cannot be imported. The message says what needs the
+            library and how to install it.
+
+    Example:
+
+    >>> from keras_mixer import optional
+    >>> optional.require("PIL.Image").__name__
+    'PIL.Image'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(_missing(module)) from error
+
+
+def is_installed(module):
+    """Whether a library is installed; if it is not, the log says so."""
+    if importlib.util.find_spec(module) is not None:
+        return True
+    logger.warning("%s", _missing(module))
+    return False
+
+
+def _missing(module):
+    use, library, extra = LIBRARIES[module.partition(".")[0]]
+    return (
+        f"{use} needs {library}, which is not installed. Install it with "
+        f"`pip install keras_mixer[{extra}]`."
+    )
