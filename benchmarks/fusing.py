@@ -16,9 +16,9 @@ import numpy as np
 from interleaved import medians
 
 import keras_mixer
-from keras_mixer.layers.fused import FusedResMLPBlock
 from keras_mixer.layers.mixing import Block
 from keras_mixer.layers.mixing import ChannelMixing
+from keras_mixer.layers.resmlp import FusedResMLPBlock
 from keras_mixer.layers.resmlp import TokenLinear
 
 

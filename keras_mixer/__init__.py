@@ -8,12 +8,12 @@ from keras_mixer import resmlp
 from keras_mixer import training
 from keras_mixer.data.photos import load_image
 from keras_mixer.exporting.weights import export_weights
+from keras_mixer.layers.affine import Affine
+from keras_mixer.layers.affine import LayerScale
 from keras_mixer.layers.mixer import MixerBlock
 from keras_mixer.layers.mixing import ChannelMixing
 from keras_mixer.layers.mixing import StochasticDepth
 from keras_mixer.layers.mixing import TokenMixing
-from keras_mixer.layers.resmlp import Affine
-from keras_mixer.layers.resmlp import LayerScale
 from keras_mixer.layers.resmlp import ResMLPBlock
 from keras_mixer.layers.resmlp import TokenLinear
 from keras_mixer.mixer import Mixer

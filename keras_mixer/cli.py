@@ -8,10 +8,10 @@ from keras_mixer import training
 from keras_mixer.commands.convert import convert
 from keras_mixer.commands.convert import inspect_file
 from keras_mixer.commands.evaluate import evaluate
-from keras_mixer.commands.models import MODELS
 from keras_mixer.commands.models import default_weights
 from keras_mixer.commands.predict import predict
 from keras_mixer.commands.train import train
+from keras_mixer.models.constructors import MODELS
 from keras_mixer.weights import catalog
 from keras_mixer.weights import loading
 

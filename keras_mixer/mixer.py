@@ -11,9 +11,9 @@ from keras_mixer.layers.activations import gelu_tanh
 from keras_mixer.layers.mixer import NORM_EPSILON
 from keras_mixer.layers.mixer import MixerBlock
 from keras_mixer.models.builder import build_model
-from keras_mixer.models.constructors import documented
+from keras_mixer.models.constructors import general_constructor
 from keras_mixer.models.constructors import variant_of
-from keras_mixer.models.constructors import variant_with
+from keras_mixer.models.family import Family
 
 __all__ = [
     "Mixer",
@@ -49,7 +49,23 @@ VARIANTS = {
 # fmt: on
 
 
-@documented
+MIXER = Family(
+    name="mixer",
+    sizes=("patch", "num_blocks", "hidden", "tokens_mlp", "channels_mlp"),
+    variants=VARIANTS,
+    norm=functools.partial(
+        keras.layers.LayerNormalization, epsilon=NORM_EPSILON
+    ),
+    activation=gelu_tanh,
+    scaling=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # to [-1, 1]
+    # Flax's defaults, with which the published weights were trained, and the
+    # authors' head of zeros.
+    kernel_initializer=keras.initializers.LecunNormal,
+    head_initializer=keras.initializers.Zeros,
+)
+
+
+@general_constructor(MIXER)
 def Mixer(
     patch_size,
     num_blocks,
@@ -133,20 +149,9 @@ def Mixer(
         ]
 
     return build_model(
-        family="mixer",
-        variant=variant_with(sizes, VARIANTS),
-        patch_size=patch_size,
-        hidden_dim=hidden_dim,
-        blocks=blocks,
-        norm=functools.partial(
-            keras.layers.LayerNormalization, epsilon=NORM_EPSILON
-        ),
-        default_activation=gelu_tanh,
-        default_scaling=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # to [-1, 1]
-        # Flax's defaults, with which the published weights were trained, and
-        # the authors' head of zeros.
-        kernel_initializer="lecun_normal",
-        head_initializer="zeros",
+        MIXER,
+        sizes,
+        blocks,
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         weights=weights,

@@ -1,17 +1,19 @@
 """ResMLP (arXiv 2105.03404): the paper's table and its constructors."""
 
+import functools
+
 import keras
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_rate
 from keras_mixer.labels import decode_predictions
-from keras_mixer.layers.resmlp import Affine
+from keras_mixer.layers.affine import Affine
+from keras_mixer.layers.affine import authors_initializer
 from keras_mixer.layers.resmlp import ResMLPBlock
-from keras_mixer.layers.resmlp import authors_initializer
 from keras_mixer.models.builder import build_model
-from keras_mixer.models.constructors import documented
+from keras_mixer.models.constructors import general_constructor
 from keras_mixer.models.constructors import variant_of
-from keras_mixer.models.constructors import variant_with
+from keras_mixer.models.family import Family
 
 __all__ = [
     "ResMLP",
@@ -38,12 +40,24 @@ VARIANTS = {
 }
 # fmt: on
 
-# ImageNet's, of pixels in [0, 1]: the authors' evaluation.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+RESMLP = Family(
+    name="resmlp",
+    sizes=("patch", "num_blocks", "hidden", "channels_mlp", "layer_scale"),
+    variants=VARIANTS,
+    norm=Affine,
+    activation="gelu",
+    # ImageNet's, from the authors' evaluation.
+    scaling=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    # The stem begins as PyTorch's convolutions do, the head as all linear
+    # layers of the authors.
+    kernel_initializer=functools.partial(
+        keras.initializers.VarianceScaling, 1 / 3, "fan_in", "uniform"
+    ),
+    head_initializer=authors_initializer,
+)
 
 
-@documented
+@general_constructor(RESMLP)
 def ResMLP(
     patch_size,
     num_blocks,
@@ -126,20 +140,9 @@ def ResMLP(
         ]
 
     return build_model(
-        family="resmlp",
-        variant=variant_with(sizes, VARIANTS),
-        patch_size=patch_size,
-        hidden_dim=hidden_dim,
-        blocks=blocks,
-        norm=Affine,
-        default_activation="gelu",
-        default_scaling=(MEAN, STD),
-        # The stem begins as PyTorch's convolutions do, the head as all linear
-        # layers of the authors.
-        kernel_initializer=keras.initializers.VarianceScaling(
-            1 / 3, "fan_in", "uniform"
-        ),
-        head_initializer=authors_initializer(),
+        RESMLP,
+        sizes,
+        blocks,
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         weights=weights,

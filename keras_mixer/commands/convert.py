@@ -3,10 +3,7 @@
 import hashlib
 import pathlib
 
-from keras_mixer.mixer import VARIANTS as MIXERS
-from keras_mixer.mixer import Mixer
-from keras_mixer.resmlp import VARIANTS as RESMLPS
-from keras_mixer.resmlp import ResMLP
+from keras_mixer.models.constructors import FAMILIES
 from keras_mixer.weights import assigning
 from keras_mixer.weights import catalog
 from keras_mixer.weights import loading
@@ -15,16 +12,6 @@ from keras_mixer.weights import writing
 from keras_mixer.weights.errors import WeightsError
 
 KERAS_SUFFIXES = (".weights.h5", ".keras")
-
-
-# The sizes of a family in the order of its constructor, as a file tells them.
-_SIZES = {
-    "mixer": ("patch", "num_blocks", "hidden", "tokens_mlp", "channels_mlp"),
-    "resmlp": ("patch", "num_blocks", "hidden", "channels_mlp"),
-}
-
-
-_VARIANTS = {"mixer": MIXERS, "resmlp": RESMLPS}
 
 
 def convert(source, target):
@@ -75,10 +62,9 @@ def _sizes(checkpoint):
 
 
 def _model(source, family, sizes, grid):
-    given = [sizes[name] for name in _SIZES[family]]
-    if family == "resmlp":
-        given.append(1.0)  # LayerScale, which the weights replace
-    constructor = {"mixer": Mixer, "resmlp": ResMLP}[family]
+    record, constructor = FAMILIES[family]
+    # The weights replace what a file does not tell, the initial LayerScale.
+    given = [sizes.get(name, 1.0) for name in record.sizes]
     rows, columns = grid
     patch = sizes["patch"]
     return constructor(
@@ -87,7 +73,7 @@ def _model(source, family, sizes, grid):
         classes=sizes.get("classes", 1),
         weights=source,
         input_shape=(rows * patch, columns * patch, sizes["in_channels"]),
-        name=_variant(family, sizes) or family,
+        name=record.variant_of(sizes) or family,
     )
 
 
@@ -96,14 +82,6 @@ def _save(model, target):
         model.save(target)
     else:
         model.save_weights(target)
-
-
-def _variant(family, sizes):
-    given = tuple(sizes.get(name) for name in _SIZES[family])
-    for name, variant in _VARIANTS[family].items():
-        if variant[: len(given)] == given:
-            return name
-    return None
 
 
 def inspect_file(path):
@@ -123,16 +101,19 @@ def inspect_file(path):
     checkpoint = loading.open_checkpoint(path)
     sizes = _sizes(checkpoint)
     arrays = checkpoint.arrays.values()
-    family = checkpoint.family
+    family, _ = FAMILIES[checkpoint.family]
+    variant = family.variant_of(sizes)
     rows, columns = checkpoint.grid or ("?", "?")
     return {
         "file": str(path),
         "bytes": f"{path.stat().st_size:,}",
         "SHA-256": _sha256(path),
         "layout": checkpoint.layout,
-        "family": family,
-        "variant": _variant(family, sizes) or "none of the published",
-        "sizes": ", ".join(f"{name} {sizes[name]}" for name in _SIZES[family]),
+        "family": family.name,
+        "variant": variant or "none of the published",
+        "sizes": ", ".join(
+            f"{name} {sizes[name]}" for name in family.sizes if name in sizes
+        ),
         "tokens": f"{sizes['tokens']} ({rows} x {columns})",
         "channels of the image": str(sizes["in_channels"]),
         "classes": str(sizes.get("classes", "no head")),
@@ -140,7 +121,7 @@ def inspect_file(path):
         "parameters": f"{sum(array.size for array in arrays):,}",
         "dtype": ", ".join(sorted({str(array.dtype) for array in arrays})),
         "checksum in the file": checkpoint.checksum or "none",
-        "published as": _published(path, _variant(family, sizes), sizes),
+        "published as": _published(path, variant, sizes),
     }
 
 

@@ -5,18 +5,10 @@ import pathlib
 
 import keras
 
-from keras_mixer import mixer
-from keras_mixer import resmlp
 from keras_mixer import training
 from keras_mixer.labels import class_names
+from keras_mixer.models.constructors import MODELS
 from keras_mixer.weights import catalog
-
-MODELS = {
-    name: getattr(module, name)
-    for module in (mixer, resmlp)
-    for name in module.__all__
-    if name.startswith(("Mixer", "ResMLP")) and name not in ("Mixer", "ResMLP")
-}
 
 
 def record_of(settings):

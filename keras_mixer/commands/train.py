@@ -15,7 +15,6 @@ from keras_mixer import training
 from keras_mixer.commands.evaluate import accuracy
 from keras_mixer.commands.images import load_images
 from keras_mixer.commands.images import logger
-from keras_mixer.commands.models import MODELS
 from keras_mixer.commands.models import trained
 from keras_mixer.commands.settings import ADDED_SETTINGS
 from keras_mixer.commands.settings import check
@@ -23,6 +22,7 @@ from keras_mixer.commands.settings import updates
 from keras_mixer.commands.settings import with_recipe
 from keras_mixer.commands.settings import with_size
 from keras_mixer.commands.settings import with_whole_paths
+from keras_mixer.models.constructors import MODELS
 from keras_mixer.models.scaling import at_least_float32
 
 

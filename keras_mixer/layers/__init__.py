@@ -2,14 +2,14 @@
 
 from keras_mixer.layers.activations import gelu_exact
 from keras_mixer.layers.activations import gelu_tanh
+from keras_mixer.layers.affine import Affine
+from keras_mixer.layers.affine import LayerScale
 from keras_mixer.layers.mixer import NORM_EPSILON
 from keras_mixer.layers.mixer import MixerBlock
 from keras_mixer.layers.mixing import Block
 from keras_mixer.layers.mixing import ChannelMixing
 from keras_mixer.layers.mixing import StochasticDepth
 from keras_mixer.layers.mixing import TokenMixing
-from keras_mixer.layers.resmlp import Affine
-from keras_mixer.layers.resmlp import LayerScale
 from keras_mixer.layers.resmlp import ResMLPBlock
 from keras_mixer.layers.resmlp import TokenLinear
 

@@ -1,10 +1,17 @@
-"""The block of MLP-Mixer."""
+"""The block of MLP-Mixer, and its form for inference.
+
+Mixer's second norm folds into the MLP behind it, but for the division by the
+standard deviation. The first norm is left as it is: behind the dense layer its
+scale would have to act on every channel and its offset on every channel and
+hidden unit, which is no less work than before it.
+"""
 
 import keras
 from keras import ops
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.layers.activations import gelu_tanh
+from keras_mixer.layers.folding import fold_norm
 from keras_mixer.layers.mixing import Block
 from keras_mixer.layers.mixing import ChannelMixing
 from keras_mixer.layers.mixing import TokenMixing
@@ -111,6 +118,14 @@ class MixerBlock(Block):
     def get_config(self):
         return {**super().get_config(), "tokens_mlp_dim": self.tokens_mlp_dim}
 
+    def fold(self, arrays):
+        fold_norm(
+            arrays,
+            f"{self.name}/channel_norm",
+            f"{self.name}/channel_mixing/dense_0",
+        )
+        return FusedMixerBlock
+
 
 def _fork(x):
     """The residual stream, as the norm of a branch is to read it.
@@ -122,3 +137,14 @@ def _fork(x):
     uses are summed on the copy. Elsewhere it would be a pass for nothing.
     """
     return ops.copy(x) if keras.backend.backend() == "jax" else x
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class FusedMixerBlock(MixerBlock):
+    """A `MixerBlock` whose second norm has no weights, for inference."""
+
+    is_fused = True
+
+    def _norm(self, name):
+        has_weights = name == "token_norm"
+        return super()._norm(name, scale=has_weights, center=has_weights)

@@ -130,6 +130,17 @@ class _MLP(Composite):
             return gelu_exact(y)
         return self.activation(y)
 
+    def fold(self, arrays):
+        """Folds what can be folded of the weights of this block.
+
+        Args:
+            arrays: `{path: array}` of the model; changed in place.
+
+        Returns:
+            The class of the block that has the folded weights.
+        """
+        raise NotImplementedError
+
     def _drop(self, y, training):
         # Calling a layer that does nothing still costs tens of microseconds
         # in eager PyTorch, six times a block.
@@ -275,6 +286,9 @@ class Block(Composite):
     Subclasses make the layers of a block in their `__init__`, in the order in
     which they are called, and each is built for the shape of the tokens.
     """
+
+    # Whether `keras_mixer.fuse` has made this block.
+    is_fused = False
 
     def __init__(
         self,

@@ -1,176 +1,30 @@
-"""What happens inside a block of ResMLP.
+"""The block of ResMLP, and its form for inference.
 
-ResMLP has no norm that looks at its input. A residual branch begins with a
-scale and an offset for each channel (`Affine`) and ends with a scale
-(`LayerScale`), which starts so small that every block begins near the identity;
-the tokens are mixed by one matrix (`TokenLinear`), without a hidden layer or an
-activation.
-
-Sixteen bits. `Affine` and `LayerScale` take the place of norms and do as those
-of Keras: under a mixed policy their weights stay float32, the arithmetic is
-float32, and its result is rounded once. For that nothing is cast beforehand,
-the product of both dtypes being float32. It is the scales that need it: deep
-models start them at 1e-6, of which float16 keeps five bits, and the gradient of
-a scale is a sum over every token of the batch.
-
-No copy of the residual stream stands before `Affine`, as does before the norm
-of `MixerBlock` on JAX: `Affine` reads its input once, and XLA compiles both to
-the same cost.
+On the side of the channels, each `Affine` and `LayerScale` folds into the dense
+layer beside it. On the side of the tokens the linear layer acts along another
+axis, so nothing folds into its matrix: a scale and an offset before it, a bias
+within and a scale behind become one scale per channel and one offset per token
+and channel.
 """
 
 import functools
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_mixer.arguments import check_real
+from keras_mixer.layers.affine import Affine
+from keras_mixer.layers.affine import LayerScale
+from keras_mixer.layers.affine import TokenOffset
+from keras_mixer.layers.affine import authors_initializer
 from keras_mixer.layers.composite import Composite
+from keras_mixer.layers.folding import fold_norm
+from keras_mixer.layers.folding import pop
+from keras_mixer.layers.folding import pop_norm
 from keras_mixer.layers.mixing import Block
 from keras_mixer.layers.mixing import ChannelMixing
 from keras_mixer.layers.mixing import token_shape
-
-
-def authors_initializer():
-    """A new initializer for a kernel of ResMLP, as its authors' code has it.
-
-    The authors' truncated normal is cut off at -2 and 2, a hundred standard
-    deviations, where Keras's is at two of them: so it is a normal one. Each
-    kernel needs an initializer of its own, which used twice would draw the same
-    numbers twice.
-
-    Source: `resmlp_models.py` of facebookresearch/deit.
-    """
-    return keras.initializers.RandomNormal(stddev=0.02)
-
-
-class PerChannel(keras.Layer):
-    """Base class for layers that act element-wise on the last axis."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.autocast = False  # as Keras's norms: rounded once, at the end
-        self.supports_masking = True  # a token is changed by itself
-
-    def _add_weight(self, name, input_shape, initializer, *rows):
-        """Adds a weight of shape `(*rows, channels)`."""
-        if not input_shape or input_shape[-1] is None:
-            raise ValueError(
-                f"Layer '{self.name}' expects inputs of shape (batch, tokens, "
-                "channels) with a known number of channels, since it has a "
-                "weight for each. "
-                f"Received: shape={tuple(input_shape)}"
-            )
-        return self.add_weight(
-            name=name,
-            shape=(*rows, input_shape[-1]),
-            initializer=initializer,
-            autocast=False,
-        )
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    # Keras's own takes only arguments that are plain values, and a layer inside
-    # a block gets its dtype as a policy.
-    def get_config(self):
-        return super().get_config()
-
-
-@keras.saving.register_keras_serializable(package="keras_mixer")
-class Affine(PerChannel):
-    """Scales and shifts each channel: `alpha * x + beta`.
-
-    It stands where other networks have a norm, but has no statistics: a token
-    does not see the others, nor a channel the others. It starts as the
-    identity. Under a mixed policy it computes in float32.
-
-    Source: equation (1) of ResMLP (arXiv 2105.03404).
-
-    Args:
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
-
-    Call arguments:
-        inputs: Tensor of shape `(batch, tokens, channels)`.
-
-    Input shape:
-        `(batch, tokens, channels)`, or any shape that ends in `channels`.
-
-    Output shape:
-        The input's.
-
-    Raises:
-        ValueError: If the number of channels is unknown.
-
-    Example:
-
-    >>> from keras_mixer.layers import Affine
-    >>> layer = Affine()
-    >>> tuple(layer(keras.ops.ones((2, 6, 5))).shape)
-    (2, 6, 5)
-    >>> [(weight.name, tuple(weight.shape)) for weight in layer.weights]
-    [('alpha', (5,)), ('beta', (5,))]
-    """
-
-    def build(self, input_shape):
-        self.alpha = self._add_weight("alpha", input_shape, "ones")
-        self.beta = self._add_weight("beta", input_shape, "zeros")
-
-    def call(self, inputs):
-        y = ops.add(ops.multiply(inputs, self.alpha), self.beta)
-        return ops.cast(y, self.compute_dtype)
-
-
-@keras.saving.register_keras_serializable(package="keras_mixer")
-class LayerScale(PerChannel):
-    """Scales each channel: `gamma * x`, with `gamma` small at the start.
-
-    Placed at the end of a residual branch, it lets deep networks start near the
-    identity. Under a mixed policy it computes in float32.
-
-    Source: LayerScale of CaiT (arXiv 2103.17239). Equations (2) and (3) of
-    ResMLP (arXiv 2105.03404) write an `Aff` here, with an offset too; the
-    authors' code, `resmlp_models.py` of facebookresearch/deit, and thus the
-    published weights have none.
-
-    Args:
-        init_value: Number, the initial value of every weight.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
-
-    Call arguments:
-        inputs: Tensor of shape `(batch, tokens, channels)`.
-
-    Input shape:
-        `(batch, tokens, channels)`, or any shape that ends in `channels`.
-
-    Output shape:
-        The input's.
-
-    Raises:
-        ValueError: If the number of channels is unknown.
-        TypeError: If `init_value` is not a number.
-
-    Example:
-
-    >>> from keras_mixer.layers import LayerScale
-    >>> layer = LayerScale(0.5)
-    >>> print(keras.ops.convert_to_numpy(layer(keras.ops.ones((1, 1, 3)))))
-    [[[0.5 0.5 0.5]]]
-    """
-
-    def __init__(self, init_value, **kwargs):
-        super().__init__(**kwargs)
-        check_real("init_value", init_value)
-        self.init_value = float(init_value)
-
-    def build(self, input_shape):
-        initializer = keras.initializers.Constant(self.init_value)
-        self.gamma = self._add_weight("gamma", input_shape, initializer)
-
-    def call(self, inputs):
-        return ops.cast(ops.multiply(inputs, self.gamma), self.compute_dtype)
-
-    def get_config(self):
-        return {**super().get_config(), "init_value": self.init_value}
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
@@ -338,3 +192,60 @@ class ResMLPBlock(Block):
     def get_config(self):
         config = super().get_config()
         return {**config, "layer_scale_init": self.layer_scale_init}
+
+    def fold(self, arrays):
+        mlp = f"{self.name}/channel_mixing"
+        fold_norm(arrays, f"{self.name}/channel_norm", f"{mlp}/dense_0")
+        scale = pop(arrays, f"{self.name}/channel_scale/gamma")
+        for name in ("kernel", "bias"):
+            path = f"{mlp}/dense_1/{name}"
+            arrays[path] = arrays[path] * scale
+
+        before, offset = pop_norm(arrays, f"{self.name}/token_norm")
+        after = pop(arrays, f"{self.name}/token_scale/gamma")
+        bias = pop(arrays, f"{self.name}/token_mixing/dense/bias")
+        kernel = arrays[f"{self.name}/token_mixing/dense/kernel"]
+        received = kernel.sum(axis=0, dtype="float64")  # of ones in every token
+        arrays[f"{self.name}/token_scale/gamma"] = before * after
+        arrays[f"{self.name}/token_offset/offset"] = (
+            np.outer(received, offset) + bias[:, None]
+        ) * after
+        return FusedResMLPBlock
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class FusedResMLPBlock(Block):
+    """A `ResMLPBlock` with one scale and one offset left, for inference.
+
+    The offset of the tokens is added to the residual stream, not to the branch.
+    The branch comes out of token mixing transposed, which in eager PyTorch is a
+    matter of strides: adding what is laid out otherwise costs more there than
+    the `Affine` that it replaces.
+
+    Args:
+        layer_scale_init: Ignored: the weights of the block are folded ones.
+        **config: Other arguments of `ResMLPBlock`.
+    """
+
+    is_fused = True
+
+    def __init__(self, layer_scale_init=None, **config):
+        super().__init__(**config)
+        self.token_offset = self._part(TokenOffset, "token_offset")
+        self.token_mixing = self._composite(
+            TokenLinear, "token_mixing", use_bias=False
+        )
+        self.token_scale = self._part(LayerScale, "token_scale", init_value=1.0)
+        self.channel_mixing = self._composite(
+            ChannelMixing,
+            "channel_mixing",
+            mlp_dim=self.channels_mlp_dim,
+            activation=self.activation,
+            dropout_rate=self.dropout_rate,
+        )
+
+    def call(self, inputs, training=None):
+        y = self.token_scale(self.token_mixing(inputs, training=training))
+        x = ops.add(self.token_offset(inputs), self._drop(y, training))
+        y = self.channel_mixing(x, training=training)
+        return ops.add(x, self._drop(y, training))

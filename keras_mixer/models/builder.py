@@ -11,8 +11,7 @@ import keras
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.layers.activations import gelu_tanh
-from keras_mixer.models.cloning import blank
-from keras_mixer.models.cloning import unblank
+from keras_mixer.models.cloning import skip_init
 from keras_mixer.models.contract import channels_behind
 from keras_mixer.models.contract import check_head
 from keras_mixer.models.contract import check_pooling
@@ -26,17 +25,10 @@ from keras_mixer.weights import resizing
 
 
 def build_model(
-    *,
     family,
-    variant,
-    patch_size,
-    hidden_dim,
+    sizes,
     blocks,
-    norm,
-    default_activation,
-    default_scaling,
-    kernel_initializer,
-    head_initializer,
+    *,
     include_top,
     include_preprocessing,
     weights,
@@ -52,25 +44,20 @@ def build_model(
     """Builds the functional model of a family from its parts.
 
     Args:
-        family: Whose weights the model has: a key of `naming.FAMILIES`.
-        variant: Whose published weights it may load, or `None`.
-        patch_size: Side of the square patches, in pixels.
-        hidden_dim: Channels of a token.
+        family: The `Family`.
+        sizes: The sizes of the model, in the order of `family.sizes`.
         blocks: Makes the layers from `(batch, tokens, channels)` to the same,
             unbuilt, given an activation and how many times wider than in the
             variant the MLP across tokens is.
-        norm: Makes the layer behind the last block, given its `name`.
-        default_activation: The activation, unless weights have another.
-        default_scaling: Mean and std of the pixels, unless weights have others.
-        kernel_initializer: Initializer of the stem's kernel.
-        head_initializer: Initializer of the head's kernel.
-        include_top: The rest is documented in `keras_mixer.Mixer`.
+        include_top: This and all others: see `keras_mixer.Mixer`.
     """
+    sizes = dict(zip(family.sizes, sizes, strict=True))
+    variant = family.variant_of(sizes)
     source = loading.check_source(weights, variant)
     resizing.check_method(resize)
     check_pooling(pooling)
-    patch_size = check_positive_int("patch_size", patch_size)
-    hidden_dim = check_positive_int("hidden_dim", hidden_dim)
+    patch_size = check_positive_int("patch_size", sizes["patch"])
+    hidden_dim = check_positive_int("hidden_dim", sizes["hidden"])
     if include_top:
         classes = check_positive_int("classes", classes)
         check_head(source, classes, classifier_activation)
@@ -82,46 +69,47 @@ def build_model(
     *sides, channels = channels_behind(shape)
     grid = tuple(side // patch_size for side in sides)
 
-    checkpoint = loading.open_checkpoint(source, family, include_top)
+    checkpoint = loading.open_checkpoint(source, family.name, include_top)
     plan = loading.plan(checkpoint, grid, resize)
-    if activation == "auto":
-        activation = checkpoint.activation or default_activation
-        activation = _ACTIVATIONS.get(activation, activation)
-    blocks = blocks(activation, plan.widening)
-
-    image = input_tensor
-    if image is None:
-        image = keras.Input(shape, name="image")
+    blocks = blocks(_activation(activation, checkpoint, family), plan.widening)
     # The blocks were made in the caller's scope, and they are what is worth
     # rematerialising; the model as a whole, say, would be computed twice over.
     with keras.RematScope(None):
-        stem = _stem(patch_size, hidden_dim, kernel_initializer)
-        norm = norm(name="norm")
-        head = _head(classes, classifier_activation, head_initializer)
+        stem = _stem(patch_size, hidden_dim, family.kernel_initializer())
+        norm = family.norm(name="norm")
+        head = _head(classes, classifier_activation, family.head_initializer())
         layers = [stem, *blocks, norm, head]
-        if source is not None:
-            blank(layers)
-        x = _channels_last(image)
-        if include_preprocessing:
-            mean_and_std = checkpoint.scaling or default_scaling
-            x = scaling(*mean_and_std, channels, name="preprocessing")(x)
-        x = stem(x)
-        x = keras.layers.Reshape((-1, hidden_dim), name="tokens")(x)
-        for block in blocks:
-            x = block(x)  # (batch, tokens, channels)
-        x = norm(x)
-        if pooling:
-            x = _pool(pooling)(x)  # (batch, channels)
-        if include_top:
-            x = head(x)
-        model = keras.Model(_sources(image), x, name=name)
-    unblank(layers)
+        with skip_init(layers if source is not None else []):
+            image = input_tensor
+            if image is None:
+                image = keras.Input(shape, name="image")
+            x = _channels_last(image)
+            if include_preprocessing:
+                mean_and_std = checkpoint.scaling or family.scaling
+                x = scaling(*mean_and_std, channels, name="preprocessing")(x)
+            x = stem(x)
+            x = keras.layers.Reshape((-1, hidden_dim), name="tokens")(x)
+            for block in blocks:
+                x = block(x)  # (batch, tokens, channels)
+            x = norm(x)
+            if pooling:
+                x = _pool(pooling)(x)  # (batch, channels)
+            if include_top:
+                x = head(x)
+            model = keras.Model(_sources(image), x, name=name)
     loading.load(checkpoint, plan, layers, channels)
     return model
 
 
 # The names of activations that Keras does not have.
 _ACTIVATIONS = {catalog.GELU_TANH: gelu_tanh}
+
+
+def _activation(activation, checkpoint, family):
+    if activation == "auto":
+        activation = checkpoint.activation or family.activation
+        activation = _ACTIVATIONS.get(activation, activation)
+    return activation
 
 
 def _channels_last(image):

@@ -9,32 +9,49 @@ The initializers of the layers stay as they are: a clone by Keras, or a model
 made from the configuration, begins with them.
 """
 
+import contextlib
+
 import keras
 
 from keras_mixer.weights import loading
 
 
-class _Blank(keras.initializers.Zeros):
-    """Zeros in the place of `drawn`, until that is put back."""
+class _Skipped(keras.initializers.Zeros):
+    """Zeros in place of `drawn`, until that is put back."""
 
     def __init__(self, drawn):
         self.drawn = drawn
 
     def clone(self):
-        return _Blank(self.drawn.clone())
+        return _Skipped(self.drawn.clone())
 
 
-def blank(layers):
-    """Lets layers that are not yet built begin with kernels of zeros."""
-    for layer in _with_kernels(layers):
-        layer.kernel_initializer = _Blank(layer.kernel_initializer)
+@contextlib.contextmanager
+def skip_init(layers=()):
+    """Lets layers that are built in this context begin with kernels of zeros.
 
+    Args:
+        layers: Layers that are not yet built.
 
-def unblank(layers):
-    """Gives layers that were blank, and are built, their initializers back."""
-    for layer in _with_kernels(layers):
-        if isinstance(layer.kernel_initializer, _Blank):
-            layer.kernel_initializer = layer.kernel_initializer.drawn
+    Yields:
+        A function that takes one more layer, not yet built.
+    """
+    skipped = []
+
+    def skip(layer):
+        skipped.append(layer)
+        for inner in _with_kernels(layer):
+            inner.kernel_initializer = _Skipped(inner.kernel_initializer)
+
+    for layer in layers:
+        skip(layer)
+    try:
+        yield skip
+    finally:
+        for layer in skipped:
+            for inner in _with_kernels(layer):
+                if isinstance(inner.kernel_initializer, _Skipped):
+                    inner.kernel_initializer = inner.kernel_initializer.drawn
 
 
 def clone(model, clone_layer, call_layer=None, image=None, name=None):
@@ -52,15 +69,16 @@ def clone(model, clone_layer, call_layer=None, image=None, name=None):
         name: The name of the new model, by default that of the model.
     """
 
-    def clone_blank(layer):
-        cloned = clone_layer(layer)
-        blank([cloned])
-        return cloned
+    with skip_init() as skip:
 
-    cloned = keras.models.clone_model(
-        model, image, clone_function=clone_blank, call_function=call_layer
-    )
-    unblank(cloned.layers)
+        def clone_unbuilt(layer):
+            cloned = clone_layer(layer)
+            skip(cloned)
+            return cloned
+
+        cloned = keras.models.clone_model(
+            model, image, clone_function=clone_unbuilt, call_function=call_layer
+        )
     _copy_options(model.layers, cloned.layers)
     return keras.Model(
         cloned.input,
@@ -80,9 +98,9 @@ def _copy_options(layers, new_layers):
             new.constraint = old.constraint or new.constraint
 
 
-def _with_kernels(layers):
-    for layer in layers:
-        for inner in layer._flatten_layers():
-            # An RNN has a property of that name.
-            if "kernel_initializer" in vars(inner):
-                yield inner
+def _with_kernels(layer):
+    """The layer and those in it that have an initializer of a kernel."""
+    for inner in layer._flatten_layers():
+        # An RNN has a property of that name.
+        if "kernel_initializer" in vars(inner):
+            yield inner

@@ -1,4 +1,4 @@
-"""Signatures and documentation of the constructors of variants."""
+"""The constructors: their signatures, their documentation, and their list."""
 
 import functools
 import inspect
@@ -71,27 +71,35 @@ Raises:
     TypeError: If an argument has the wrong type."""
 
 
-def variant_with(sizes, variants):
-    """The variant of these sizes in a table, or `None`.
+# The general constructors, `{family: (record, constructor)}`, and those of the
+# variants, `{name: constructor}`. They are filled when the modules of the
+# families are imported, which `import keras_mixer` does.
+FAMILIES = {}
+MODELS = {}
 
-    Its sizes choose the checkpoint of a model, never its name.
+
+def general_constructor(family):
+    """Registers the general constructor of a family and documents it.
+
+    `OPTIONS` and `CONTRACT` take the places of the lines `{options}` and
+    `{contract}` in its docstring, indented as those.
+
+    Args:
+        family: The `Family`.
     """
-    return next((key for key in variants if variants[key] == sizes), None)
 
+    def decorate(constructor):
+        for key, text in (("{options}", OPTIONS), ("{contract}", CONTRACT)):
+            constructor.__doc__ = re.sub(
+                f"^( +){key}$",
+                lambda line, text=text: textwrap.indent(text, line[1]),
+                constructor.__doc__,
+                flags=re.MULTILINE,
+            )
+        FAMILIES[family.name] = family, constructor
+        return constructor
 
-def documented(family):
-    """Puts `OPTIONS` and `CONTRACT` into a family's docstring.
-
-    They stand for the lines `{options}` and `{contract}`, indented as those.
-    """
-    for key, text in (("{options}", OPTIONS), ("{contract}", CONTRACT)):
-        family.__doc__ = re.sub(
-            f"^( +){key}$",
-            lambda line, text=text: textwrap.indent(text, line[1]),
-            family.__doc__,
-            flags=re.MULTILINE,
-        )
-    return family
+    return decorate
 
 
 Options = ParamSpec("Options")
@@ -142,6 +150,7 @@ def variant_of(
             f"{inspect.cleandoc(constructor.__doc__)}\n\n"
             f"Args:\n    {_documented_from(options[0].name, family)}\n"
         )
+        MODELS[constructor.__name__] = variant
         return variant
 
     return decorate

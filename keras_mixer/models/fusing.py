@@ -1,21 +1,13 @@
 """The same function with fewer operations, for inference.
 
 A scale and an offset per channel, in front of a linear layer over the channels
-or behind it, are a change of its weights: `(a x + b) K = x (a K) + b K`. So
-ResMLP's `Affine` and `LayerScale` go into their neighbours on the side of the
-channels, the scale and offset of Mixer's second norm into the MLP behind, those
-of the last norm into the head (a mean over tokens does not mind them), and the
-scaling of the pixels into the stem.
+or behind it, are a change of its weights: `(a x + b) K = x (a K) + b K`. What
+folds in a block is said in the block's module in `layers`. Around the blocks,
+the scale and the offset of the last norm fold into the head, since a mean over
+the tokens does not change them, and the scaling of the pixels into the stem.
 
-On the side of the tokens the linear layer acts along another axis, so nothing
-folds into its matrix. What ResMLP has there, a scale and an offset before, a
-bias within and a scale behind, becomes one scale per channel and one offset per
-token and channel. Mixer's first norm is left as it is: behind the dense layer
-its scale would have to act on every channel and its offset on every channel and
-hidden unit, which is no less work than before it.
-
-As in resizing, a model is cloned, and its weights go from `{path: array}` to
-`{path: array}` in NumPy: what is folded in float64, so that it is rounded once.
+As in resizing, the model is cloned, and its weights go from `{path: array}` to
+`{path: array}` in NumPy.
 """
 
 import collections
@@ -23,11 +15,9 @@ import collections
 import keras
 import numpy as np
 
-from keras_mixer.layers.fused import FusedMixerBlock
-from keras_mixer.layers.fused import FusedResMLPBlock
-from keras_mixer.layers.mixer import MixerBlock
-from keras_mixer.layers.resmlp import Affine
-from keras_mixer.layers.resmlp import ResMLPBlock
+from keras_mixer.layers.affine import Affine
+from keras_mixer.layers.folding import fold_norm
+from keras_mixer.layers.mixing import Block
 from keras_mixer.models.cloning import clone
 from keras_mixer.models.introspection import family_of
 from keras_mixer.models.introspection import is_fused
@@ -35,8 +25,6 @@ from keras_mixer.models.introspection import weights_of
 from keras_mixer.models.scaling import PixelNormalization
 from keras_mixer.weights import assigning
 from keras_mixer.weights import loading
-
-_FUSED = {MixerBlock: FusedMixerBlock, ResMLPBlock: FusedResMLPBlock}
 
 
 def fuse(model):
@@ -81,20 +69,22 @@ def fuse(model):
     """
     if is_fused(model):
         return model
-    family = family_of(model)
+    family_of(model)  # raises an error for other models
     takers = _takers(model)
     scaling, head = _scaling(model, takers), _head(model, takers)
 
     arrays = weights_of(model)
     if scaling is not None:
         _fold_into_stem(arrays, *_AFFINE_OF[type(scaling)](scaling))
-    for layer in model.layers:
-        if type(layer) in _FUSED:
-            _FOLD_BLOCK[family](arrays, layer.name)
+    blocks = {
+        layer.name: layer.fold(arrays)
+        for layer in model.layers
+        if isinstance(layer, Block)
+    }
     if head is not None:
-        _fold_before(arrays, "norm", head.name)
+        fold_norm(arrays, "norm", head.name)
 
-    fused = _clone(model, scaling, head)
+    fused = _clone(model, blocks, scaling, head)
     variables = loading.variables_of(fused.layers)
     assigning.assign(variables, arrays, model.name)
     return fused
@@ -208,54 +198,12 @@ def _fold_into_stem(arrays, scale, offset):
     arrays["stem/kernel"] = kernel * scale[:, None]
 
 
-def _fold_mixer_block(arrays, block):
-    _fold_before(
-        arrays, f"{block}/channel_norm", f"{block}/channel_mixing/dense_0"
-    )
+def _clone(model, blocks, scaling, head):
+    """The model without what was folded, its kernels still zeros.
 
-
-def _fold_resmlp_block(arrays, block):
-    mlp = f"{block}/channel_mixing"
-    _fold_before(arrays, f"{block}/channel_norm", f"{mlp}/dense_0")
-    scale = _pop(arrays, f"{block}/channel_scale/gamma")
-    for name in ("kernel", "bias"):
-        path = f"{mlp}/dense_1/{name}"
-        arrays[path] = arrays[path] * scale
-
-    before, offset = _pop_norm(arrays, f"{block}/token_norm")
-    after = _pop(arrays, f"{block}/token_scale/gamma")
-    bias = _pop(arrays, f"{block}/token_mixing/dense/bias")
-    kernel = arrays[f"{block}/token_mixing/dense/kernel"]
-    received = kernel.sum(axis=0, dtype="float64")  # of ones in every token
-    arrays[f"{block}/token_scale/gamma"] = before * after
-    arrays[f"{block}/token_offset/offset"] = (
-        np.outer(received, offset) + bias[:, None]
-    ) * after
-
-
-_FOLD_BLOCK = {"mixer": _fold_mixer_block, "resmlp": _fold_resmlp_block}
-
-
-def _fold_before(arrays, norm, dense):
-    """Folds the scale and offset of a norm into the dense layer behind it."""
-    scale, offset = _pop_norm(arrays, norm)
-    kernel, bias = (f"{dense}/{name}" for name in ("kernel", "bias"))
-    arrays[bias] = arrays[bias] + offset @ arrays[kernel]
-    arrays[kernel] = arrays[kernel] * scale[:, None]
-
-
-def _pop_norm(arrays, norm):
-    """Scale and offset of an `Affine` or of a layer normalisation."""
-    name = "alpha" if f"{norm}/alpha" in arrays else "gamma"
-    return _pop(arrays, f"{norm}/{name}"), _pop(arrays, f"{norm}/beta")
-
-
-def _pop(arrays, path):
-    return arrays.pop(path).astype("float64")
-
-
-def _clone(model, scaling, head):
-    """The model without what was folded, its weights still blank."""
+    Args:
+        blocks: `{name of a block: class of the folded block}`.
+    """
     norm = model.get_layer("norm")
     gone = {scaling.name} if scaling else set()
     if head and type(norm) is Affine:
@@ -263,11 +211,9 @@ def _clone(model, scaling, head):
 
     def clone_layer(layer):
         config = _without_lora(layer.get_config())
-        if type(layer) is ResMLPBlock:
-            del config["layer_scale_init"]
         if head and layer is norm and norm.name not in gone:
             config |= {"scale": False, "center": False}
-        return _FUSED.get(type(layer), type(layer)).from_config(config)
+        return blocks.get(layer.name, type(layer)).from_config(config)
 
     def call_layer(layer, *args, **kwargs):
         return args[0] if layer.name in gone else layer(*args, **kwargs)

@@ -7,8 +7,6 @@ and its stem knows the grid of the patches.
 
 import keras
 
-from keras_mixer.layers.fused import FusedMixerBlock
-from keras_mixer.layers.fused import FusedResMLPBlock
 from keras_mixer.weights import loading
 from keras_mixer.weights import naming
 
@@ -33,8 +31,7 @@ def weights_of(model):
 def is_fused(model):
     """Whether a model is one that `keras_mixer.fuse` made."""
     return isinstance(model, keras.Model) and any(
-        isinstance(layer, (FusedMixerBlock, FusedResMLPBlock))
-        for layer in model.layers
+        getattr(layer, "is_fused", False) for layer in model.layers
     )
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import keras_mixer
-from keras_mixer.layers.resmlp import Affine
-from keras_mixer.layers.resmlp import LayerScale
+from keras_mixer.layers.affine import Affine
+from keras_mixer.layers.affine import LayerScale
 from keras_mixer.layers.resmlp import ResMLPBlock
 from keras_mixer.layers.resmlp import TokenLinear
 from keras_mixer.weights import loading

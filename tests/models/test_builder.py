@@ -1,5 +1,7 @@
 """The contract of Keras Applications: shapes, heads, joining graphs."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -7,8 +9,10 @@ import pytest
 import keras_mixer
 from support.helpers import BATCH
 from support.helpers import CLASSES
+from support.helpers import FAMILIES
 from support.helpers import IMAGE
 from support.helpers import SIZES
+from support.helpers import family_model
 from support.helpers import randomise
 
 WIDTH = SIZES["hidden_dim"]
@@ -188,3 +192,17 @@ def test_layers_are_named_never_numbered():
         "avg_pool",
         "predictions",
     ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_two_kernels_begin_alike(family):
+    """Neither in two models nor in one, wherever they are drawn."""
+    kernels = [
+        weight.numpy()
+        for _ in range(2)
+        for weight in family_model(family).weights
+        if weight.path.endswith("kernel") and weight.numpy().any()
+    ]
+    assert len(kernels) == {"mixer": 18, "resmlp": 16}[family]
+    for one, other in itertools.combinations(kernels, 2):
+        assert one.shape != other.shape or (one != other).any()

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import keras_mixer
-from keras_mixer.layers.fused import FusedMixerBlock
-from keras_mixer.layers.fused import FusedResMLPBlock
-from keras_mixer.layers.resmlp import Affine
-from keras_mixer.layers.resmlp import LayerScale
+from keras_mixer.layers.affine import Affine
+from keras_mixer.layers.affine import LayerScale
+from keras_mixer.layers.mixer import FusedMixerBlock
+from keras_mixer.layers.resmlp import FusedResMLPBlock
 from keras_mixer.layers.resmlp import TokenLinear
 from keras_mixer.models.introspection import weights_of
 from support import oracle

@@ -1,0 +1,180 @@
+"""Scales and offsets per channel, and ResMLP's initializer."""
+
+import keras
+from keras import ops
+
+from keras_mixer.arguments import check_real
+from keras_mixer.layers.mixing import token_shape
+
+
+def authors_initializer():
+    """A new initializer for a kernel of ResMLP, as its authors' code has it.
+
+    The authors' truncated normal is cut off at -2 and 2, a hundred standard
+    deviations, where Keras's is at two of them: so it is a normal one. Each
+    kernel needs an initializer of its own, which used twice would draw the same
+    numbers twice.
+
+    Source: `resmlp_models.py` of facebookresearch/deit.
+    """
+    return keras.initializers.RandomNormal(stddev=0.02)
+
+
+class PerChannel(keras.Layer):
+    """Base class for layers that act element-wise on the last axis."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.autocast = False  # as Keras's norms: rounded once, at the end
+        self.supports_masking = True  # a token is changed by itself
+
+    def _add_weight(self, name, input_shape, initializer, *rows):
+        """Adds a weight of shape `(*rows, channels)`."""
+        if not input_shape or input_shape[-1] is None:
+            raise ValueError(
+                f"Layer '{self.name}' expects inputs of shape (batch, tokens, "
+                "channels) with a known number of channels, since it has a "
+                "weight for each. "
+                f"Received: shape={tuple(input_shape)}"
+            )
+        return self.add_weight(
+            name=name,
+            shape=(*rows, input_shape[-1]),
+            initializer=initializer,
+            autocast=False,
+        )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    # Keras's own takes only arguments that are plain values, and a layer inside
+    # a block gets its dtype as a policy.
+    def get_config(self):
+        return super().get_config()
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class Affine(PerChannel):
+    """Scales and shifts each channel: `alpha * x + beta`.
+
+    It stands where other networks have a norm, but has no statistics: a token
+    does not see the others, nor a channel the others. It starts as the
+    identity. Under a mixed policy it computes in float32.
+
+    Source: equation (1) of ResMLP (arXiv 2105.03404).
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, tokens, channels)`.
+
+    Input shape:
+        `(batch, tokens, channels)`, or any shape that ends in `channels`.
+
+    Output shape:
+        The input's.
+
+    Raises:
+        ValueError: If the number of channels is unknown.
+
+    Example:
+
+    >>> from keras_mixer.layers import Affine
+    >>> layer = Affine()
+    >>> tuple(layer(keras.ops.ones((2, 6, 5))).shape)
+    (2, 6, 5)
+    >>> [(weight.name, tuple(weight.shape)) for weight in layer.weights]
+    [('alpha', (5,)), ('beta', (5,))]
+    """
+
+    def build(self, input_shape):
+        self.alpha = self._add_weight("alpha", input_shape, "ones")
+        self.beta = self._add_weight("beta", input_shape, "zeros")
+
+    def call(self, inputs):
+        y = ops.add(ops.multiply(inputs, self.alpha), self.beta)
+        return ops.cast(y, self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class LayerScale(PerChannel):
+    """Scales each channel: `gamma * x`, with `gamma` small at the start.
+
+    Placed at the end of a residual branch, it lets deep networks start near the
+    identity. Under a mixed policy it computes in float32.
+
+    Source: LayerScale of CaiT (arXiv 2103.17239). Equations (2) and (3) of
+    ResMLP (arXiv 2105.03404) write an `Aff` here, with an offset too; the
+    authors' code, `resmlp_models.py` of facebookresearch/deit, and thus the
+    published weights have none.
+
+    Args:
+        init_value: Number, the initial value of every weight.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, tokens, channels)`.
+
+    Input shape:
+        `(batch, tokens, channels)`, or any shape that ends in `channels`.
+
+    Output shape:
+        The input's.
+
+    Raises:
+        ValueError: If the number of channels is unknown.
+        TypeError: If `init_value` is not a number.
+
+    Example:
+
+    >>> from keras_mixer.layers import LayerScale
+    >>> layer = LayerScale(0.5)
+    >>> print(keras.ops.convert_to_numpy(layer(keras.ops.ones((1, 1, 3)))))
+    [[[0.5 0.5 0.5]]]
+    """
+
+    def __init__(self, init_value, **kwargs):
+        super().__init__(**kwargs)
+        check_real("init_value", init_value)
+        self.init_value = float(init_value)
+
+    def build(self, input_shape):
+        initializer = keras.initializers.Constant(self.init_value)
+        self.gamma = self._add_weight("gamma", input_shape, initializer)
+
+    def call(self, inputs):
+        return ops.cast(ops.multiply(inputs, self.gamma), self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "init_value": self.init_value}
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class TokenOffset(PerChannel):
+    """Adds an offset of its own to each channel of each token.
+
+    Under a mixed policy it computes in float32, as `Affine`.
+
+    Source: what is left of the offsets of two `Aff`, and of the bias, around a
+    linear layer over the tokens (arXiv 2105.03404, section 2).
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, tokens, channels)`.
+
+    Output shape:
+        The input's.
+
+    Raises:
+        ValueError: If the number of tokens or channels is unknown.
+    """
+
+    def build(self, input_shape):
+        _, tokens, _ = token_shape(self, input_shape)
+        self.offset = self._add_weight("offset", input_shape, "zeros", tokens)
+
+    def call(self, inputs):
+        return ops.cast(ops.add(inputs, self.offset), self.compute_dtype)
