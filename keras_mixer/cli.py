@@ -3,15 +3,15 @@
 import argparse
 import sys
 
-from keras_mixer import distributing
 from keras_mixer import training
 from keras_mixer.commands.convert import convert
 from keras_mixer.commands.convert import inspect_file
 from keras_mixer.commands.evaluate import evaluate
 from keras_mixer.commands.models import default_weights
 from keras_mixer.commands.predict import predict
+from keras_mixer.commands.settings import Settings
+from keras_mixer.commands.settings import add_arguments
 from keras_mixer.commands.train import train
-from keras_mixer.models.constructors import MODELS
 from keras_mixer.weights import catalog
 from keras_mixer.weights import loading
 
@@ -54,152 +54,41 @@ def _parser():
         description="MLP-Mixer and ResMLP: their weights, training and use.",
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(command, name, text):
+    for arguments, command, text in (
+        (_weights_arguments, _weights, "list the published weights"),
+        (_prefetch_arguments, _prefetch, "fetch weights into the cache"),
+        (_convert_arguments, _convert, "convert a file of weights"),
+        (_verify_arguments, _verify, "say what a file is, and if it is whole"),
+        (_train_arguments, _train, "train a model from scratch"),
+        (_finetune_arguments, _finetune, "train published weights on images"),
+        (_evaluate_arguments, _evaluate, "measure on the images held out"),
+        (_predict_arguments, _predict, "say what is on photos"),
+    ):
+        name = command.__name__.removeprefix("_")
         added = subparsers.add_parser(name, help=text, description=text)
         added.set_defaults(command=command)
-        return added.add_argument
-
-    argument = add(_weights, "weights", "list the published weights")
-    argument("pattern", nargs="?", default="*", help="such as 'mixer_*'")
-    argument = add(_prefetch, "prefetch", "fetch weights into the cache")
-    argument("names", nargs="+", metavar="NAME", help="as listed, or a pattern")
-    argument = add(_convert, "convert", "convert a file of weights")
-    argument("source", metavar="IN")
-    argument(
-        "target",
-        metavar="OUT",
-        help=".npz (Flax), .safetensors (timm), .weights.h5 or .keras",
-    )
-    argument = add(_verify, "verify", "say what a file is, and if it is whole")
-    argument("file", metavar="FILE")
-    argument = add(_train, "train", "train a model from scratch")
-    _add_training(argument, "nano.cifar10", epochs=30)
-    argument("--weights", help="to begin with: a tag or a file")
-    argument = add(
-        _finetune, "finetune", "train published weights on other images"
-    )
-    _add_training(argument, "finetune.pets", epochs=None)
-    argument(
-        "--weights",
-        help="a tag or a file (default: the model's, cifar10 or imagenet)",
-    )
-    argument = add(_evaluate, "evaluate", "measure on the images held out")
-    _add_trained(argument)
-    _add_images(argument)
-    argument(
-        "--few-shot",
-        type=int,
-        nargs="+",
-        default=(),
-        metavar="N",
-        help="also fit linear maps to the features of N images per class",
-    )
-    argument = add(_predict, "predict", "say what is on photos")
-    _add_trained(argument)
-    argument(
-        "files", nargs="+", metavar="PHOTO", help="a photo, or a folder of them"
-    )
-    argument("--top", type=int, default=3, help="how many classes; %(default)s")
+        arguments(added.add_argument)
     return parser
 
 
-def _add_training(argument, recipe, epochs):
-    _add_images(argument)
-    models = ", ".join(MODELS)
-    _add_model(argument, f"one of {models}; %(default)s", "MixerNano")
-    argument("--output", required=True, help="folder of this training")
-    argument("--recipe", default=recipe, help="its name; %(default)s")
-    argument(
-        "--epochs",
-        type=int,
-        default=epochs,
-        help=f"{epochs or 'as many as the recipe has epochs or steps'}",
+def _train_arguments(add, **changed):
+    add_arguments(add, Settings.names(), **{"epochs": (30, 30), **changed})
+    add(
+        "--output",
+        required=True,
+        metavar="FOLDER",
+        help="folder of this training: a new one, or one to resume",
     )
-    argument("--learning-rate", type=float, help="the peak; the recipe's")
-    argument(
-        "--layer-decay",
-        type=float,
-        default=1.0,
-        help="learning rate of a block to that of the next; %(default)s",
-    )
-    argument("--image-size", type=_size, help="pixels: 224, or 192x320")
-    argument("--crop-ratio", type=float, help="of the images held out")
-    argument(
-        "--channels",
-        type=int,
-        choices=(1, 3),
-        default=3,
-        help="of the images in --data: 1 for grey, 3 for RGB (default: 3)",
-    )
-    argument(
-        "--accumulate",
-        type=int,
-        default=1,
-        metavar="N",
-        help="batches for one update of the weights (default: 1); an update "
-        "sees N times --batch-size images",
-    )
-    argument(
-        "--class-weights",
-        choices=("balanced",),
-        help="make all classes count the same in the loss",
-    )
-    argument("--no-flip", action="store_true", help="mirror no image")
-    argument("--precision", default="float32", help="such as mixed_bfloat16")
-    argument(
-        "--distribute",
-        choices=distributing.KINDS,
-        default="auto",
-        help="over many devices; %(default)s",
-    )
-    argument(
-        "--jit-compile",
-        action=argparse.BooleanOptionalAction,
-        default="auto",
-        help="whether XLA compiles; what Keras chooses",
-    )
-    argument("--seed", type=int, default=0, help="%(default)s")
-    argument("--quiet", action="store_true", help="without progress bars")
+    add("--quiet", action="store_true", help="show no progress bars")
 
 
-def _add_images(argument):
-    argument("--data", metavar="FOLDER", help="with a folder for each class")
-    argument("--dataset", metavar="NAME", help="of TensorFlow Datasets")
-    argument("--data-dir", metavar="FOLDER", help="where TFDS keeps them")
-    argument("--batch-size", type=int, default=64, help="%(default)s")
-
-
-def _add_trained(argument):
-    argument("--run", metavar="FOLDER", help="of a training")
-    _add_model(
-        argument, "the name of a model (default: MixerNano, without --run)"
+def _finetune_arguments(add):
+    _train_arguments(
+        add,
+        epochs=(None, "the recipe's"),
+        recipe=("finetune.pets", "finetune.pets"),
+        weights=(None, "the model's, cifar10 or imagenet"),
     )
-    argument(
-        "--weights",
-        help="tag of its weights (default: the model's, cifar10 or imagenet)",
-    )
-
-
-def _add_model(argument, text, default=None):
-    argument(
-        "--model",
-        choices=MODELS,
-        default=default,
-        metavar="NAME",
-        help=text,
-    )
-
-
-def _size(text):
-    """`(height, width)` of "224" or "192x320"."""
-    sides = text.split("x")
-    if len(sides) > 2 or not all(s.isdecimal() and int(s) for s in sides):
-        raise argparse.ArgumentTypeError(
-            "expected pixels, such as 224, or height and width, such as "
-            f"192x320. Received: {text}"
-        )
-    return (int(sides[0]), int(sides[-1]))
 
 
 def _finetune(args):
@@ -208,35 +97,83 @@ def _finetune(args):
 
 
 def _train(args):
-    settings = _settings(args)
-    folder, quiet = settings.pop("output"), settings.pop("quiet")
+    settings = Settings(
+        **{name: getattr(args, name) for name in Settings.names()}
+    )
     bars = 1 if sys.stdout.isatty() else 2
-    results = train(settings, folder, verbose=0 if quiet else bars)
+    results = train(settings, args.output, verbose=0 if args.quiet else bars)
     if results:
         print(
             "Accuracy on the images held out: "
             f"{100 * results['accuracy']:.2f} % ({results['seconds']:.0f} s). "
-            f"See '{folder}'."
+            f"See '{args.output}'."
         )
 
 
-def _settings(args):
-    settings = dict(vars(args))
-    del settings["command"]
-    return settings
+def _model_arguments(add):
+    add("--run", metavar="FOLDER", help="folder of a training")
+    add_arguments(
+        add,
+        ("model", "weights"),
+        model=(None, "MixerNano, without --run"),
+        weights=(None, "the model's, cifar10 or imagenet"),
+    )
+
+
+def _evaluate_arguments(add):
+    _model_arguments(add)
+    add_arguments(
+        add,
+        ("data", "dataset", "data_dir", "batch_size"),
+        data=(None, "the images of the run"),
+    )
+    add(
+        "--few-shot",
+        type=int,
+        nargs="+",
+        default=(),
+        metavar="N",
+        help="also fit linear maps to the features of N images of each class",
+    )
 
 
 def _evaluate(args):
-    results = evaluate(_settings(args), args.few_shot)
+    results = evaluate(
+        run=args.run,
+        model=args.model,
+        weights=args.weights,
+        data=args.data,
+        dataset=args.dataset,
+        data_dir=args.data_dir,
+        batch_size=args.batch_size,
+        shots=args.few_shot,
+    )
     for shots, accuracy in results.pop("few_shot", {}).items():
         print(f"accuracy with {shots} images per class: {100 * accuracy:.2f} %")
     for what, number in results.items():
         print(f"{what}: {number:.6g}")
 
 
+def _predict_arguments(add):
+    _model_arguments(add)
+    add("files", nargs="+", metavar="PHOTO", help="a photo or a folder of them")
+    add(
+        "--top",
+        type=int,
+        default=3,
+        help="number of classes to show for each photo (default: %(default)s)",
+    )
+
+
 def _predict(args):
     failed = 0
-    for file, result in predict(_settings(args), args.files, args.top):
+    for file, result in predict(
+        args.files,
+        run=args.run,
+        model=args.model,
+        weights=args.weights,
+        top=args.top,
+    ):
         if isinstance(result, str):
             print(f"keras_mixer: {file}: {result}", file=sys.stderr)
             failed += 1
@@ -247,8 +184,26 @@ def _predict(args):
         sys.exit(f"keras_mixer: nothing was predicted for {failed} paths")
 
 
+def _weights_arguments(add):
+    add(
+        "pattern",
+        nargs="?",
+        default="*",
+        help="names to list, such as 'mixer_*' (default: all)",
+    )
+
+
 def _weights(args):
     print(table(_matching(args.pattern)), end="")
+
+
+def _prefetch_arguments(add):
+    add(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="name as listed, or pattern",
+    )
 
 
 def _prefetch(args):
@@ -267,9 +222,23 @@ def _matching(pattern):
     return records
 
 
+def _convert_arguments(add):
+    add("source", metavar="IN", help="file of weights, of any format")
+    add(
+        "target",
+        metavar="OUT",
+        help="file to write: .npz (Flax), .safetensors (timm), .weights.h5 or "
+        ".keras",
+    )
+
+
 def _convert(args):
     rows, columns = convert(args.source, args.target)
     print(f"{args.target}: for {rows} x {columns} tokens")
+
+
+def _verify_arguments(add):
+    add("file", metavar="FILE", help="file of weights, of any format")
 
 
 def _verify(args):

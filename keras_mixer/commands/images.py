@@ -2,47 +2,48 @@
 
 import logging
 
-from keras_mixer import data
-from keras_mixer.commands.settings import ADDED_SETTINGS
+from keras_mixer import data as datasets
 
 logger = logging.getLogger("keras_mixer")
 
-
-# How many of the files that were skipped; `run.json` has them all.
+# How many of the files that were skipped the log names; `run.json` has them
+# all.
 MOST_NAMED = 10
 
 
-def load_images(settings):
-    """The images that settings name: of a folder, or of TFDS.
+def load_images(
+    data, dataset, image_size, *, data_dir=None, channels=3, seed=0, index=None
+):
+    """The images of a folder, or of a data set of TFDS.
 
     Args:
-        settings: Dict with `data` or `dataset`, `data_dir`, `image_size` and
-            `seed`; and `channels` of the images in a folder, by default 3.
+        data: Path of a folder, or `None`.
+        dataset: Name of a data set of TFDS, or `None`.
+        image_size: Positive integer, or height and width.
+        data_dir: Folder in which TFDS keeps its data sets, or `None`.
+        channels: Channels of the images of a folder.
+        seed: Integer, of the choice of what is held out.
+        index: A `keras_mixer.data.ImageIndex` of the folder, or `None`.
 
     Returns:
-        A `keras_mixer.data.Data`. The first files that are not used are
-        named in the log.
+        A `keras_mixer.data.Data`. The first files that are not used are named
+        in the log.
 
     Raises:
-        ValueError: If settings name neither or both.
+        ValueError: If both `data` and `dataset` are given, or none.
     """
-    if (settings["data"] is None) == (settings["dataset"] is None):
+    if (data is None) == (dataset is None):
         raise ValueError(
             "Give the images: `--data FOLDER`, or `--dataset NAME` of TFDS. "
-            f"Received: data={settings['data']}, dataset={settings['dataset']}"
+            f"Received: data={data}, dataset={dataset}"
         )
-    size, seed = settings["image_size"], settings["seed"]
-    if settings["data"] is not None:
-        channels = settings.get("channels", ADDED_SETTINGS["channels"])
-        images = data.load_folder(
-            settings["data"], size, channels=channels, seed=seed
+    if data is not None:
+        images = datasets.load_folder(
+            data, image_size, channels=channels, seed=seed, index=index
         )
     else:
-        images = data.load_tfds(
-            settings["dataset"],
-            size,
-            data_dir=settings["data_dir"],
-            seed=seed,
+        images = datasets.load_tfds(
+            dataset, image_size, data_dir=data_dir, seed=seed
         )
     for path, reason in images.skipped[:MOST_NAMED]:
         logger.warning("Skipped '%s': %s", path, reason)

@@ -6,20 +6,22 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_mixer.commands.models import trained
+from keras_mixer.commands.evaluate import load_trained
 from keras_mixer.data import finding
 from keras_mixer.data.photos import load_image
 from keras_mixer.optional import require
 
 
-def predict(settings, files, top=5):
+def predict(files, *, run=None, model=None, weights=None, top=5):
     """The most probable classes of photos, one photo after the other.
 
     Args:
-        settings: Dict with `run`, or `model` and `weights`.
         files: Paths of photos, or of folders: all images below them. Other
             files in a folder are passed over, unless they have the name of an
             image.
+        run: Path of the folder of a training, or `None`.
+        model: Otherwise the name of a constructor, by default "MixerNano".
+        weights: Tag of its published weights.
         top: Integer, the number of classes for each photo.
 
     Returns:
@@ -28,22 +30,21 @@ def predict(settings, files, top=5):
         a folder has no images.
 
     Raises:
-        ValueError: As in `trained`, before the first photo is read.
+        ValueError: As in `load_trained`, before the first photo is read.
     """
-    model, names, feeding = trained(
-        settings["run"], settings["model"], settings["weights"]
-    )
+    trained = load_trained(run, model, weights)
+    names = trained.names[0]
 
     def result(file, reason):
         if reason:
             return reason
         try:
-            image = load_image(file, model, **feeding)
+            image = load_image(file, trained.model, **trained.evaluation)
         except (OSError, ValueError) as error:
             return str(error)
-        scores = keras.ops.convert_to_numpy(model(image))[0]
+        scores = keras.ops.convert_to_numpy(trained.model(image))[0]
         order = np.argsort(-scores, kind="stable")[:top]
-        return [(names[0][i], float(scores[i])) for i in order]
+        return [(names[i], float(scores[i])) for i in order]
 
     return ((file, result(file, reason)) for file, reason in _photos(files))
 

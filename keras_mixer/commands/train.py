@@ -5,6 +5,8 @@ them from a script.
 """
 
 import dataclasses
+import logging
+import pathlib
 import time
 
 import keras
@@ -12,25 +14,25 @@ import keras
 from keras_mixer import distributing
 from keras_mixer import recipes
 from keras_mixer import training
-from keras_mixer.commands.evaluate import accuracy
 from keras_mixer.commands.images import load_images
-from keras_mixer.commands.images import logger
-from keras_mixer.commands.models import trained
-from keras_mixer.commands.settings import ADDED_SETTINGS
-from keras_mixer.commands.settings import check
-from keras_mixer.commands.settings import updates
-from keras_mixer.commands.settings import with_recipe
-from keras_mixer.commands.settings import with_size
-from keras_mixer.commands.settings import with_whole_paths
+from keras_mixer.commands.settings import ADDED
+from keras_mixer.commands.settings import Plan
+from keras_mixer.commands.settings import Settings
+from keras_mixer.commands.settings import check_data_format
+from keras_mixer.data import ImageIndex
 from keras_mixer.models.constructors import MODELS
 from keras_mixer.models.scaling import at_least_float32
 
+logger = logging.getLogger("keras_mixer")
+
+IMAGES_FILE = "images.json"
+
 
 def train(settings, folder, verbose="auto"):
-    """Trains in a folder, or goes on there.
+    """Trains in a folder, or resumes the training there.
 
     Args:
-        settings: Dict of the options of `python -m keras_mixer train`.
+        settings: The `Settings`.
         folder: Path of a new folder, or of a training with these settings.
         verbose: What Keras takes: 0 for silence.
 
@@ -39,102 +41,94 @@ def train(settings, folder, verbose="auto"):
         an empty one in all processes but the first.
 
     Raises:
-        ValueError: If a setting has a value it cannot have, or the folder
+        ValueError: If a setting has a value that it cannot have, or the folder
             belongs to something else. Nothing was written then.
-        FloatingPointError: If the loss is lost.
+        FloatingPointError: If the loss becomes NaN or infinite.
         OSError: If images cannot be read, or the folder cannot be written.
         ImportError: If something of the extra `train` is not installed.
     """
-    check(settings)
+    check_data_format()
+    folder = pathlib.Path(folder)
+    if (folder / training.RUN_FILE).exists():
+        Settings.from_record(training.read_run(folder), folder)
     if distributing.is_one_of_several():
-        distributing.join(seed=settings["seed"])
-    keras.utils.set_random_seed(settings["seed"])
-    keras.config.set_dtype_policy(settings["precision"])
-    settings = with_size(with_whole_paths({**ADDED_SETTINGS, **settings}))
-    images = load_images(settings)
-    settings, recipe = with_recipe(settings, images)
-    class_weights = _class_weights(settings, images)
+        distributing.join(seed=settings.seed)
+    keras.utils.set_random_seed(settings.seed)
+    keras.config.set_dtype_policy(settings.precision)
+    settings = settings.resolved()
+    index = ImageIndex.read(folder / IMAGES_FILE)
+    images = _images(settings, index)
+    plan = Plan.of(settings, images)
     with distributing.devices(
-        settings["distribute"], settings["jit_compile"]
+        settings.distribute, settings.jit_compile
     ) as devices:
-        devices.local_batch_size(settings["batch_size"])
-        model = _compiled(settings, recipe, images, devices)
-        validation = _validation_batches(images, settings, devices)
+        devices.local_batch_size(settings.batch_size)
+        model = _compiled(plan, images, devices)
+        options = {
+            "validation_data": _validation_batches(plan, images, devices),
+            "class_weights": _class_weights(plan, images),
+            "devices": devices,
+            "verbose": verbose,
+        }
         # Raises what is missing for the augmentation, before there is a folder.
-        images.train(recipe.augmentation, settings["batch_size"])
-        folder = training.open_run(
+        images.train(plan.recipe.augmentation, settings.batch_size)
+        training.open_run(
             folder,
-            settings,
-            _facts(images, recipe),
+            dataclasses.asdict(plan.settings),
+            _facts(plan, images),
             devices.process,
-            ADDED_SETTINGS,
+            ADDED,
         )
-        logger.info(
-            "Training on %d images, validating on %d after each epoch, testing "
-            "on %d at the end",
-            images.train_count,
-            images.validation_count,
-            images.test_count,
-        )
-        start = time.perf_counter()
-        training.fit(
-            model,
-            images,
-            recipe.augmentation,
-            folder,
-            batch_size=settings["batch_size"],
-            epochs=settings["epochs"],
-            seed=settings["seed"],
-            validation_data=validation,
-            devices=devices,
-            class_weights=class_weights,
-            verbose=verbose,
-        )
-        seconds = round(time.perf_counter() - start, 1)
+        if devices.process == 0 and settings.data is not None:
+            index.write(folder / IMAGES_FILE)
+        seconds = _fit(model, plan, images, folder, **options)
     if devices.process != 0:
         return {}
     finished = training.read_run(folder).get("finished")
-    if finished is not None:
-        return finished
-    training.save_model(folder, model)
-    model, _, feeding = trained(folder)
-    batches = images.test(settings["batch_size"], **feeding)
-    results = {"accuracy": accuracy(model, batches), "seconds": seconds}
-    training.finish(folder, results)
-    return results
+    if finished is None:
+        training.save_model(folder, model)
+        accuracy = _accuracy(folder, plan, images)
+        finished = {"accuracy": accuracy, "seconds": seconds}
+        training.finish(folder, finished)
+    return finished
 
 
-def _class_weights(settings, images):
-    if settings["class_weights"] is None:
-        return None
-    return training.balanced_class_weights(images)
+def _images(settings, index):
+    return load_images(
+        settings.data,
+        settings.dataset,
+        settings.image_size,
+        data_dir=settings.data_dir,
+        channels=settings.channels,
+        seed=settings.seed,
+        index=index,
+    )
 
 
-def _compiled(settings, recipe, images, devices):
+def _compiled(plan, images, devices):
     """The model to train, compiled as the recipe says for these devices."""
-    model = _model(settings, recipe, images)
-    steps_per_epoch = images.steps_per_epoch(settings["batch_size"])
+    model = _model(plan, images)
     options = recipes.compile_options(
-        recipe,
-        updates(settings["epochs"] * steps_per_epoch, settings["accumulate"]),
-        layer_decay=settings["layer_decay"],
+        plan.recipe,
+        plan.updates,
+        layer_decay=plan.settings.layer_decay,
         model=model,
-        accumulate=settings["accumulate"],
+        accumulate=plan.settings.accumulate,
     )
     model.compile(**devices.compile_options(**options))
     return model
 
 
-def _model(settings, recipe, images):
+def _model(plan, images):
     """The model to train, which gives logits."""
     options = {
         "input_shape": images.image_shape,
-        "weights": settings["weights"],
-        "stochastic_depth_rate": recipe.stochastic_depth_rate,
-        "dropout_rate": recipe.dropout_rate,
+        "weights": plan.settings.weights,
+        "stochastic_depth_rate": plan.recipe.stochastic_depth_rate,
+        "dropout_rate": plan.recipe.dropout_rate,
     }
-    build, classes = MODELS[settings["model"]], len(images.class_names)
-    if settings["weights"] is None:
+    build, classes = MODELS[plan.settings.model], len(images.class_names)
+    if plan.settings.weights is None:
         return build(classes=classes, classifier_activation=None, **options)
     backbone = build(include_top=False, pooling="avg", **options)
     head = keras.layers.Dense(
@@ -148,15 +142,21 @@ def _model(settings, recipe, images):
     )
 
 
-def _validation_batches(images, settings, devices):
+def _class_weights(plan, images):
+    if plan.settings.class_weights is None:
+        return None
+    return training.balanced_class_weights(images)
+
+
+def _validation_batches(plan, images, devices):
     """The images to validate on after each epoch.
 
     On many devices a last, smaller batch is left out: it cannot be divided
     equally. The final accuracy is measured on all test images, on one device.
     """
-    options = {key: settings[key] for key in ("crop_ratio", "interpolation")}
+    options, batch_size = plan.settings.evaluation, plan.settings.batch_size
     if devices.replicas == 1:
-        return images.validation(settings["batch_size"], **options)
+        return images.validation(batch_size, **options)
     most = images.validation_count // devices.replicas * devices.replicas
     if not most:
         raise ValueError(
@@ -164,11 +164,11 @@ def _validation_batches(images, settings, devices):
             f"{images.validation_count}, for {devices.replicas} replicas. "
             "Train on fewer devices."
         )
-    batch_size = min(settings["batch_size"], most)
+    batch_size = min(batch_size, most)
     return images.validation(batch_size, drop_remainder=True, **options)
 
 
-def _facts(images, recipe):
+def _facts(plan, images):
     """What is worth knowing later, and follows from the settings."""
     return {
         "data": {
@@ -179,5 +179,37 @@ def _facts(images, recipe):
             "test_count": images.test_count,
             "skipped": [list(map(str, skipped)) for skipped in images.skipped],
         },
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": dataclasses.asdict(plan.recipe),
     }
+
+
+def _fit(model, plan, images, folder, **options):
+    """Trains the model; returns the seconds that it took."""
+    logger.info(
+        "Training on %d images, validating on %d after each epoch, testing on "
+        "%d at the end",
+        images.train_count,
+        images.validation_count,
+        images.test_count,
+    )
+    settings = plan.settings
+    start = time.perf_counter()
+    training.fit(
+        model,
+        images,
+        plan.recipe.augmentation,
+        folder,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        seed=settings.seed,
+        **options,
+    )
+    return round(time.perf_counter() - start, 1)
+
+
+def _accuracy(folder, plan, images):
+    """The accuracy of the saved model, on one device."""
+    model = keras.saving.load_model(folder / training.MODEL_FILE)
+    model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
+    batches = images.test(plan.settings.batch_size, **plan.settings.evaluation)
+    return model.evaluate(batches, verbose=0, return_dict=True)["accuracy"]

@@ -1,8 +1,12 @@
 """Which image files can be read, and by which decoder.
 
-Every file is decoded once, in full: a truncated file often begins well.
+Every file is decoded once, in full: a truncated file often begins well. What
+was found can be kept (`ImageIndex`), so that the files are not decoded again
+when a training is resumed.
 """
 
+import json
+import logging
 import os
 import typing
 
@@ -18,6 +22,8 @@ from keras_mixer.optional import require
 JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG")
 
 
+logger = logging.getLogger("keras_mixer")
+
 # How many unreadable files an error names.
 MOST_NAMED = 3
 
@@ -29,11 +35,84 @@ class File(typing.NamedTuple):
     by_pillow: bool
 
 
-def examined(paths):
-    """Decodes files: `{path: _File}`, or a string that says why it failed."""
-    files = _examined_by_tensorflow([p for p in paths if _may_be_decoded(p)])
-    others = [path for path in paths if path not in files]
-    files |= _examined_by_pillow(others)
+class ImageIndex:
+    """The image files that were found to be whole.
+
+    A file whose size and time of modification are the same need not be decoded
+    again to know that.
+
+    Args:
+        entries: Dict `{path: [bytes, modified, height, width, by_pillow]}`; the
+            time in nanoseconds.
+    """
+
+    def __init__(self, entries=None):
+        self._entries = entries or {}
+
+    @classmethod
+    def read(cls, path):
+        """The index in a file; an empty one if it is missing or damaged."""
+        if not path.is_file():
+            return cls()
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            return cls({key: _checked(entry) for key, entry in content.items()})
+        except (AttributeError, RecursionError, TypeError, ValueError):
+            logger.warning("'%s' is damaged: images are examined again", path)
+            return cls()
+
+    def write(self, path):
+        """Writes the index, whole or not at all.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(self._entries), "utf-8")
+        part.replace(path)
+
+    def get(self, path):
+        """The `File` of a path, or `None` if it is not known or has changed."""
+        *status, height, width, by_pillow = self._entries.get(
+            str(path), (None,) * 5
+        )
+        if status != _status(path):
+            return None
+        return File((height, width), by_pillow)
+
+    def add(self, path, file):
+        """Adds the `File` of a path."""
+        self._entries[str(path)] = [*_status(path), *file.shape, file.by_pillow]
+
+
+def _checked(entry):
+    *numbers, by_pillow = entry
+    if list(map(type, entry)) != [int] * 4 + [bool]:
+        raise TypeError(entry)
+    return [*numbers, by_pillow]
+
+
+def _status(path):
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
+
+
+def examined(paths, index):
+    """Decodes files that an index does not know, and adds them to it.
+
+    Returns:
+        `{path: result}`, where the result is a `File`, or a string that says
+        why the file cannot be read.
+    """
+    files = {path: index.get(path) for path in paths}
+    files = {path: file for path, file in files.items() if file is not None}
+    unknown = [path for path in paths if path not in files]
+    new = _examined_by_tensorflow([p for p in unknown if _may_be_decoded(p)])
+    new |= _examined_by_pillow([path for path in unknown if path not in new])
+    for path, file in new.items():
+        if isinstance(file, File):
+            index.add(path, file)
+    files |= new
     return {path: files[path] for path in paths}
 
 

@@ -25,6 +25,7 @@ from keras_mixer.arguments import check_natural
 from keras_mixer.data import finding
 from keras_mixer.data.batches import Data
 from keras_mixer.data.decoding import decode
+from keras_mixer.data.examining import ImageIndex
 from keras_mixer.data.examining import examined
 from keras_mixer.data.examining import some_reasons
 from keras_mixer.data.examining import unreadable_of
@@ -40,7 +41,9 @@ from keras_mixer.optional import require
 VERBS = {"train": "train", "validation": "validate", "test": "test"}
 
 
-def load_folder(path, image_size, *, channels=3, held_out=0.2, seed=0):
+def load_folder(
+    path, image_size, *, channels=3, held_out=0.2, seed=0, index=None
+):
     """Images in folders that are named like their classes.
 
     The folders of the classes lie in `path`, where a part of each class is held
@@ -67,6 +70,8 @@ def load_folder(path, image_size, *, channels=3, held_out=0.2, seed=0):
         held_out: Float in (0, 1), the part that is held out where no folder
             holds images to validate or to test on.
         seed: Non-negative integer, of the choice of what is held out.
+        index: Optional `ImageIndex` of files that are not decoded again to
+            find out whether they are whole. Those that are new are added.
 
     Returns:
         A `Data`.
@@ -107,7 +112,8 @@ def load_folder(path, image_size, *, channels=3, held_out=0.2, seed=0):
             for part in found.parts.values()
             for files in part.values()
             for file in files
-        ]
+        ],
+        ImageIndex() if index is None else index,
     )
     _check_every_class(found.parts["train"], results, path)
     parts = {

@@ -16,6 +16,7 @@ import pytest
 
 import keras_mixer
 from keras_mixer import cli
+from keras_mixer import data
 from keras_mixer import training
 from keras_mixer.models.introspection import weights_of
 from keras_mixer.recipes import Augmentation
@@ -57,6 +58,7 @@ def test_a_training_leaves_all_that_it_takes_to_repeat_it(run, photos):
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoints",
         "curves.png",
+        "images.json",
         "log.csv",
         "model.keras",
         "run.json",
@@ -378,6 +380,34 @@ def test_a_setting_that_is_left_out_is_another_training(
     assert said in message
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"momentum": 1}, "unknown are ['momentum'], missing are []"),
+        ({"seed": None}, "unknown are [], missing are ['seed']"),
+    ],
+)
+def test_unknown_and_missing_settings_of_a_run_are_named(
+    changed, message, run, photos, tmp_path
+):
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    record = training.read_run(other)
+    settings = {**record["settings"], **changed}
+    settings = {k: v for k, v in settings.items() if (k, v) != ("seed", None)}
+    record = {**record, "settings": settings}
+    (other / "run.json").write_text(json.dumps(record))
+    before = snapshot(other)
+    photo = next((photos / "test" / "digit 3").iterdir())
+    for command in (
+        [*options(photos, other, epochs=6), "--no-flip"],
+        ["evaluate", "--run", other],
+        ["predict", "--run", other, photo],
+    ):
+        assert message in refused(*command)
+    assert snapshot(other) == before
+
+
 def test_more_accumulated_batches_than_there_are_is_refused(photos, tmp_path):
     """210 images make 6 batches of 32 in each of 3 epochs."""
     message = refused(*options(photos, tmp_path / "run", accumulate=19))
@@ -437,8 +467,6 @@ def test_in_a_folder_only_images_are_predicted(run, photos, tmp_path, capsys):
 def unequal_images():
     """11 images of three classes: 2, 3 and 6 of them."""
     import tensorflow as tf
-
-    from keras_mixer import data
 
     labels = tf.constant(np.repeat([0, 1, 2], [2, 3, 6]))
     pixels = np.random.default_rng(0).integers(0, 256, (11, 8, 12, 3))

@@ -1,5 +1,6 @@
 """Folders of images, against Pillow and `load_image`, on real images."""
 
+import os
 import pathlib
 import re
 import shutil
@@ -101,6 +102,38 @@ def test_images_that_cannot_be_read_are_skipped_and_named(cifar, tmp_path):
     assert re.search("cow/half.jpg': Truncated", message)
     assert message.endswith("; and 2 more files")
     assert str(tmp_path / "cat") not in message
+
+
+def test_an_index_saves_decoding_files_again(numbered, tmp_path, monkeypatch):
+    """A damaged file of the same size and time is not decoded again."""
+    monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
+    index = data.ImageIndex()
+    data.load_folder(numbered, 8, index=index)
+    index.write(tmp_path / "images.json")
+    unchanged, touched = sorted((numbered / "odd").iterdir())[:2]
+    for file, moved in ((unchanged, 0), (touched, 1)):
+        status = file.stat()
+        file.write_bytes(b"x" * status.st_size)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + moved))
+    new = numbered / "odd" / "new.png"
+    Image.new("RGB", (9, 7)).save(new)
+    index = data.ImageIndex.read(tmp_path / "images.json")
+    images = data.load_folder(numbered, 8, index=index)
+    assert [path for path, _ in images.skipped] == [str(touched)]
+    assert index.get(new) == index.get(numbered / "even" / "0.png")
+    # Without an index, both are found.
+    skipped = [path for path, _ in data.load_folder(numbered, 8).skipped]
+    assert skipped == [str(unchanged), str(touched)]
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "[" * 10**6, '{"a": [1, 2]}', '{"a": 3}']
+)
+def test_a_damaged_index_is_not_used(content, tmp_path, caplog):
+    (tmp_path / "images.json").write_text(content)
+    index = data.ImageIndex.read(tmp_path / "images.json")
+    assert index.get(tmp_path / "images.json") is None
+    assert "is damaged: images are examined again" in caplog.text
 
 
 def test_images_in_subfolders_belong_to_the_class(tmp_path, colors):
