@@ -1,20 +1,20 @@
 """Published files of weights to files on this disk.
 
-`keras.utils.get_file` downloads and shows its progress, but leaves much open:
-it trusts whatever stands under the name it looks for, takes half a file for a
-whole one where the server does not say how long it is, falls back to a folder
-in /tmp that anybody can write to, waits for ever on a server that has gone
-silent, and raises bare `Exception`s. So it is given a name of this call's own,
-and what it has left there is checked and only then put into the cache.
+`keras.utils.get_file` downloads too, but leaves much open: it takes any file
+that it finds under the name, takes half a file for a whole one if the server
+does not send its length, falls back to a folder in /tmp that anybody can write
+to, and waits without end for a server that sends nothing. Here a download is
+written to a name of its own, with a timeout, checked, and then put into the
+cache.
 """
 
 import base64
-import contextlib
-import email.message
 import hashlib
+import http.client
+import logging
 import os
 import re
-import socket
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -27,16 +27,15 @@ from keras_mixer.weights.errors import DownloadError
 # A server that sends nothing for so long has gone; a slow one sends something.
 STALL_SECONDS = 30
 
-# How servers say that they do not answer HEAD; 403 is that of storage where the
-# address is signed for GET alone.
-REFUSES_HEAD = (403, 405, 501)
+CHUNK = 2**20  # bytes
 
 _MD5 = re.compile(r"[A-Za-z0-9+/]{22}==")
 _SHA256 = re.compile(r'(?:W/)?"?([0-9a-f]{64})"?')
 
-# One download at a time in a process: the timeout of sockets is global, and a
-# thread that waited finds the file there.
+# One download at a time in a process: a thread that waited finds the file.
 _LOCK = threading.Lock()
+
+logger = logging.getLogger("keras_mixer")
 
 
 def fetch(file, url, size=None, sha256=None):
@@ -92,46 +91,54 @@ def _download(path, url, size, sha256):
 
 
 def _receive(partial, url, path, size, sha256):
-    """Downloads `url` to `partial`; returns what is to be found there."""
+    """Downloads `url` to `partial`; returns what the file must measure."""
+    redirects = _Redirects()
+    opener = urllib.request.build_opener(redirects)
+    _announce(url)
     try:
-        with _socket_timeout():
-            expected = _expected(url, size, sha256)
-            keras.utils.get_file(
-                partial.name,
-                url,
-                # An absolute `cache_subdir` leaves /tmp/.keras no say.
-                cache_dir=str(partial.parent),
-                cache_subdir=str(partial.parent),
-                force_download=True,
-            )
+        with (
+            opener.open(url, timeout=STALL_SECONDS) as answer,
+            partial.open("wb") as file,
+        ):
+            answers = (*redirects.headers, answer.headers)
+            expected = _expected(answers, size, sha256)
+            _copy(answer, file, expected.get("bytes"))
             return expected
-    # It raises bare `Exception`s; http.client what is no `OSError`; and urllib
-    # a `ValueError` for what is no address.
-    except Exception as error:
-        cause = error
-        if type(error) is Exception and error.__context__ is not None:
-            cause = error.__context__
-        if isinstance(cause, urllib.error.HTTPError):
-            cause.close()
+    # Some errors of http.client are not `OSError`s, and urllib raises a
+    # `ValueError` for what is not an address.
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise DownloadError(
-            f"Cannot fetch {url}: {reason(cause)}. {cache.advice(path)}"
-        ) from cause
+            f"Cannot fetch {url}: {reason(error)}. {cache.advice(path)}"
+        ) from error
 
 
-@contextlib.contextmanager
-def _socket_timeout():
-    """Gives the sockets that are made within a timeout.
+def _announce(url):
+    """Says what is downloaded, where Keras shows progress."""
+    if keras.config.is_interactive_logging_enabled():
+        sys.stdout.write(f"Downloading data from {url}\n")
+    else:
+        logger.info("Downloading data from %s", url)
 
-    `get_file` takes none and hands none on, so the default is all there is to
-    set. Sockets that other threads make meanwhile get it too, unless they have
-    one of their own.
-    """
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(STALL_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+
+def _copy(answer, file, size):
+    """Copies an answer to a file, with a bar of progress."""
+    bar = keras.utils.Progbar(size)
+    while chunk := answer.read1(CHUNK):
+        file.write(chunk)
+        bar.update(file.tell())
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Keeps the headers of redirects."""
+
+    def __init__(self):
+        self.headers = []
+
+    def redirect_request(self, request, fp, code, msg, headers, newurl):
+        self.headers.append(headers)
+        return super().redirect_request(request, fp, code, msg, headers, newurl)
 
 
 def reason(error):
@@ -146,37 +153,41 @@ def reason(error):
     return f"{type(cause).__name__}: {cause}"
 
 
-def _expected(url, size, sha256):
-    """`{kind: value}` of what a whole file measures, of `_measure`'s kinds."""
-    known = {} if size is None else {"bytes": size}
-    if sha256 is None:
-        return {**_announced(url), **known}
-    return {**known, "sha256": sha256.lower()}
+def _expected(answers, size, sha256):
+    """`{kind: value}` of what a whole file measures, of `_measure`'s kinds.
 
-
-def _announced(url):
-    """What the server says of the file, in the kinds of `_measure`.
-
-    It may say nothing at all. `get_file` then still compares what it receives
-    with the Content-Length that comes along, if one does.
+    Args:
+        answers: The headers of the redirects to the file, and of the file.
+        size: The known size, or `None`.
+        sha256: The known checksum, or `None`.
     """
-    redirects, headers = _ask(url)
-    announced = {}
+    headers = answers[-1]
+    expected = {}
     if headers["Content-Length"] is not None:
-        announced["bytes"] = int(headers["Content-Length"])
-    checksums = ",".join(headers.get_all("x-goog-hash", []))
-    for part in checksums.split(","):
+        expected["bytes"] = int(headers["Content-Length"])
+    if size is not None:
+        expected["bytes"] = size
+    if sha256 is not None:
+        return {**expected, "sha256": sha256.lower()}
+    return {**expected, **_checksums(answers)}
+
+
+def _checksums(answers):
+    """The checksums that a server sends with a file; there may be none."""
+    headers = answers[-1]
+    checksums = {}
+    for part in ",".join(headers.get_all("x-goog-hash", [])).split(","):
         kind, _, value = part.strip().partition("=")
         if kind == "md5":
-            announced["md5"] = value
+            checksums["md5"] = value
     content_md5 = (headers["Content-MD5"] or "").strip()
     if _MD5.fullmatch(content_md5):
-        announced["md5"] = content_md5
-    for answer in (*redirects, headers):
+        checksums["md5"] = content_md5
+    for answer in answers:
         checksum = _hub_checksum(answer)
         if checksum:
-            announced["sha256"] = checksum
-    return announced
+            checksums["sha256"] = checksum
+    return checksums
 
 
 def _hub_checksum(headers):
@@ -191,37 +202,6 @@ def _hub_checksum(headers):
         etag = headers["ETag"]
     match = _SHA256.fullmatch((etag or "").strip())
     return match and match[1]
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects as they are, and keeps their headers."""
-
-    def __init__(self):
-        self.headers = []
-
-    def redirect_request(self, request, fp, code, msg, headers, newurl):
-        self.headers.append(headers)
-        redirected = super().redirect_request(
-            request, fp, code, msg, headers, newurl
-        )
-        # Before Python 3.13 it would become a GET.
-        redirected.method = request.get_method()
-        return redirected
-
-
-def _ask(url):
-    """The headers of the redirects to the file, and those of the file."""
-    redirects = _Redirects()
-    opener = urllib.request.build_opener(redirects)
-    request = urllib.request.Request(url, method="HEAD")
-    try:
-        with opener.open(request, timeout=STALL_SECONDS) as answer:
-            return redirects.headers, answer.headers
-    except urllib.error.HTTPError as error:
-        if error.code not in REFUSES_HEAD:
-            raise
-        error.close()
-        return redirects.headers, email.message.Message()
 
 
 def _check(partial, expected, url, path):

@@ -84,6 +84,7 @@ def _is_missing(error):
 
 def _download_first(repo, names, files):
     hub = require("huggingface_hub")
+    require("huggingface_hub.constants")
     require("huggingface_hub.errors")
     offline = cache.is_offline() or hub.constants.HF_HUB_OFFLINE
     try:
