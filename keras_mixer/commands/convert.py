@@ -42,7 +42,7 @@ def convert(source, target):
             "`keras_mixer.export_weights`."
         )
     if target.name.endswith(KERAS_SUFFIXES):
-        _save(_model(source, checkpoint.family, sizes, grid), target)
+        _save(_model(checkpoint, sizes, grid), target)
     else:
         path, layout = writing.check_target(target, checkpoint.family)
         writing.write(path, checkpoint.arrays, layout, grid)
@@ -61,19 +61,19 @@ def _sizes(checkpoint):
     return naming.sizes_of(shapes, checkpoint.family)
 
 
-def _model(source, family, sizes, grid):
-    record, constructor = FAMILIES[family]
+def _model(checkpoint, sizes, grid):
+    family, constructor = FAMILIES[checkpoint.family]
     # The weights replace what a file does not tell, the initial LayerScale.
-    given = [sizes.get(name, 1.0) for name in record.sizes]
+    given = [sizes.get(name, 1.0) for name in family.sizes]
     rows, columns = grid
     patch = sizes["patch"]
     return constructor(
         *given,
         include_top="classes" in sizes,
         classes=sizes.get("classes", 1),
-        weights=source,
+        weights=checkpoint,
         input_shape=(rows * patch, columns * patch, sizes["in_channels"]),
-        name=record.variant_of(sizes) or family,
+        name=family.variant_of(sizes) or family.name,
     )
 
 

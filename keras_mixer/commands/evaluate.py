@@ -1,17 +1,18 @@
 """What `evaluate` does: measures a model on images with labels."""
 
 import dataclasses
-import pathlib
 
 import keras
 import numpy as np
 
-from keras_mixer import training
 from keras_mixer.commands.images import load_images
-from keras_mixer.commands.models import Trained
+from keras_mixer.commands.models import DEFAULT_MODEL
 from keras_mixer.commands.models import published
-from keras_mixer.commands.settings import Settings
+from keras_mixer.commands.models import published_record
+from keras_mixer.commands.trained import load_trained
+from keras_mixer.commands.trained import settings_of
 from keras_mixer.training.few_shot import few_shot
+from keras_mixer.weights import catalog
 
 
 def evaluate(
@@ -46,24 +47,11 @@ def evaluate(
         ValueError: If there is nothing to evaluate on, or the images have
             classes that the model does not know and no shots are asked for.
     """
-    trained = load_trained(run, model, weights)
     source = {"data": data, "dataset": dataset, "data_dir": data_dir}
-    if run is not None:
-        # With the seed of the training, what was held out is held out again.
-        settings = _settings(run)
-        source["seed"] = settings.seed
-        if (data, dataset) == (None, None):
-            source |= {key: getattr(settings, key) for key in source}
-    *size, channels = trained.model.input_shape[1:]
-    images = load_images(image_size=size, channels=channels, **source)
-    if images.image_shape != trained.model.input_shape[1:]:
-        if run is not None:
-            raise ValueError(
-                "The model takes images of shape "
-                f"{trained.model.input_shape[1:]}. "
-                f"Received: images of shape {images.image_shape}"
-            )
-        trained = load_trained(None, model, weights, images.image_shape[-1])
+    if run is None:
+        trained, images = _published(model, weights, source)
+    else:
+        trained, images = _trained_here(run, model, weights, source)
     batches = images.test(batch_size, **trained.evaluation)
     results = {"images": images.test_count}
     known = _names_of(images.class_names, trained.names)
@@ -84,41 +72,35 @@ def evaluate(
     return results
 
 
-def _settings(run):
-    return Settings.from_record(training.read_run(run), run)
+def _published(model, weights, source):
+    """A model with published weights, and images with as many channels."""
+    model = model or DEFAULT_MODEL
+    record = published_record(model, weights)
+    size = catalog.image_size(record.variant)
+    images = load_images(image_size=size, **source)
+    return published(model, record, images.image_shape[-1]), images
 
 
-def load_trained(run, model=None, weights=None, channels=3):
-    """The model of a training, or one with published weights.
-
-    Args:
-        run: Path of the folder of a training, or `None`.
-        model: Otherwise as in `published`.
-        weights: As in `published`.
-        channels: As in `published`.
-
-    Returns:
-        A `Trained`.
-
-    Raises:
-        ValueError: If the training is not finished, or as in `published`.
-    """
-    if run is None:
-        return published(model or "MixerNano", weights, channels)
-    if (model, weights) != (None, None):
+def _trained_here(run, model, weights, source):
+    """The model of a training, and its images unless others are named."""
+    trained = load_trained(run, model, weights)
+    settings = settings_of(run)
+    if (source["data"], source["dataset"]) == (None, None):
+        source = {key: getattr(settings, key) for key in source}
+    *size, channels = shape = trained.model.input_shape[1:]
+    images = load_images(
+        image_size=size,
+        channels=channels,
+        # What was held out is held out again.
+        seed=settings.seed,
+        **source,
+    )
+    if images.image_shape != shape:
         raise ValueError(
-            "Give `--run`, or `--model` and `--weights`, not both. "
-            f"Received: run={run}, model={model}, weights={weights}"
+            f"The model takes images of shape {shape}. "
+            f"Received: images of shape {images.image_shape}"
         )
-    settings = _settings(run)
-    file = pathlib.Path(run, training.MODEL_FILE)
-    if not file.exists():
-        raise ValueError(
-            f"The training in '{run}' is not finished: there is no "
-            f"{training.MODEL_FILE}. Repeat its command to resume it."
-        )
-    names = training.read_run(run)["data"]["class_names"]
-    return Trained(keras.saving.load_model(file), [names], settings.evaluation)
+    return trained, images
 
 
 def _few_shot(trained, images, batch_size, shots):

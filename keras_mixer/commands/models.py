@@ -36,6 +36,11 @@ def default_weights(model):
     return tag
 
 
+# The model of `evaluate` and `predict` without `--run` and `--model`: its
+# weights are in the package.
+DEFAULT_MODEL = "MixerNano"
+
+
 class Trained(typing.NamedTuple):
     """A model to evaluate or to predict with."""
 
@@ -44,19 +49,18 @@ class Trained(typing.NamedTuple):
     evaluation: dict  # `crop_ratio` and `interpolation` of its images
 
 
-def published(model="MixerNano", weights=None, channels=3):
-    """A model with published weights.
+def published_record(model, weights=None):
+    """The record of published weights with a head.
 
     Args:
         model: Name of a constructor.
         weights: Tag of its weights, by default as in `default_weights`.
-        channels: Integer, of the images, to which the stem is adapted.
 
     Returns:
-        A `Trained`.
+        A `Record`.
 
     Raises:
-        ValueError: If there are no such weights, or none with a head.
+        ValueError: If there are no such weights, or they have no head.
     """
     weights = weights or default_weights(model)
     record = catalog.find(variant_name(model), weights)
@@ -68,9 +72,20 @@ def published(model="MixerNano", weights=None, channels=3):
         )
     if record.classes is None:
         raise ValueError(f"The weights '{record.name}' have no trained head.")
-    size = catalog.image_size(variant_name(model))
+    return record
+
+
+def published(model, record, channels=3):
+    """A model with published weights, a `Trained`.
+
+    Args:
+        model: Name of its constructor.
+        record: Its `Record`, from `published_record`.
+        channels: Integer, of the images, to which the stem is adapted.
+    """
+    size = catalog.image_size(record.variant)
     built = MODELS[model](
-        weights=weights,
+        weights=record.tag,
         classes=record.classes,
         input_shape=(size, size, channels),
     )

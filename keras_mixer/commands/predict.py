@@ -6,7 +6,7 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_mixer.commands.evaluate import load_trained
+from keras_mixer.commands.trained import load_trained
 from keras_mixer.data import finding
 from keras_mixer.data.photos import load_image
 from keras_mixer.optional import require

@@ -17,8 +17,8 @@ from keras_mixer import training
 from keras_mixer.commands.images import load_images
 from keras_mixer.commands.settings import ADDED
 from keras_mixer.commands.settings import Plan
-from keras_mixer.commands.settings import Settings
 from keras_mixer.commands.settings import check_data_format
+from keras_mixer.commands.trained import settings_of
 from keras_mixer.data import ImageIndex
 from keras_mixer.models.constructors import MODELS
 from keras_mixer.models.scaling import at_least_float32
@@ -50,7 +50,7 @@ def train(settings, folder, verbose="auto"):
     check_data_format()
     folder = pathlib.Path(folder)
     if (folder / training.RUN_FILE).exists():
-        Settings.from_record(training.read_run(folder), folder)
+        settings_of(folder)  # raises what it cannot be resumed with
     if distributing.is_one_of_several():
         distributing.join(seed=settings.seed)
     keras.utils.set_random_seed(settings.seed)

@@ -29,7 +29,6 @@ from keras_mixer.data import augmenting
 from keras_mixer.data.augmenting import Seeds
 from keras_mixer.data.augmenting import batch_mixing
 from keras_mixer.data.augmenting import image_changes
-from keras_mixer.data.cropping import KERNELS
 from keras_mixer.data.cropping import central
 from keras_mixer.data.cropping import decode_inception_crop
 from keras_mixer.data.cropping import inception_crop
@@ -39,6 +38,7 @@ from keras_mixer.data.indexed import Images
 from keras_mixer.data.indexed import mapped
 from keras_mixer.data.photos import CROP_RATIO
 from keras_mixer.data.photos import INTERPOLATION
+from keras_mixer.data.photos import check_interpolation
 from keras_mixer.optional import require
 
 CROPS = ("inception", "pad", "resize")
@@ -310,11 +310,7 @@ class Data:
         tf = require("tensorflow")
         batch_size = check_positive_int("batch_size", batch_size)
         check_crop_ratio(crop_ratio)
-        if interpolation not in KERNELS:
-            raise ValueError(
-                f"`interpolation` must be one of {sorted(KERNELS)}. "
-                f"Received: interpolation={interpolation!r}"
-            )
+        check_interpolation(interpolation)
 
         def prepare(index):
             pixels, label = self._decoded(images, index)

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_mixer.data.decoding import decode
 from keras_mixer.data.decoding import grey
+from keras_mixer.data.photos import INTERPOLATIONS
 from keras_mixer.optional import require
 
 # The official inception crop: `decode_jpeg_and_inception_crop` of big_vision.
@@ -71,16 +72,6 @@ def shifted(image, seed):
     return tf.image.stateless_random_crop(padded, image.shape, seed)
 
 
-# What `keras_mixer.load_image` takes, as TensorFlow's kernels.
-KERNELS = {
-    "nearest": None,
-    "area": "box",
-    "bilinear": "triangle",
-    "bicubic": "keyscubic",
-    "lanczos": "lanczos3",
-}
-
-
 def central(pixels, size, crop_ratio, interpolation):
     """Resizes a centred box of an image with antialiasing.
 
@@ -120,12 +111,13 @@ def central(pixels, size, crop_ratio, interpolation):
             )
             pixels = tf.gather(pixels, tf.cast(places, "int32"), axis=axis)
         return pixels
+    _, kernel = INTERPOLATIONS[interpolation]
     pixels = tf.raw_ops.ScaleAndTranslate(
         images=pixels[None],
         size=size,
         scale=[1 / step] * 2,
         translation=-begin / step,
-        kernel_type=KERNELS[interpolation],
+        kernel_type=kernel,
         antialias=True,
     )[0]
     return tf.clip_by_value(pixels, 0, 255)

@@ -29,6 +29,16 @@ INTERPOLATION = "bilinear"
 # itself refuses more than 179 million unless its limit was raised.
 MAX_PIXELS = 200_000_000
 
+# The names of interpolations, and what Pillow and TensorFlow's
+# `ScaleAndTranslate` call them; the latter has no "nearest".
+INTERPOLATIONS = {
+    "nearest": ("NEAREST", None),
+    "area": ("BOX", "box"),
+    "bilinear": ("BILINEAR", "triangle"),
+    "bicubic": ("BICUBIC", "keyscubic"),
+    "lanczos": ("LANCZOS", "lanczos3"),
+}
+
 
 def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
     """Loads a photo as a batch of one that `model` can classify.
@@ -86,7 +96,7 @@ def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
     """
     image_module = require("PIL.Image")
     _check_photo(image_module, file)
-    resampling = _resampling(image_module, interpolation)
+    check_interpolation(interpolation)
     check_crop_ratio(crop_ratio)
     height, width, channels = _input_image_shape(model)
     try:
@@ -99,6 +109,8 @@ def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
             f"Received: {received}: {error}"
         ) from error
     box = _centred_box(image.size, (width, height), crop_ratio)
+    name, _ = INTERPOLATIONS[interpolation]
+    resampling = image_module.Resampling[name]
     image = image.resize((width, height), resampling, box=box)
     pixels = np.asarray(image, "float32").reshape(1, height, width, channels)
     if keras.config.image_data_format() == "channels_first":
@@ -106,20 +118,13 @@ def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
     return pixels
 
 
-def _resampling(image_module, interpolation):
-    resampling = {
-        "nearest": image_module.Resampling.NEAREST,
-        "area": image_module.Resampling.BOX,
-        "bilinear": image_module.Resampling.BILINEAR,
-        "bicubic": image_module.Resampling.BICUBIC,
-        "lanczos": image_module.Resampling.LANCZOS,
-    }
-    if interpolation not in list(resampling):
+def check_interpolation(value):
+    """Refuses what is not the name of an interpolation."""
+    if value not in list(INTERPOLATIONS):
         raise ValueError(
-            f"`interpolation` must be one of {sorted(resampling)}. "
-            f"Received: interpolation={interpolation!r}"
+            f"`interpolation` must be one of {sorted(INTERPOLATIONS)}. "
+            f"Received: interpolation={value!r}"
         )
-    return resampling[interpolation]
 
 
 def _input_image_shape(model):

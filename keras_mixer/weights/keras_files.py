@@ -9,18 +9,16 @@ much.
 
 A file is refused unless all its data lies in it, plainly: a link out of the
 file, or an array that declares more bytes than it stores, is no weights file
-that Keras has written. libhdf5 sees it only after a look at the two places
-where a few changed bytes make it hang or trust a file cut short: the superblock
-and the global heaps, in which the names of the layers are.
+that Keras has written. libhdf5 opens it only after `hdf5_guard` has checked it.
 """
 
 import io
 import mmap
-import struct
 
 import numpy as np
 
 from keras_mixer.weights import archives
+from keras_mixer.weights import hdf5_guard
 from keras_mixer.weights import keras_config
 from keras_mixer.weights.errors import WeightsError
 from keras_mixer.weights.formats import File
@@ -68,72 +66,12 @@ def read_archive(path):
 def _read(file, content):
     import h5py
 
-    _check_superblock(content)
-    _check_heaps(content)
+    hdf5_guard.check(content)
     with h5py.File(file, "r") as h5:
         reader = _Reader(len(content))
         for layer in _groups(_child(h5, "layers")):
             reader.read_layer(layer, ())
         return reader.arrays
-
-
-# By version of the superblock: where it has the sizes of an address and of a
-# length, the address that others count from, and that of the file's end.
-_SUPERBLOCKS = {
-    0: (13, 24, 40),
-    1: (13, 28, 44),
-    2: (9, 12, 28),
-    3: (9, 12, 28),
-}
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-
-def _check_superblock(content):
-    if content[:8] != SIGNATURE or content[8] not in _SUPERBLOCKS:
-        raise WeightsError("it is no HDF5 file that Keras has written")
-    sizes, base, end = _SUPERBLOCKS[content[8]]
-    addresses = [
-        int.from_bytes(content[at : at + 8], "little") for at in (base, end)
-    ]
-    if content[sizes : sizes + 2] != b"\x08\x08" or addresses[0] != 0:
-        raise WeightsError("it is no HDF5 file that Keras has written")
-    if addresses[1] != len(content):
-        raise WeightsError(
-            f"it declares {addresses[1]} bytes and has {len(content)}"
-        )
-
-
-# Version 1, and three bytes that say nothing.
-_HEAP = b"GCOL\x01"
-_HEAP_HEADER = _OBJECT_HEADER = 16
-
-
-def _check_heaps(content):
-    """Refuses global heaps whose objects do not lead to the heap's end.
-
-    libhdf5 goes from object to object by their sizes, and an object of no size
-    (or one near 2**64) keeps it there for good.
-    """
-    at = content.find(_HEAP)
-    while at >= 0:
-        _check_heap(content, at)
-        at = content.find(_HEAP, at + 1)
-
-
-def _check_heap(content, start):
-    size = int.from_bytes(content[start + 8 : start + 16], "little")
-    at, end = start + _HEAP_HEADER, start + size
-    if end > len(content):
-        return  # refused by libhdf5; or these bytes are those of numbers
-    is_whole = True
-    while is_whole and end - at >= _OBJECT_HEADER:
-        index, _, _, size = struct.unpack_from("<HHIQ", content, at)
-        # The object 0 is the free space, and counts its header.
-        needed = size + -size % 8 + _OBJECT_HEADER if index else size
-        is_whole = _OBJECT_HEADER <= needed <= end - at
-        at += needed
-    if not is_whole:
-        raise WeightsError("its heap of names is damaged")
 
 
 class _Reader:

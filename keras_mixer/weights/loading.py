@@ -57,15 +57,16 @@ def check_source(weights, variant):
     """What `weights=` names: a `Record`, a `HubFile`, a path, or `None`.
 
     Args:
-        weights: The argument.
+        weights: The argument. This package also passes a `Checkpoint`, which is
+            returned.
         variant: The variant whose tags it may be, or `None`.
 
     Raises:
         ValueError: If there is no such tag or file.
         TypeError: If it is neither a string nor a path.
     """
-    if weights is None:
-        return None
+    if weights is None or isinstance(weights, Checkpoint):
+        return weights
     if not isinstance(weights, (str, os.PathLike)):
         raise TypeError(_expected(weights, variant))
     if isinstance(weights, str):
@@ -108,7 +109,8 @@ def open_checkpoint(source, family=None, include_top=True):
     """Fetches and reads what `check_source` returned.
 
     Args:
-        source: A `Record`, a `HubFile`, a path or `None`.
+        source: A `Record`, a `HubFile`, a path or `None`; or a `Checkpoint`,
+            which is returned.
         family: `"mixer"`, `"resmlp"`, or `None` for either.
         include_top: Whether the head is wanted; if not, it is left out.
 
@@ -118,6 +120,8 @@ def open_checkpoint(source, family=None, include_top=True):
     """
     if source is None:
         return Checkpoint()
+    if isinstance(source, Checkpoint):
+        return source
     path, activation, scaling = _locate(source)
     file = reading.read(path)
     try:

@@ -12,6 +12,7 @@ never run, and every error of a library on a broken file becomes a
 import pathlib
 
 from keras_mixer.weights import archives
+from keras_mixer.weights import hdf5_guard
 from keras_mixer.weights import keras_files
 from keras_mixer.weights import npz_files
 from keras_mixer.weights import safetensors_files
@@ -83,7 +84,7 @@ def suffix_of_content(path):
     """
     with path.open("rb") as file:
         start = file.read(32)
-    if start.startswith(keras_files.SIGNATURE):
+    if start.startswith(hdf5_guard.SIGNATURE):
         return ".weights.h5"
     if start.startswith(archives.SIGNATURES):
         return _suffix_of_archive(path)
