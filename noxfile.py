@@ -27,35 +27,49 @@ def lint(session):
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session
-def tests(session):
-    """Runs all tests: on each backend, then those that need no particular one.
-
-    Arguments after `--` go to pytest: `nox -s tests -- tests/layers`.
-    """
+def install(session):
+    """Installs the package with all that its tests use."""
     session.install(TORCH)
     session.install("-e", ".[tensorflow,jax,torch,train,examples,test]")
     session.install("--no-deps", TIMM)
-    # Two files at a time, each with a core of its own.
-    pytest = ("pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
-    env = {
-        "OMP_NUM_THREADS": "1",
-        # Most of JAX's time here is compiling, which is not what is tested.
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    for backend in BACKENDS:
-        session.run(
-            *pytest, "-m", "not once", env={**env, "KERAS_BACKEND": backend}
-        )
-    # On the backend that compiles nothing; in their own order, since the files
-    # with the most tests, which would go first, are not the longest here.
+
+
+def run_tests(session, marks, backend):
+    """Runs the tests with these marks on a backend."""
     session.run(
-        *pytest,
-        "--no-loadscope-reorder",
-        "-m",
-        "once",
-        env={**env, "KERAS_BACKEND": "torch"},
+        "pytest",
+        # Two files at a time, each with a core of its own; in their own order,
+        # since the files with the most tests are not the longest here.
+        *("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"),
+        *("-m", marks),
+        *session.posargs,
+        env={
+            "KERAS_BACKEND": backend,
+            "OMP_NUM_THREADS": "1",
+            # Most of JAX's time here is compiling, which is not what is tested.
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        },
     )
+
+
+@nox.session
+def tests(session):
+    """Runs the tests: on each backend, then those that need no particular one.
+
+    Arguments after `--` go to pytest: `nox -s tests -- tests/layers`.
+    """
+    install(session)
+    for backend in BACKENDS:
+        run_tests(session, "not once and not nightly", backend)
+    # On the backend that compiles nothing.
+    run_tests(session, "once and not nightly", "torch")
+
+
+@nox.session
+def nightly(session):
+    """Runs the long tests that the gate leaves out: before a release."""
+    install(session)
+    run_tests(session, "nightly", "torch")
 
 
 @nox.session

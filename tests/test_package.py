@@ -171,7 +171,14 @@ def test_the_gate_runs_the_test_command_of_readme():
     assert [command for command in commands if f"\n{command}\n" in gate]
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param("tensorflow", marks=pytest.mark.nightly),
+        pytest.param("jax", marks=pytest.mark.nightly),
+        "torch",
+    ],
+)
 def test_readme_code_runs_from_top_to_bottom(backend, tmp_path):
     """Offline, in a folder with a photo, images, and weights in its cache."""
     published.put_into(tmp_path, "mixer_b16.imagenet")

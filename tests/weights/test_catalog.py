@@ -246,6 +246,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_the_largest_file_loads_within_twice_its_size(offline, backend):
     """And a fifth; beyond what the backend takes by itself."""
