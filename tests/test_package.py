@@ -153,21 +153,32 @@ def test_public_names_stay():
     assert sorted(keras_mixer.__all__) == names["keras_mixer"]
 
 
-def readme_blocks(language):
-    readme = (ROOT / "README.md").read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```", readme, re.M | re.S)
+def blocks(page, language):
+    """The blocks of code of a page in Markdown."""
+    text = (ROOT / page).read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
-def test_readme_table_of_variants_is_the_generated_one():
-    assert variants_table.table() in (ROOT / "README.md").read_text(), (
+def docs_pages():
+    return sorted(f"docs/{page.name}" for page in (ROOT / "docs").iterdir())
+
+
+def test_docs_have_the_generated_table_of_variants():
+    table = variants_table.table()
+    assert table in (ROOT / "docs" / "models.md").read_text("utf-8"), (
         "run `PYTHONPATH=tests python -m support.variants_table` and put its "
-        "table into README.md"
+        "table into docs/models.md"
     )
+
+
+def test_readme_links_to_every_page():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert set(docs_pages()) == set(re.findall(r"\((docs/[^)]+)\)", readme))
 
 
 def test_the_gate_runs_the_test_command_of_readme():
     gate = (ROOT / ".ci" / "run").read_text()
-    commands = "".join(readme_blocks("sh")).splitlines()
+    commands = "".join(blocks("README.md", "sh")).splitlines()
     assert [command for command in commands if f"\n{command}\n" in gate]
 
 
@@ -179,11 +190,21 @@ def test_the_gate_runs_the_test_command_of_readme():
         "torch",
     ],
 )
-def test_readme_code_runs_from_top_to_bottom(backend, tmp_path):
-    """Offline, in a folder with a photo, images, and weights in its cache."""
+def test_code_of_readme_and_docs_runs(backend, tmp_path):
+    """Each page from top to bottom, offline.
+
+    The folder has a photo, images in folders, and weights in its cache.
+    """
     published.put_into(tmp_path, "mixer_b16.imagenet")
-    setup = f"""
+    pages = {
+        page: "".join(blocks(page, "python"))
+        for page in ("README.md", *docs_pages())
+    }
+    assert sum(map(bool, pages.values())) >= 6
+    (tmp_path / "pages.json").write_text(json.dumps(pages))
+    code = f"""
 import gc
+import json
 import os
 import keras
 import numpy as np
@@ -197,10 +218,10 @@ for i in range(10):
     animal = ("cat", "dog")[i % 2]
     os.makedirs(f"photos/{{animal}}", exist_ok=True)
     Image.effect_noise((40, 30), 90).save(f"photos/{{animal}}/{{i}}.png")
-images = np.random.default_rng(0).uniform(0, 255, (4, 224, 224, 3))
-labels = np.arange(4) % 3
+for page, code in json.load(open("pages.json")).items():
+    side = 64 if page == "README.md" else 224
+    images = np.random.default_rng(0).uniform(0, 255, (4, side, side, 3))
+    given = {{"images": images, "labels": np.arange(4) % 3}}
+    exec(compile(code, page, "exec"), given)
 """
-    blocks = readme_blocks("python")
-    assert len(blocks) >= 3
-    printed = python(setup + "".join(blocks), backend=backend)
-    assert "('n" in printed
+    assert "('n" in python(code, backend=backend)
