@@ -25,24 +25,16 @@ import numpy as np
 from keras_mixer.arguments import check_crop_ratio
 from keras_mixer.arguments import check_natural
 from keras_mixer.arguments import check_positive_int
-from keras_mixer.data import augmenting
 from keras_mixer.data.augmenting import Seeds
 from keras_mixer.data.augmenting import batch_mixing
-from keras_mixer.data.augmenting import image_changes
-from keras_mixer.data.cropping import central
-from keras_mixer.data.cropping import decode_inception_crop
-from keras_mixer.data.cropping import inception_crop
-from keras_mixer.data.cropping import shifted
-from keras_mixer.data.decoding import decode
 from keras_mixer.data.indexed import Images
 from keras_mixer.data.indexed import mapped
 from keras_mixer.data.photos import CROP_RATIO
 from keras_mixer.data.photos import INTERPOLATION
 from keras_mixer.data.photos import check_interpolation
+from keras_mixer.data.preparing import evaluation_preparation
+from keras_mixer.data.preparing import training_preparation
 from keras_mixer.optional import require
-
-CROPS = ("inception", "pad", "resize")
-
 
 BATCHES_AT_A_TIME = min(4, os.cpu_count())
 
@@ -224,11 +216,18 @@ class Data:
                 (step * batch_size + positions, indices)
             )
 
+        prepare = training_preparation(
+            self.train_images,
+            self.image_shape,
+            len(self.class_names),
+            augmentation,
+            seeds,
+        )
         epochs = tf.data.Dataset.range(start // steps, np.iinfo("int64").max)
         images = epochs.flat_map(batches_of).skip(start % steps)
-        batches = mapped(
-            images.flat_map(numbered), self._preparation(augmentation, seeds)
-        ).batch(len(positions), drop_remainder=True)
+        batches = mapped(images.flat_map(numbered), prepare).batch(
+            len(positions), drop_remainder=True
+        )
         mixing = batch_mixing(augmentation, seeds, batch_size)
         return _finished(mapped(batches, mixing, BATCHES_AT_A_TIME)).apply(
             tf.data.experimental.assert_cardinality(
@@ -311,73 +310,18 @@ class Data:
         batch_size = check_positive_int("batch_size", batch_size)
         check_crop_ratio(crop_ratio)
         check_interpolation(interpolation)
-
-        def prepare(index):
-            pixels, label = self._decoded(images, index)
-            size = self.image_shape[:2]
-            image = central(pixels, size, crop_ratio, interpolation)
-            label = tf.one_hot(label, len(self.class_names))
-            return augmenting.to_bytes(image), label
-
+        prepare = evaluation_preparation(
+            images,
+            self.image_shape,
+            len(self.class_names),
+            crop_ratio,
+            interpolation,
+        )
         return _finished(
             mapped(tf.data.Dataset.range(images.count), prepare).batch(
                 batch_size, drop_remainder=drop_remainder
             )
         )
-
-    def _decoded(self, images, index):
-        pixels, label = images.read(index)
-        if not images.decoded:
-            pixels = decode(pixels, self.image_shape[-1])
-        return pixels, label
-
-    def _preparation(self, augmentation, seeds):
-        """From number and index to image, label and number."""
-        tf = require("tensorflow")
-        cropped = self._cropping(augmentation and augmentation.crop, seeds)
-        if augmentation is None:
-            changes = []
-        else:
-            changes = list(image_changes(augmentation, seeds))
-
-        def prepare(number, index):
-            image, label = cropped(number, index)
-            image = tf.ensure_shape(image, self.image_shape)
-            for change in changes:
-                image = change(image, number)
-            label = tf.one_hot(label, len(self.class_names))
-            return augmenting.to_bytes(image), label, number
-
-        return prepare
-
-    def _cropping(self, crop, seeds):
-        """From number and index to an image of that size, and its label."""
-        tf = require("tensorflow")
-        if crop not in (None, *CROPS):
-            raise ValueError(
-                f"`crop` must be one of {CROPS}. Received: crop={crop!r}"
-            )
-        size = self.image_shape[:2]
-        images = self.train_images
-
-        def inception(number, index):
-            pixels, label = images.read(index)
-            seed = (seeds.crop, number)
-            if images.decoded:
-                pixels = inception_crop(pixels, seed)
-            else:
-                channels = self.image_shape[-1]
-                pixels = decode_inception_crop(pixels, channels, seed)
-            return tf.image.resize(pixels, size), label
-
-        def resized(number, index):
-            pixels, label = self._decoded(images, index)
-            image = central(pixels, size, 1.0, INTERPOLATION)
-            if crop == "pad":
-                image = shifted(image, (seeds.crop, number))
-            return image, label
-
-        return inception if crop == "inception" else resized
 
 
 def _finished(dataset):

@@ -2,6 +2,9 @@
 
 import keras
 
+from keras_mixer.arguments import check_positive_int
+from keras_mixer.distributing.processes import process_count_and_index
+
 
 def model_layout(mesh):
     """How the weights of Mixers and ResMLPs are cut up over devices.
@@ -39,3 +42,33 @@ def model_layout(mesh):
     layout[mlp + "dense_0/bias"] = ("model",)
     layout[mlp + "dense_1/kernel"] = ("model", None)
     return layout
+
+
+def distribution_of(kind, model_devices):
+    found = keras.distribution.list_devices()
+    if kind == "data":
+        mesh = keras.distribution.DeviceMesh((len(found),), ["batch"], found)
+        return keras.distribution.DataParallel(mesh, auto_shard_dataset=False)
+    processes, process = process_count_and_index()
+    if processes > 1:
+        raise ValueError(
+            "Keras cannot save weights that are cut up over several processes: "
+            'train with `kind="data"`, or with one process. '
+            f"Received: kind={kind!r} in process {process} of {processes}"
+        )
+    if model_devices is None:
+        model_devices = len(found)
+    model_devices = check_positive_int("model_devices", model_devices)
+    if len(found) % model_devices:
+        raise ValueError(
+            "`model_devices` must divide the number of devices, which is "
+            f"{len(found)}. Received: model_devices={model_devices}"
+        )
+    mesh = keras.distribution.DeviceMesh(
+        (len(found) // model_devices, model_devices), ["batch", "model"], found
+    )
+    return keras.distribution.ModelParallel(
+        layout_map=model_layout(mesh),
+        batch_dim_name="batch",
+        auto_shard_dataset=False,
+    )

@@ -1,0 +1,74 @@
+"""Strategies of TensorFlow, and what they need beyond Keras."""
+
+import contextlib
+import functools
+import os
+
+
+def mirrored_strategy():
+    import tensorflow as tf
+
+    found = tf.config.list_logical_devices("GPU")
+    found = found or tf.config.list_logical_devices("CPU")
+    return _strategy_of(tuple(device.name for device in found))
+
+
+# Two strategies on the same devices number their exchanges alike, and take
+# tensors of each other.
+@functools.cache
+def _strategy_of(names):
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(names)
+
+
+def tpu_strategy(tpu):
+    import tensorflow as tf
+
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)
+
+
+@contextlib.contextmanager
+def auto_clustering():
+    import tensorflow as tf
+
+    flags = os.environ.get("TF_XLA_FLAGS", "")
+    on_cpus = not tf.config.list_logical_devices("GPU")
+    if on_cpus and "--tf_xla_cpu_global_jit" not in flags:
+        raise ValueError(
+            "TensorFlow clusters operations of CPUs for XLA only if it started "
+            "with TF_XLA_FLAGS=--tf_xla_cpu_global_jit in the environment. Set "
+            "it, or leave `jit_compile` as it is. "
+            f"Received: jit_compile=True, TF_XLA_FLAGS={flags!r}"
+        )
+    before = tf.config.optimizer.get_jit()
+    tf.config.optimizer.set_jit("autoclustering")
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_jit(before)
+
+
+def clip_sums(optimizer):
+    """Lets an optimizer of `tf.distribute` sum over replicas before it clips.
+
+    Keras does both in two methods; the first takes over what the second does.
+    """
+    if not (
+        optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
+    ):
+        return
+    clip, add_up = (
+        optimizer._clip_gradients,
+        optimizer._all_reduce_sum_gradients,
+    )
+
+    def clip_sums(gradients):
+        pairs = add_up(zip(gradients, gradients, strict=True))
+        return clip([gradient for gradient, _ in pairs])
+
+    optimizer._clip_gradients = clip_sums
+    optimizer._all_reduce_sum_gradients = list
