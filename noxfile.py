@@ -21,10 +21,11 @@ nox.options.sessions = ("lint", "tests", "wheel")
 
 @nox.session
 def lint(session):
-    """Checks style and format."""
-    session.install("ruff==0.17.5")
+    """Checks style, format and the annotations of the public API."""
+    session.install("ruff==0.17.5", "mypy==2.4.1")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
 
 
 def install(session):

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_mixer.arguments import check_positive_int
+from keras_mixer.types import Tensor
 
 # Number of classes -> file in `class_names/`.
 CLASS_LISTS = {
@@ -22,7 +23,9 @@ CLASS_LISTS = {
 }
 
 
-def decode_predictions(preds, top=5):
+def decode_predictions(
+    preds: Tensor, top: int = 5
+) -> list[list[tuple[str, str, float]]]:
     """Decodes predictions into class names, most probable first.
 
     The number of classes tells the list: 1000 for ImageNet-1k, 21,843 for
@@ -83,9 +86,10 @@ def decode_predictions(preds, top=5):
 
 
 @functools.cache
-def class_names(classes):
+def class_names(classes: int) -> list[tuple[str, str]]:
     """The `(wnid, name)` of every class, in the order of the predictions."""
     package = importlib.resources.files("keras_mixer")
     file = package / "class_names" / CLASS_LISTS[classes]
     lines = file.read_text("utf-8").splitlines()
-    return [tuple(line.split(" ", 1)) for line in lines]
+    names = (line.partition(" ") for line in lines)
+    return [(wnid, name) for wnid, _, name in names]

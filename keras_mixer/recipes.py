@@ -12,6 +12,7 @@ schedule and loss. Two numbers are written differently here:
 """
 
 import dataclasses
+from typing import Any
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.training.optimizers import LinearDecay
@@ -218,7 +219,7 @@ RECIPES = {
 }
 
 
-def shortened(recipe, steps):
+def shortened(recipe: Recipe, steps: int) -> Recipe:
     """A recipe for fewer steps than it was published for.
 
     The warm-up is at most a tenth of the training, and the average of weights
@@ -242,7 +243,7 @@ def shortened(recipe, steps):
     (500, 30)
     """
     steps = check_positive_int("steps", steps)
-    changes = {}
+    changes: dict[str, Any] = {}
     if recipe.warmup_steps is not None:
         changes["warmup_steps"] = min(recipe.warmup_steps, steps // 10)
     if recipe.ema is not None:

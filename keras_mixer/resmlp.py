@@ -1,6 +1,7 @@
 """ResMLP (arXiv 2105.03404): the paper's table and its constructors."""
 
 import functools
+from collections.abc import Sequence
 
 import keras
 
@@ -14,6 +15,9 @@ from keras_mixer.models.builder import build_model
 from keras_mixer.models.constructors import general_constructor
 from keras_mixer.models.constructors import variant_of
 from keras_mixer.models.family import Family
+from keras_mixer.types import Activation
+from keras_mixer.types import Path
+from keras_mixer.types import Tensor
 
 __all__ = [
     "ResMLP",
@@ -59,26 +63,26 @@ RESMLP = Family(
 
 @general_constructor(RESMLP)
 def ResMLP(
-    patch_size,
-    num_blocks,
-    hidden_dim,
-    channels_mlp_dim,
-    layer_scale_init,
-    include_top=True,
-    include_preprocessing=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name="resmlp",
+    patch_size: int,
+    num_blocks: int,
+    hidden_dim: int,
+    channels_mlp_dim: int,
+    layer_scale_init: float,
+    include_top: bool = True,
+    include_preprocessing: bool = True,
+    weights: Path | None = None,
+    input_tensor: Tensor | None = None,
+    input_shape: Sequence[int] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str = "resmlp",
     *,
-    activation="auto",
-    dropout_rate=0.0,
-    stochastic_depth_rate=0.0,
-    resize="auto",
-):
+    activation: Activation = "auto",
+    dropout_rate: float = 0.0,
+    stochastic_depth_rate: float = 0.0,
+    resize: str | None = "auto",
+) -> keras.Model:
     """Instantiates a ResMLP of any size.
 
     The image is cut into square patches, each becomes a token of `hidden_dim`
@@ -187,7 +191,7 @@ def ResMLPB24P8(**options):
     return ResMLP(*VARIANTS["resmlp_b24p8"], **options)
 
 
-def preprocess_input(x, data_format=None):
+def preprocess_input(x: Tensor, data_format: str | None = None) -> Tensor:
     """Returns its input: the models scale pixels themselves.
 
     A placeholder that keeps the interface of Keras Applications, as in its

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import dataclasses
 import functools
 import graphlib
 import importlib
@@ -24,7 +25,7 @@ PACKAGE = ROOT / "keras_mixer"
 
 # A room imports only from the floors in front of its own, or from itself.
 FLOORS = [
-    {"arguments", "optional"},
+    {"arguments", "optional", "types"},
     {"data", "distributing", "labels", "layers", "weights"},
     {"models", "training"},
     {"exporting", "mixer", "recipes", "resmlp"},
@@ -143,6 +144,53 @@ def test_everything_public_exists_and_is_documented_with_an_example():
             continue
         assert "\n    >>> " in thing.__doc__, name
         assert "Source:" in thing.__doc__, name
+
+
+def public_functions():
+    """`(name, function)` of the public API, methods and properties included."""
+    names = json.loads((GOLDEN / "public_names.json").read_text())
+    for module, listed in names.items():
+        for name in listed:
+            thing = getattr(importlib.import_module(module), name)
+            if inspect.isfunction(thing):
+                yield f"{module}.{name}", thing
+            if not inspect.isclass(thing):
+                continue
+            for key, value in vars(thing).items():
+                value = getattr(
+                    value, "fget", getattr(value, "__func__", value)
+                )
+                is_public = not key.startswith("_") or key == "__init__"
+                # Dataclasses write some methods themselves.
+                is_ours = value.__class__.__name__ == "function" and (
+                    value.__module__.startswith("keras_mixer")
+                    and value.__qualname__.startswith(thing.__name__)
+                )
+                if is_public and is_ours and not is_generated(thing, key):
+                    yield f"{module}.{name}.{key}", value
+
+
+def is_generated(thing, key):
+    return dataclasses.is_dataclass(thing) and key == "__init__"
+
+
+# Methods of layers that only this package calls.
+INTERNAL = ("fold", "is_random", "dtype_of", "rematerialized_call")
+
+
+@pytest.mark.parametrize(("name", "function"), list(public_functions()))
+def test_the_public_api_is_annotated(name, function):
+    if name.rpartition(".")[2] in INTERNAL:
+        return
+    signature = inspect.signature(function)
+    missing = [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.annotation is parameter.empty
+        and parameter.name not in ("self", "cls")
+    ]
+    assert missing == []
+    assert signature.return_annotation is not signature.empty
 
 
 def test_public_names_stay():

@@ -18,7 +18,7 @@ TensorFlow does the work on every backend of Keras.
 """
 
 import dataclasses
-import os
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from keras_mixer.arguments import check_natural
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.data.augmenting import Seeds
 from keras_mixer.data.augmenting import batch_mixing
+from keras_mixer.data.indexed import IMAGES_AT_A_TIME
 from keras_mixer.data.indexed import Images
 from keras_mixer.data.indexed import mapped
 from keras_mixer.data.photos import CROP_RATIO
@@ -36,7 +37,7 @@ from keras_mixer.data.preparing import evaluation_preparation
 from keras_mixer.data.preparing import training_preparation
 from keras_mixer.optional import require
 
-BATCHES_AT_A_TIME = min(4, os.cpu_count())
+BATCHES_AT_A_TIME = min(4, IMAGES_AT_A_TIME)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,22 +84,22 @@ class Data:
     )
 
     @property
-    def train_count(self):
+    def train_count(self) -> int:
         """Number of images to train on."""
         return self.train_images.count
 
     @property
-    def validation_count(self):
+    def validation_count(self) -> int:
         """Number of images to validate on."""
         return self._images_to_validate_on.count
 
     @property
-    def test_count(self):
+    def test_count(self) -> int:
         """Number of images to test on."""
         return self.test_images.count
 
     @property
-    def train_paths(self):
+    def train_paths(self) -> tuple[str, ...]:
         """Tuple of the paths of the images to train on, as strings.
 
         They are sorted by class and path; batches have them in another order.
@@ -107,7 +108,7 @@ class Data:
         return self.train_images.paths
 
     @property
-    def validation_paths(self):
+    def validation_paths(self) -> tuple[str, ...]:
         """Tuple of the paths of the images of `validation()`, in its order.
 
         Empty for data sets of TFDS, whose images are not files.
@@ -115,7 +116,7 @@ class Data:
         return self._images_to_validate_on.paths
 
     @property
-    def test_paths(self):
+    def test_paths(self) -> tuple[str, ...]:
         """Tuple of the paths of the images of `test()`, in its order.
 
         Empty for data sets of TFDS, whose images are not files.
@@ -128,7 +129,7 @@ class Data:
             return self.test_images
         return self.validation_images
 
-    def steps_per_epoch(self, batch_size):
+    def steps_per_epoch(self, batch_size: int) -> int:
         """How many full batches the training images make.
 
         Args:
@@ -147,8 +148,15 @@ class Data:
         return self.train_count // batch_size
 
     def train(
-        self, augmentation, batch_size, *, seed=0, start=0, hosts=1, host=0
-    ):
+        self,
+        augmentation: Any,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        start: int = 0,
+        hosts: int = 1,
+        host: int = 0,
+    ) -> Any:
         """Batches to train on, without end.
 
         The batch of a step is a function of the seed and the step, bit for bit.
@@ -237,11 +245,11 @@ class Data:
 
     def test(
         self,
-        batch_size,
-        crop_ratio=CROP_RATIO,
-        interpolation=INTERPOLATION,
-        drop_remainder=False,
-    ):
+        batch_size: int,
+        crop_ratio: float = CROP_RATIO,
+        interpolation: str = INTERPOLATION,
+        drop_remainder: bool = False,
+    ) -> Any:
         """All images to test on, in order.
 
         A box around the centre is resized with antialiasing, as
@@ -273,11 +281,11 @@ class Data:
 
     def validation(
         self,
-        batch_size,
-        crop_ratio=CROP_RATIO,
-        interpolation=INTERPOLATION,
-        drop_remainder=False,
-    ):
+        batch_size: int,
+        crop_ratio: float = CROP_RATIO,
+        interpolation: str = INTERPOLATION,
+        drop_remainder: bool = False,
+    ) -> Any:
         """All images to validate on, in order.
 
         They are the test images where there are no others.

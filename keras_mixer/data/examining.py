@@ -8,6 +8,7 @@ when a training is resumed.
 import json
 import logging
 import os
+import pathlib
 import typing
 
 import numpy as np
@@ -46,11 +47,11 @@ class ImageIndex:
             time in nanoseconds.
     """
 
-    def __init__(self, entries=None):
+    def __init__(self, entries: dict[str, list] | None = None) -> None:
         self._entries = entries or {}
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path: pathlib.Path) -> typing.Self:
         """The index in a file; an empty one if it is missing or damaged."""
         if not path.is_file():
             return cls()
@@ -61,7 +62,7 @@ class ImageIndex:
             logger.warning("'%s' is damaged: images are examined again", path)
             return cls()
 
-    def write(self, path):
+    def write(self, path: pathlib.Path) -> None:
         """Writes the index, whole or not at all.
 
         Raises:
@@ -71,16 +72,15 @@ class ImageIndex:
         part.write_text(json.dumps(self._entries), "utf-8")
         part.replace(path)
 
-    def get(self, path):
+    def get(self, path: pathlib.Path) -> File | None:
         """The `File` of a path, or `None` if it is not known or has changed."""
-        *status, height, width, by_pillow = self._entries.get(
-            str(path), (None,) * 5
-        )
-        if status != _status(path):
+        entry = self._entries.get(str(path))
+        if entry is None or entry[:2] != _status(path):
             return None
+        _, _, height, width, by_pillow = entry
         return File((height, width), by_pillow)
 
-    def add(self, path, file):
+    def add(self, path: pathlib.Path, file: File) -> None:
         """Adds the `File` of a path."""
         self._entries[str(path)] = [*_status(path), *file.shape, file.by_pillow]
 

@@ -13,11 +13,11 @@ from keras_mixer.optional import require
 
 # What is worked on in parallel. An image is work for a core; a batch is little
 # work, and large.
-IMAGES_AT_A_TIME = os.cpu_count()
+IMAGES_AT_A_TIME = os.cpu_count() or 1
 
 
 class Images(typing.NamedTuple):
-    count: int
+    count: int  # type: ignore[assignment]  # `tuple.count` is not used
     # From an index to an image and a label, tensors. The image is an encoded
     # file, or pixels where `decoded` is true.
     read: typing.Callable

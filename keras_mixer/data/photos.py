@@ -10,6 +10,7 @@ rectangles too, and a photo of one pixel by a million never becomes an image of
 import contextlib
 import io
 import os
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,7 +41,12 @@ INTERPOLATIONS = {
 }
 
 
-def load_image(file, model, crop_ratio=CROP_RATIO, interpolation=INTERPOLATION):
+def load_image(
+    file: Any,
+    model: keras.Model,
+    crop_ratio: float = CROP_RATIO,
+    interpolation: str = INTERPOLATION,
+) -> np.ndarray:
     """Loads a photo as a batch of one that `model` can classify.
 
     The photo is turned upright as its EXIF data says, brought to the colours of

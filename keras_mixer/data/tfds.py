@@ -12,6 +12,7 @@ import itertools
 import math
 import os
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,9 +25,17 @@ from keras_mixer.data.indexed import fits_in_memory
 from keras_mixer.data.indexed import kept
 from keras_mixer.data.indexed import on_host
 from keras_mixer.optional import require
+from keras_mixer.types import Path
 
 
-def load_tfds(name, image_size, *, data_dir=None, held_out=0.2, seed=0):
+def load_tfds(
+    name: str,
+    image_size: int | Sequence[int],
+    *,
+    data_dir: Path | None = None,
+    held_out: float = 0.2,
+    seed: int = 0,
+) -> Data:
     """A data set of TFDS, which is downloaded and prepared if it is not yet.
 
     It is validated on the split "validation" and tested on the split "test".

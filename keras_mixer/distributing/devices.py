@@ -25,6 +25,8 @@ model as it takes any module, in a loop of your own; `fit` knows nothing of it.
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -85,7 +87,7 @@ class Devices:
     process: int = 0
     jit_compile: bool | str = "auto"
 
-    def local_batch_size(self, batch_size):
+    def local_batch_size(self, batch_size: int) -> int:
         """How many samples of each batch this process feeds to `fit`.
 
         Args:
@@ -114,7 +116,7 @@ class Devices:
             )
         return batch_size // self.processes
 
-    def check_equal(self, what, number):
+    def check_equal(self, what: str, number: int) -> None:
         """Refuses to go on where the processes do not agree on a number.
 
         Args:
@@ -140,7 +142,7 @@ class Devices:
                 f"same folder? Received: {numbers}"
             )
 
-    def compile_options(self, **options):
+    def compile_options(self, **options: Any) -> dict[str, Any]:
         """What `model.compile` takes on these devices.
 
         Args:
@@ -165,7 +167,12 @@ class Devices:
 
 
 @contextlib.contextmanager
-def devices(kind="auto", jit_compile="auto", model_devices=None, tpu=None):
+def devices(
+    kind: str = "auto",
+    jit_compile: bool | str = "auto",
+    model_devices: int | None = None,
+    tpu: str | None = None,
+) -> Iterator[Devices]:
     """Opens devices: what is built, compiled and trained within uses them all.
 
     A batch is cut into equal parts, one for each replica, so its size is a
@@ -242,11 +249,13 @@ def devices(kind="auto", jit_compile="auto", model_devices=None, tpu=None):
         elif kind in ("data", "model"):
             distribution = distribution_of(kind, model_devices)
             stack.enter_context(distribution.scope())
+            processes, process = process_count_and_index()
             opened = Devices(
                 kind,
                 distribution.num_model_replicas,
-                *process_count_and_index(),
-                jit_compile=jit_compile,
+                processes,
+                process,
+                jit_compile,
             )
             stack.enter_context(told_of_the_others(opened.processes))
         else:

@@ -6,7 +6,9 @@ from keras_mixer.arguments import check_positive_int
 from keras_mixer.distributing.processes import process_count_and_index
 
 
-def model_layout(mesh):
+def model_layout(
+    mesh: keras.distribution.DeviceMesh,
+) -> keras.distribution.LayoutMap:
     """How the weights of Mixers and ResMLPs are cut up over devices.
 
     Of the two kernels of an MLP the first is cut by columns and the second by

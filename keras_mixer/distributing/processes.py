@@ -15,8 +15,12 @@ SHUTDOWN_TIMEOUT = 3600
 
 
 def join(
-    address=None, processes=None, process=None, seed=None, heartbeat_timeout=30
-):
+    address: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    seed: int | None = None,
+    heartbeat_timeout: int = 30,
+) -> None:
     """Makes this process one of several that train together, on JAX.
 
     Call it in each process, once, before anything is computed; then open
@@ -81,7 +85,7 @@ def join(
     keras.utils.set_random_seed(int(seed))
 
 
-def is_one_of_several():
+def is_one_of_several() -> bool:
     """Whether the environment says that this process trains with others.
 
     Source: the variables of `keras.distribution.initialize`.

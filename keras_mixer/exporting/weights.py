@@ -1,13 +1,16 @@
 """Carrying weights out, for the code of others."""
 
+import keras
+
 from keras_mixer.models.introspection import describe
 from keras_mixer.models.introspection import weights_of
+from keras_mixer.types import Path
 from keras_mixer.weights import assigning
 from keras_mixer.weights import naming
 from keras_mixer.weights import writing
 
 
-def export_weights(model, path):
+def export_weights(model: keras.Model, path: Path) -> None:
     """Writes the weights of a model as the official code or timm reads them.
 
     The file is written whole or not at all. Loading it with `weights=` gives

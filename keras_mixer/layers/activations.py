@@ -5,9 +5,11 @@ import math
 import keras
 from keras import ops
 
+from keras_mixer.types import Tensor
+
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
-def gelu_tanh(x):
+def gelu_tanh(x: Tensor) -> Tensor:
     """GELU in its tanh form, with which the published Mixers were trained.
 
     `"gelu"` names the exact form in Keras (`keras.activations.gelu`); the two
@@ -33,7 +35,7 @@ def gelu_tanh(x):
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
-def gelu_exact(x):
+def gelu_exact(x: Tensor) -> Tensor:
     """GELU in its exact form, with which the published ResMLPs were trained.
 
     The layers of this package use it wherever the activation is Keras's

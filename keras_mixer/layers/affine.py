@@ -1,10 +1,15 @@
 """Scales and offsets per channel, and ResMLP's initializer."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_mixer.arguments import check_real
 from keras_mixer.layers.mixing import token_shape
+from keras_mixer.types import Config
+from keras_mixer.types import Shape
+from keras_mixer.types import Tensor
 
 
 def authors_initializer():
@@ -23,7 +28,7 @@ def authors_initializer():
 class PerChannel(keras.Layer):
     """Base class for layers that act element-wise on the last axis."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.autocast = False  # as Keras's norms: rounded once, at the end
         self.supports_masking = True  # a token is changed by itself
@@ -44,12 +49,12 @@ class PerChannel(keras.Layer):
             autocast=False,
         )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     # Keras's own takes only arguments that are plain values, and a layer inside
     # a block gets its dtype as a policy.
-    def get_config(self):
+    def get_config(self) -> Config:
         return super().get_config()
 
 
@@ -88,11 +93,11 @@ class Affine(PerChannel):
     [('alpha', (5,)), ('beta', (5,))]
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.alpha = self._add_weight("alpha", input_shape, "ones")
         self.beta = self._add_weight("beta", input_shape, "zeros")
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         y = ops.add(ops.multiply(inputs, self.alpha), self.beta)
         return ops.cast(y, self.compute_dtype)
 
@@ -134,19 +139,19 @@ class LayerScale(PerChannel):
     [[[0.5 0.5 0.5]]]
     """
 
-    def __init__(self, init_value, **kwargs):
+    def __init__(self, init_value: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_real("init_value", init_value)
         self.init_value = float(init_value)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         initializer = keras.initializers.Constant(self.init_value)
         self.gamma = self._add_weight("gamma", input_shape, initializer)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.cast(ops.multiply(inputs, self.gamma), self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "init_value": self.init_value}
 
 

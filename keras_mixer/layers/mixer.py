@@ -6,6 +6,8 @@ scale would have to act on every channel and its offset on every channel and
 hidden unit, which is no less work than before it.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -15,6 +17,9 @@ from keras_mixer.layers.folding import fold_norm
 from keras_mixer.layers.mixing import Block
 from keras_mixer.layers.mixing import ChannelMixing
 from keras_mixer.layers.mixing import TokenMixing
+from keras_mixer.types import Activation
+from keras_mixer.types import Config
+from keras_mixer.types import Tensor
 
 # The published Mixer weights were trained with Flax's default, 1e-6; Keras's
 # own default is 1e-3.
@@ -68,13 +73,13 @@ class MixerBlock(Block):
 
     def __init__(
         self,
-        tokens_mlp_dim,
-        channels_mlp_dim,
-        activation=gelu_tanh,
-        dropout_rate=0.0,
-        stochastic_depth_rate=0.0,
-        **kwargs,
-    ):
+        tokens_mlp_dim: int,
+        channels_mlp_dim: int,
+        activation: Activation = gelu_tanh,
+        dropout_rate: float = 0.0,
+        stochastic_depth_rate: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             channels_mlp_dim,
             activation,
@@ -106,7 +111,7 @@ class MixerBlock(Block):
             **options,
         )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
         y = self.token_norm(_fork(x))
         y = self.token_mixing(y, training=training)
@@ -115,7 +120,7 @@ class MixerBlock(Block):
         y = self.channel_mixing(y, training=training)
         return ops.add(x, self._drop(y, training))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "tokens_mlp_dim": self.tokens_mlp_dim}
 
     def fold(self, arrays):

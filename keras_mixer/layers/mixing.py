@@ -11,6 +11,8 @@ weights have the shapes of the published files, and quantisation and LoRA come
 from Keras unchanged, which a product written by hand would lose.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -19,6 +21,10 @@ from keras_mixer.arguments import check_rate
 from keras_mixer.layers.activations import gelu_exact
 from keras_mixer.layers.activations import gelu_tanh
 from keras_mixer.layers.composite import Composite
+from keras_mixer.types import Activation
+from keras_mixer.types import Config
+from keras_mixer.types import Shape
+from keras_mixer.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
@@ -54,7 +60,9 @@ class StochasticDepth(keras.Layer):
     True
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(
+        self, rate: float, seed: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True  # tokens stay where they are
         self.rate = check_rate("rate", rate)
@@ -62,7 +70,7 @@ class StochasticDepth(keras.Layer):
         if self.rate:
             self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         if not (training and self.rate):
             return inputs
         return keras.random.dropout(
@@ -75,10 +83,10 @@ class StochasticDepth(keras.Layer):
     def rematerialized_call(self, layer_call, *args, **kwargs):
         return layer_call  # a second draw would differ from the first
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
 
@@ -87,12 +95,12 @@ class _MLP(Composite):
 
     def __init__(
         self,
-        mlp_dim,
-        activation=gelu_tanh,
-        dropout_rate=0.0,
-        kernel_initializer="lecun_normal",  # Flax's default
-        **kwargs,
-    ):
+        mlp_dim: int,
+        activation: Activation = gelu_tanh,
+        dropout_rate: float = 0.0,
+        kernel_initializer: Any = "lecun_normal",  # Flax's default
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.mlp_dim = check_positive_int("mlp_dim", mlp_dim)
         self.activation = keras.activations.get(activation)
@@ -107,7 +115,7 @@ class _MLP(Composite):
     def is_random(self):
         return self.dropout_rate > 0
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         size = input_shape[-1]
         if size is None:
             raise ValueError(
@@ -119,7 +127,7 @@ class _MLP(Composite):
         self.dense_0.build(input_shape)
         self.dense_1.build((*input_shape[:-1], self.mlp_dim))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         y = self._activate(self.dense_0(inputs))
         y = self.dense_1(self._drop(y, training))
         return self._drop(y, training)
@@ -148,10 +156,10 @@ class _MLP(Composite):
             return y
         return self.dropout(y, training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "mlp_dim": self.mlp_dim,
@@ -208,7 +216,7 @@ class ChannelMixing(_MLP):
     [(5, 11), (11,), (11, 5), (5,)]
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.supports_masking = True  # a token is changed by itself
 
@@ -259,11 +267,11 @@ class TokenMixing(_MLP):
     [(6, 7), (7,), (7, 6), (6,)]
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         batch, tokens, channels = token_shape(self, input_shape)
         super().build((batch, channels, tokens))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         y = ops.swapaxes(inputs, 1, 2)  # (batch, channels, tokens)
         y = super().call(y, training=training)
         return ops.swapaxes(y, 1, 2)
@@ -292,12 +300,12 @@ class Block(Composite):
 
     def __init__(
         self,
-        channels_mlp_dim,
-        activation,
-        dropout_rate=0.0,
-        stochastic_depth_rate=0.0,
-        **kwargs,
-    ):
+        channels_mlp_dim: int,
+        activation: Activation,
+        dropout_rate: float = 0.0,
+        stochastic_depth_rate: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.channels_mlp_dim = check_positive_int(
             "channels_mlp_dim", channels_mlp_dim
@@ -316,7 +324,7 @@ class Block(Composite):
     def is_random(self):
         return max(self.dropout_rate, self.stochastic_depth_rate) > 0
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shape = token_shape(self, input_shape)
         for layer in self._inner_layers():
             layer.build(shape)
@@ -326,10 +334,10 @@ class Block(Composite):
             return y
         return self.stochastic_depth(y, training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "channels_mlp_dim": self.channels_mlp_dim,

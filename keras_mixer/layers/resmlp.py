@@ -8,6 +8,7 @@ and channel.
 """
 
 import functools
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,6 +26,10 @@ from keras_mixer.layers.folding import pop_norm
 from keras_mixer.layers.mixing import Block
 from keras_mixer.layers.mixing import ChannelMixing
 from keras_mixer.layers.mixing import token_shape
+from keras_mixer.types import Activation
+from keras_mixer.types import Config
+from keras_mixer.types import Shape
+from keras_mixer.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
@@ -73,26 +78,31 @@ class TokenLinear(Composite):
 
     is_random = False
 
-    def __init__(self, use_bias=True, kernel_initializer=None, **kwargs):
+    def __init__(
+        self,
+        use_bias: bool = True,
+        kernel_initializer: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.use_bias = use_bias
         if kernel_initializer is None:
             kernel_initializer = authors_initializer()
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         batch, tokens, channels = token_shape(self, input_shape)
         self.dense = self._dense("dense", tokens, use_bias=self.use_bias)
         self.dense.build((batch, channels, tokens))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         y = ops.swapaxes(inputs, 1, 2)  # (batch, channels, tokens)
         return ops.swapaxes(self.dense(y), 1, 2)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "use_bias": self.use_bias,
@@ -151,13 +161,13 @@ class ResMLPBlock(Block):
 
     def __init__(
         self,
-        channels_mlp_dim,
-        layer_scale_init,
-        activation="gelu",
-        dropout_rate=0.0,
-        stochastic_depth_rate=0.0,
-        **kwargs,
-    ):
+        channels_mlp_dim: int,
+        layer_scale_init: float,
+        activation: Activation = "gelu",
+        dropout_rate: float = 0.0,
+        stochastic_depth_rate: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             channels_mlp_dim,
             activation,
@@ -182,14 +192,14 @@ class ResMLPBlock(Block):
         )
         self.channel_scale = self._part(scale, "channel_scale")
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
         y = self.token_mixing(self.token_norm(x), training=training)
         x = ops.add(x, self._drop(self.token_scale(y), training))
         y = self.channel_mixing(self.channel_norm(x), training=training)
         return ops.add(x, self._drop(self.channel_scale(y), training))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         return {**config, "layer_scale_init": self.layer_scale_init}
 

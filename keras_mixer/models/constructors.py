@@ -5,11 +5,14 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable
+from typing import Any
 from typing import Concatenate
 from typing import ParamSpec
+from typing import TypeVar
 
 import keras
 
+from keras_mixer.models.family import Family
 from keras_mixer.weights import catalog
 
 # What the families document in the same words.
@@ -74,11 +77,15 @@ Raises:
 # The general constructors, `{family: (record, constructor)}`, and those of the
 # variants, `{name: constructor}`. They are filled when the modules of the
 # families are imported, which `import keras_mixer` does.
-FAMILIES = {}
-MODELS = {}
+FAMILIES: dict[str, tuple[Family, Callable[..., keras.Model]]] = {}
+MODELS: dict[str, Callable[..., keras.Model]] = {}
+
+Constructor = TypeVar("Constructor", bound=Callable[..., keras.Model])
 
 
-def general_constructor(family):
+def general_constructor(
+    family: Family,
+) -> Callable[[Constructor], Constructor]:
     """Registers the general constructor of a family and documents it.
 
     `OPTIONS` and `CONTRACT` take the places of the lines `{options}` and
@@ -88,14 +95,12 @@ def general_constructor(family):
         family: The `Family`.
     """
 
-    def decorate(constructor):
+    def decorate(constructor: Constructor) -> Constructor:
         for key, text in (("{options}", OPTIONS), ("{contract}", CONTRACT)):
-            constructor.__doc__ = re.sub(
-                f"^( +){key}$",
-                lambda line, text=text: textwrap.indent(text, line[1]),
-                constructor.__doc__,
-                flags=re.MULTILINE,
-            )
+            doc = constructor.__doc__ or ""
+            (line,) = re.findall(f"^ +{key}$", doc, re.MULTILINE)
+            indented = textwrap.indent(text, line.removesuffix(key))
+            constructor.__doc__ = doc.replace(line, indented)
         FAMILIES[family.name] = family, constructor
         return constructor
 
@@ -105,10 +110,10 @@ def general_constructor(family):
 Options = ParamSpec("Options")
 
 
-# Annotated, as nothing else here, so that editors complete the options.
+# Annotated so that editors complete the options.
 def variant_of(
     family: Callable[
-        Concatenate[int, int, int, int, float, Options], keras.Model
+        Concatenate[Any, Any, Any, Any, Any, Options], keras.Model
     ],
     name: str,
 ) -> Callable[[Callable[..., keras.Model]], Callable[Options, keras.Model]]:

@@ -27,7 +27,7 @@ from keras_mixer.weights import assigning
 from keras_mixer.weights import loading
 
 
-def fuse(model):
+def fuse(model: keras.Model) -> keras.Model:
     """Returns a model that computes the same with fewer operations.
 
     It has the inputs and outputs of the model, and shares nothing with it. What

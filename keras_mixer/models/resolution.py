@@ -6,6 +6,7 @@ axis of tokens are changed on the way (`weights.resizing`).
 """
 
 import logging
+from collections.abc import Sequence
 
 import keras
 
@@ -20,7 +21,12 @@ from keras_mixer.weights import resizing
 logger = logging.getLogger("keras_mixer")
 
 
-def resize(model, input_shape, method="auto", name=None):
+def resize(
+    model: keras.Model,
+    input_shape: Sequence[int],
+    method: str = "auto",
+    name: str | None = None,
+) -> keras.Model:
     """Returns the model for images of another size, with resized weights.
 
     The weights that mix the tokens are brought to the new grid of patches; all

@@ -1,6 +1,7 @@
 """Callbacks that every training uses."""
 
 import math
+from typing import Any
 
 import keras
 
@@ -53,16 +54,22 @@ class StopOnLostLoss(keras.callbacks.Callback):
     The loss is not finite
     """
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         self._epoch, self._step, self._loss = epoch, 0, 0.0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         # One step late: to look at the loss of this step would wait for the
         # device. It is the mean of the epoch so far, so it stays not finite.
         self._check()
-        self._step, self._loss = batch + 1, logs["loss"]
+        self._step, self._loss = batch + 1, (logs or {})["loss"]
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         self._check()
 
     def _check(self):
@@ -80,7 +87,7 @@ class StopOnLostLoss(keras.callbacks.Callback):
         )
 
 
-def learning_rate(optimizer):
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """The learning rate of an optimizer; the largest of several.
 
     Args:

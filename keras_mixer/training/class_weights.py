@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from keras_mixer.arguments import check_real
+from keras_mixer.data.batches import Data
 from keras_mixer.data.indexed import mapped
 from keras_mixer.optional import require
 
@@ -62,7 +63,7 @@ def weighted(batches, weights):
     )
 
 
-def balanced_class_weights(images):
+def balanced_class_weights(images: Data) -> dict[str, float]:
     """Weights with which all classes count the same in the loss.
 
     The weight of a class is the number of training images, divided by the

@@ -6,9 +6,12 @@ training is resumed, and an error when the loss is not finite.
 
 import contextlib
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
+from keras_mixer.data.batches import Data
 from keras_mixer.distributing.devices import Devices
 from keras_mixer.optional import is_installed
 from keras_mixer.training.callbacks import SameMetrics
@@ -21,25 +24,26 @@ from keras_mixer.training.runs import CHECKPOINTS
 from keras_mixer.training.runs import LOG_FILE
 from keras_mixer.training.runs import read_log
 from keras_mixer.training.runs import trim_log
+from keras_mixer.types import Path
 
 ONE_DEVICE = Devices("none")
 
 
 def fit(
-    model,
-    images,
-    augmentation,
-    folder,
+    model: keras.Model,
+    images: Data,
+    augmentation: Any,
+    folder: Path,
     *,
-    batch_size,
-    epochs,
-    seed=0,
-    validation_data=None,
-    devices=ONE_DEVICE,
-    callbacks=(),
-    class_weights=None,
-    verbose="auto",
-):
+    batch_size: int,
+    epochs: int,
+    seed: int = 0,
+    validation_data: Any = None,
+    devices: Devices = ONE_DEVICE,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    class_weights: dict[str | int, float] | str | None = None,
+    verbose: int | str = "auto",
+) -> list[dict[str, float]]:
     """Trains a compiled model in a folder, or goes on where it was stopped.
 
     After each epoch there is a checkpoint, of which the last two are kept. A

@@ -7,6 +7,8 @@ it, where the decay takes part in the ratio of norms.
 
 import dataclasses
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -14,20 +16,22 @@ from keras import ops
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_real
 from keras_mixer.training.accumulating import Accumulate
+from keras_mixer.types import Config
+from keras_mixer.types import Tensor
 
 # fmt: on
 
 
 def compile_options(
-    recipe,
-    steps,
-    warmup_steps=None,
+    recipe: Any,
+    steps: int,
+    warmup_steps: int | None = None,
     *,
-    layer_decay=1.0,
-    model=None,
-    accumulate=1,
-    metrics=(),
-):
+    layer_decay: float = 1.0,
+    model: keras.Model | None = None,
+    accumulate: int = 1,
+    metrics: Sequence[Any] = (),
+) -> dict[str, Any]:
     """What `model.compile` takes to train as a recipe says.
 
     Args:
@@ -198,15 +202,19 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(
-        self, learning_rate, steps, warmup_steps=0, final_fraction=0.0
-    ):
+        self,
+        learning_rate: float,
+        steps: int,
+        warmup_steps: int = 0,
+        final_fraction: float = 0.0,
+    ) -> None:
         super().__init__()
         self.learning_rate = learning_rate
         self.steps = steps
         self.warmup_steps = warmup_steps
         self.final_fraction = final_fraction
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         step = ops.cast(step, keras.config.floatx())
         progress = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
         left = 1.0 - ops.clip(progress, 0.0, 1.0)
@@ -215,7 +223,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
             rate = rate * ops.minimum(1.0, step / self.warmup_steps)
         return self.learning_rate * rate
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "learning_rate": self.learning_rate,
             "steps": self.steps,
@@ -233,7 +241,7 @@ def _loss(recipe):
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
-def sigmoid_crossentropy(y_true, y_pred):
+def sigmoid_crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """The binary cross-entropies of all classes, summed.
 
     Keras's `BinaryCrossentropy` is their mean: with 1000 classes its gradients

@@ -11,11 +11,13 @@ import os
 import pathlib
 import platform
 import sys
+from typing import Any
 
 import keras
 
 from keras_mixer.optional import is_installed
 from keras_mixer.optional import require
+from keras_mixer.types import Path
 
 RUN_FILE = "run.json"
 
@@ -37,7 +39,13 @@ CHECKPOINTS = "checkpoints"
 NOT_COMPARED = ("skipped", "validation_count")
 
 
-def open_run(folder, settings, facts=None, process=0, defaults=None):
+def open_run(
+    folder: Path,
+    settings: dict[str, Any],
+    facts: dict[str, Any] | None = None,
+    process: int = 0,
+    defaults: dict[str, Any] | None = None,
+) -> pathlib.Path:
     """Makes the folder of a training, or finds it with the same settings.
 
     Args:
@@ -126,7 +134,7 @@ def _version(name):
     return getattr(sys.modules.get(name), "__version__", "unknown")
 
 
-def read_run(folder):
+def read_run(folder: Path) -> dict[str, Any]:
     """The record of a training, a dict; `finished` has what came out.
 
     Args:
@@ -174,7 +182,7 @@ def _part(path):
     return pathlib.Path(path).with_suffix(".part")
 
 
-def read_log(folder):
+def read_log(folder: Path) -> list[dict[str, float]]:
     """What was measured after each epoch.
 
     Args:
@@ -218,7 +226,7 @@ def trim_log(path, epochs):
     part.replace(path)
 
 
-def save_model(folder, model):
+def save_model(folder: Path, model: keras.Model) -> None:
     """Saves the model of a training, whole or not at all.
 
     Args:
@@ -252,7 +260,7 @@ def save_model(folder, model):
     part.replace(folder / MODEL_FILE)
 
 
-def finish(folder, results):
+def finish(folder: Path, results: dict[str, Any]) -> None:
     """Draws the curves of a training, and notes what came out.
 
     Args:
@@ -280,7 +288,7 @@ def finish(folder, results):
     _write_json(folder / RUN_FILE, record)
 
 
-def plot(log, path):
+def plot(log: list[dict[str, float]], path: Path) -> None:
     """Draws the loss, and the accuracy if it was measured, over the epochs.
 
     Args:

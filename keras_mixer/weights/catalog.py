@@ -17,6 +17,7 @@ means for weights trained on it is not settled.
 import dataclasses
 import fnmatch
 import importlib.resources
+import importlib.resources.abc
 
 IMAGE_SIZE = 224  # unless a record says otherwise
 
@@ -85,18 +86,18 @@ class Record:
     image_size: int = IMAGE_SIZE  # side of the images it was trained on
 
     @property
-    def name(self):
+    def name(self) -> str:
         """What the record is listed as, such as "mixer_b16.imagenet"."""
         return f"{self.variant}.{self.tag}"
 
     @property
-    def repo(self):
+    def repo(self) -> str | None:
         """The repository on the Hugging Face hub, or `None`."""
         repo, _, _ = self.file.rpartition("/")
         return repo if "{repo}" in (self.source.url or "") else None
 
     @property
-    def packaged(self):
+    def packaged(self) -> importlib.resources.abc.Traversable | None:
         """The path of a file that is in the package, or `None`."""
         if self.source.url is not None:
             return None
@@ -105,7 +106,7 @@ class Record:
         )
 
     @property
-    def url(self):
+    def url(self) -> str | None:
         """Where the file is published, or `None`: it is in the package."""
         if self.source.url is None:
             return None
@@ -212,7 +213,7 @@ RECORDS = tuple(
 )
 
 
-def list_weights(pattern="*"):
+def list_weights(pattern: str = "*") -> list[Record]:
     """Lists the published weights.
 
     Source: the bucket of google-research/vision_transformer, the repositories
