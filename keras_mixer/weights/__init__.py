@@ -1,6 +1,6 @@
-"""Weights: a file on disk to the variables of a model.
+"""Loads weights from a file into the variables of a model.
 
-`read -> rename -> assign`, each a step from `{name: array}` to the next in
-NumPy, composed by `loading`. A failure in any step leaves the model's weights
-as they were.
+The steps are `read -> rename -> assign`. The data between the steps are
+`{name: array}` dictionaries of NumPy arrays. `loading` combines the steps. If a
+step fails, the weights of the model are unchanged.
 """

@@ -1,50 +1,48 @@
-"""`{path: array}` to the variables of a model: all of them, or none."""
+"""Assigns arrays to the variables of a model: to all variables or none."""
 
 from keras_mixer.weights.errors import WeightsError
 from keras_mixer.weights.naming import HEAD
 
-SHOWN = 8  # lines of a difference in an error
+SHOWN = 8  # number of lines of a difference in an error message
 
 
 def check(expected, received, problem):
-    """Refuses arrays that are not exactly those expected.
+    """Checks that the arrays are exactly the expected ones.
 
     Args:
         expected: `{path: shape}`.
         received: `{path: shape}`.
-        problem: What it means if they differ, the beginning of the error.
+        problem: The beginning of the error message.
 
     Raises:
-        WeightsError: If a path is missing or too many, or a shape differs.
+        WeightsError: If a path is missing or unexpected, or a shape differs.
     """
     if expected != received:
         raise WeightsError(f"{problem}\n{_difference(expected, received)}")
 
 
 def assign(variables, arrays, source):
-    """Gives every variable its array, after all were found to fit.
+    """Assigns each variable its array, after checking that all arrays fit.
 
     Args:
         variables: `{path: keras.Variable}`.
-        arrays: `{path: array}`; emptied, so that no array is kept beside the
-            variable that has it.
-        source: Where the arrays come from, for the error.
+        arrays: `{path: array}`. Each array is removed after it is assigned, to
+            save memory.
+        source: Name of the source of the arrays, for the error message.
 
     Raises:
-        WeightsError: If a path is missing or too many, or a shape differs; no
-            variable has changed then.
+        WeightsError: If a path is missing or unexpected, or a shape differs. In
+            this case no variable has changed.
     """
     expected, received = shapes(variables), shapes(arrays)
-    problem = (
-        f"Cannot load '{source}': its weights are not those of this model."
-    )
+    problem = f"Cannot load '{source}': its weights do not match this model."
     check(expected, received, problem + _advice(expected, received))
     for path, variable in variables.items():
         variable.assign(arrays.pop(path))
 
 
 def shapes(arrays):
-    """`{path: shape}` of arrays or variables."""
+    """Returns `{path: shape}` of arrays or variables."""
     return {path: tuple(array.shape) for path, array in arrays.items()}
 
 
@@ -52,17 +50,17 @@ def _advice(expected, received):
     differing = {path for path, _ in expected.items() ^ received.items()}
     if all(path.startswith(HEAD) for path in differing):
         return (
-            " Only the head differs: give the `classes` it was saved with, or "
-            "`include_top=False` and a head of your own."
+            " Only the head differs: build the model with the same `classes` "
+            "as the file, or with `include_top=False` and your own head."
         )
     if all("/token_mixing/" in path for path in differing):
         return (
-            " Only token mixing differs: the weights are of another grid of "
-            "tokens, or of a wider MLP across them. Build the model with the "
-            "`input_shape` and `tokens_mlp_dim` they were saved with; "
-            "`keras_mixer.resize` then makes it another size."
+            " Only token mixing differs: the weights are for another grid of "
+            "tokens, or for another width of the token MLP. Build the model "
+            "with the `input_shape` and `tokens_mlp_dim` of the file. Then "
+            "change the size with `keras_mixer.resize`."
         )
-    return " Build the variant they were saved from."
+    return " Build the same variant as the one in the file."
 
 
 def _difference(expected, received):
@@ -75,5 +73,5 @@ def _difference(expected, received):
                 lines.append(f"+ received {path} {received[path]}")
     hidden = len(lines) - SHOWN
     if hidden > 0:
-        lines[SHOWN:] = [f"  and {hidden} lines more"]
+        lines[SHOWN:] = [f"  and {hidden} more lines"]
     return "\n".join(lines)

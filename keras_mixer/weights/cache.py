@@ -1,14 +1,15 @@
-"""The folder of fetched weights, and what the environment says of it.
+"""The folder of downloaded weights, and its environment variables.
 
-A download is written to a name of its own, `.<name>.<random>.part` beside the
-final one, and renamed once it is whole. The rename is atomic: whoever sees the
-final name sees a whole file, however many processes fetch it and wherever one
-is killed.
+A download is first written to a unique name, `.<name>.<random>.part`, in the
+same folder. When the file is complete, it gets its final name. The rename is
+atomic. So a file with the final name is always complete, even if several
+processes download it or a process is killed.
 
-Two variables of the environment are read at every call:
+Two environment variables are read at every call:
 
-- `KERAS_MIXER_WEIGHTS_URL`, a mirror: a file comes from `<mirror>/<file>`.
-- `KERAS_MIXER_OFFLINE=1`: nothing is fetched; errors say what to put where.
+- `KERAS_MIXER_WEIGHTS_URL` is a mirror: files come from `<mirror>/<file>`.
+- `KERAS_MIXER_OFFLINE=1` turns downloads off. Errors then explain which file to
+  put where.
 """
 
 import contextlib
@@ -21,16 +22,17 @@ import uuid
 
 from keras_mixer.weights.errors import DownloadError
 
-# A download writes all the time: one that has not for a day was killed.
+# A partial file that has not changed for a day is from a killed process.
 ABANDONED_SECONDS = 24 * 60 * 60
 PARTIAL = ".part"
 
 
 def folder():
-    """Where fetched files are: `models/keras_mixer` in the folder of Keras.
+    """Returns the cache folder: `models/keras_mixer` in the folder of Keras.
 
-    That is `KERAS_HOME`, or `~/.keras`, as `keras.utils.get_file` has it; but
-    never its last resort, /tmp/.keras, where others may have put files.
+    The folder of Keras is `KERAS_HOME` or `~/.keras`, as in
+    `keras.utils.get_file`. Its fallback /tmp/.keras is not used, because other
+    users can put files there.
     """
     home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
     home = os.path.abspath(os.path.expanduser(home))
@@ -38,42 +40,42 @@ def folder():
 
 
 def path_of(file):
-    """The path of a file in the cache, by its relative POSIX name."""
+    """Returns the path of a file in the cache, from its relative name."""
     parts = file.split("/")
     if {"", ".", ".."} & set(parts) or re.search(r"[\\:\0]", file):
         raise ValueError(
-            "The name of a file of weights must be relative, with '/' between "
-            "its parts and none of them empty, '.' or '..'. "
+            "The name of a weights file must be relative, with '/' between its "
+            "parts. No part can be empty, '.' or '..'. "
             f"Received: {file!r}"
         )
     return folder().joinpath(*parts)
 
 
 def is_cached(path, size=None):
-    """Whether there is a file at `path`, of this size where it is known."""
-    # `os.path` calls what it may not look at no file; the download then says
-    # what is wrong with the folder.
+    """Returns whether a file exists at `path`, with `size` bytes if given."""
+    # `os.path.isfile` returns `False` for a folder without permission. The
+    # download then reports the problem.
     return os.path.isfile(path) and size in (None, os.path.getsize(path))
 
 
 def is_offline():
-    """Whether nothing may be fetched."""
+    """Returns whether downloads are turned off."""
     value = os.environ.get("KERAS_MIXER_OFFLINE", "").strip().lower()
     return value in ("1", "true", "yes", "on")
 
 
 def mirrored(file):
-    """Where the mirror has `file`, or `None` without a mirror."""
+    """Returns the address of `file` on the mirror, or `None`."""
     mirror = os.environ.get("KERAS_MIXER_WEIGHTS_URL", "").rstrip("/")
     return f"{mirror}/{urllib.parse.quote(file)}" if mirror else None
 
 
 def reserve(path):
-    """An empty file beside `path`, under a name that nobody else has."""
+    """Creates an empty file with a unique name in the folder of `path`."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Asking for permissions would not tell of a read-only or full disk.
+        # Checking permissions would not detect a read-only or full disk.
         partial.touch(exist_ok=False)
     except OSError as error:
         raise _unwritable(path.parent, error) from error
@@ -89,7 +91,7 @@ def _remove_abandoned(folder):
 
 
 def publish(partial, path):
-    """Gives a whole file its name."""
+    """Renames a complete file to its final name."""
     try:
         os.replace(partial, path)
     except OSError as error:
@@ -98,19 +100,19 @@ def publish(partial, path):
 
 def _unwritable(folder, error):
     return DownloadError(
-        f"Cannot keep weights in '{folder}': {error}. Make that folder "
-        "writable (`chmod`), or set KERAS_HOME to one that is."
+        f"Cannot write weights to '{folder}': {error}. Make this folder "
+        "writable (`chmod`), or set KERAS_HOME to a writable folder."
     )
 
 
 def advice(*paths):
-    """What to do about a file that could not be fetched, for its error."""
+    """Returns advice for the error message of a failed download."""
     return (
-        f"Try again, or put the file at {either(paths)} by hand, or set "
+        f"Try again, or put the file at {either(paths)} yourself, or set "
         "KERAS_MIXER_WEIGHTS_URL to a mirror that has it."
     )
 
 
 def either(names):
-    """`'a' or 'b'`, for errors."""
+    """Returns `'a' or 'b'`, for error messages."""
     return " or ".join(f"'{name}'" for name in names)

@@ -1,17 +1,17 @@
-"""The published weights: what they are, where they lie, how to use them.
+"""The published weights: their origin, their location, how to use them.
 
-One row for each file; whatever belongs to the weights and not to the
-architecture is in the row or in the source that it names: the range of the
-pixels, the activation, the crop of the evaluation. Provenance is what the
-authors say, not what a copy is called: timm's `goog_in21k_ft_in1k` are the
-models that were trained on ImageNet-1k alone
-(huggingface/pytorch-image-models#651). An accuracy stands here only with the
-protocol it was measured by; where none could be verified there is none.
+There is one row for each file. The row and its source describe everything that
+depends on the weights and not on the architecture: the pixel range, the
+activation, the crop for evaluation. The training data is stated as the authors
+state it, not by the name of a copy: timm's `goog_in21k_ft_in1k` models were
+trained on ImageNet-1k only (huggingface/pytorch-image-models#651). Each
+accuracy is given with its protocol. Accuracies that could not be verified are
+left out.
 
-The byte counts of Google's files follow from their list of tensors and the form
-of NumPy's archives, and add up to the total that the bucket listing gives.
-ImageNet itself was released for research that is not commercial: what that
-means for weights trained on it is not settled.
+The sizes of Google's files are computed from their list of tensors and the
+layout of NumPy archives. Their sum equals the total in the bucket listing.
+ImageNet was released for non-commercial research. It is an open legal question
+what that means for weights trained on it.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import fnmatch
 import importlib.resources
 import importlib.resources.abc
 
-IMAGE_SIZE = 224  # unless a record says otherwise
+IMAGE_SIZE = 224  # default of `Record.image_size`
 
 GELU_TANH = "gelu_tanh"  # `keras_mixer.layers.gelu_tanh`
 GELU_EXACT = "gelu"
@@ -27,40 +27,40 @@ GELU_EXACT = "gelu"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What all weights from one place have in common."""
+    """Properties shared by all weights from one place."""
 
-    url: str | None  # of a file, with `{file}` for its name; or in the package
+    url: str | None  # template with `{file}`; None: in the package
     activation: str
     mean: tuple  # per channel, of pixels in [0, 1]
     std: tuple
-    crop_ratio: float  # side of the crop to the short side of the photo
+    crop_ratio: float  # side of the crop / short side of the photo
     interpolation: str
     licence: str
 
 
 # fmt: off
 SOURCES = {
-    # google-research/vision_transformer; values and crop as big_vision's
-    # `configs/mlp_mixer_i1k.py`: resize_small(256), by area, and
+    # google-research/vision_transformer. Pixel range and crop as in
+    # `configs/mlp_mixer_i1k.py` of big_vision: resize_small(256), by area, and
     # central_crop(224).
     "google": Source(
         "https://storage.googleapis.com/mixer_models/{file}", GELU_TANH,
         (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 224 / 256, "area", "Apache-2.0",
     ),
-    # Alibaba-MIIL/ImageNet21K, as converted for timm.
+    # Alibaba-MIIL/ImageNet21K, converted for timm.
     "miil": Source(
         "https://huggingface.co/{repo}/resolve/main/{name}", GELU_EXACT,
         (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 0.875, "bilinear",
         "Apache-2.0, as timm states",
     ),
-    # facebookresearch/deit, README_resmlp.md: resize 248, crop 224; the files
-    # as converted for timm.
+    # facebookresearch/deit, converted for timm. README_resmlp.md: resize 248,
+    # crop 224.
     "facebook": Source(
         "https://huggingface.co/{repo}/resolve/main/{name}", GELU_EXACT,
         (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.9, "bicubic",
         "Apache-2.0",
     ),
-    # Trained by this project; in the folder `pretrained` of the package.
+    # Trained by this project; stored in the folder `pretrained` of the package.
     "package": Source(
         None, GELU_TANH, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 1.0, "bilinear",
         "Apache-2.0; none is stated for the photos",
@@ -73,21 +73,21 @@ SOURCES = {
 class Record:
     """One published file of weights."""
 
-    variant: str  # the constructor, such as "mixer_b16"
-    tag: str  # what `weights=` takes
+    variant: str  # such as "mixer_b16"
+    tag: str  # value for `weights=`
     source: Source = dataclasses.field(repr=False)
-    file: str  # its name on the server and in the cache
-    size: int | None  # bytes; none: only the server knows
-    classes: int | None  # of the head; none: there is no trained head
+    file: str  # name on the server and in the cache
+    size: int | None  # bytes; None: unknown
+    classes: int | None  # of the head; None: the head is not trained
     trained_on: str
-    top1: float | None  # accuracy [%] on the images held out of the data set
+    top1: float | None  # accuracy [%] on the test or validation images
     protocol: str  # how `top1` was measured, and by whom
-    sha256: str | None = None  # hexadecimal, where it is known
-    image_size: int = IMAGE_SIZE  # side of the images it was trained on
+    sha256: str | None = None  # hexadecimal; None: unknown
+    image_size: int = IMAGE_SIZE  # side of the training images
 
     @property
     def name(self) -> str:
-        """What the record is listed as, such as "mixer_b16.imagenet"."""
+        """The name in listings, such as "mixer_b16.imagenet"."""
         return f"{self.variant}.{self.tag}"
 
     @property
@@ -98,7 +98,7 @@ class Record:
 
     @property
     def packaged(self) -> importlib.resources.abc.Traversable | None:
-        """The path of a file that is in the package, or `None`."""
+        """The path of a file inside the package, or `None`."""
         if self.source.url is not None:
             return None
         return (
@@ -107,7 +107,7 @@ class Record:
 
     @property
     def url(self) -> str | None:
-        """Where the file is published, or `None`: it is in the package."""
+        """The address of the file; `None` if it is in the package."""
         if self.source.url is None:
             return None
         repo, _, name = self.file.rpartition("/")
@@ -221,15 +221,15 @@ def list_weights(pattern: str = "*") -> list[Record]:
     facebookresearch/deit.
 
     Args:
-        pattern: Which names to list, as a file pattern: a name is the variant
-            and the tag, such as `"mixer_b16.imagenet"`.
+        pattern: String with wildcards, such as `"mixer_*"`. A name consists of
+            the variant and the tag, such as `"mixer_b16.imagenet"`.
 
     Returns:
-        A list of records. Each has the fields `name`, `variant`, `tag` (what
-        `weights=` takes), `url` (`None`: it is in the package), `file` (its
-        name in the cache), `size` in bytes, `classes`, `image_size` in pixels,
-        `trained_on`, `top1` in percent, `protocol` (how that was measured), and
-        in `source` the `activation`, `mean`, `std`,
+        A list of records. Each has the fields `name`, `variant`, `tag` (the
+        value for `weights=`), `url` (`None` for a file in the package), `file`
+        (its name in the cache), `size` in bytes, `classes`, `image_size` in
+        pixels, `trained_on`, `top1` in percent and `protocol` (how `top1` was
+        measured). Its `source` has the fields `activation`, `mean`, `std`,
         `crop_ratio`, `interpolation` and `licence`.
 
     Raises:
@@ -252,7 +252,7 @@ def list_weights(pattern: str = "*") -> list[Record]:
 
 
 def find(variant, tag):
-    """The record of a variant's tag, or `None`."""
+    """Returns the record of a variant and a tag, or `None`."""
     for record in RECORDS:
         if (record.variant, record.tag) == (variant, tag):
             return record
@@ -260,7 +260,7 @@ def find(variant, tag):
 
 
 def find_file(file):
-    """The record of a file by its name on the server, or `None`."""
+    """Returns the record of a file, by its name on the server, or `None`."""
     for record in RECORDS:
         if record.file == file:
             return record
@@ -268,7 +268,7 @@ def find_file(file):
 
 
 def default_tag(variant):
-    """What `weights` is by default, as in Keras Applications."""
+    """Returns the default of `weights=` for a variant, or `None`."""
     for tag in ("imagenet", "cifar10"):
         if find(variant, tag):
             return tag
@@ -276,6 +276,6 @@ def default_tag(variant):
 
 
 def image_size(variant):
-    """The side of the images of a variant, unless another is asked for."""
+    """Returns the default side of the images of a variant."""
     record = find(variant, default_tag(variant))
     return record.image_size if record else IMAGE_SIZE

@@ -1,12 +1,12 @@
-"""What can be wrong with a file of weights, and with getting one."""
+"""Errors of weights files and downloads."""
 
 
 class WeightsError(ValueError):
-    """A file of weights is damaged, or is not that of the model.
+    """A weights file is damaged or does not match the model.
 
-    Nothing of it has been loaded then: a model keeps the weights it has.
+    Nothing from the file was loaded: the weights of the model are unchanged.
 
-    Source: this library; Keras Applications raises `ValueError`, which this is.
+    This is a `ValueError`, because Keras Applications raises `ValueError`.
 
     Example:
 
@@ -17,11 +17,11 @@ class WeightsError(ValueError):
 
 
 class DownloadError(OSError):
-    """A file of weights could not be fetched, whole and unchanged.
+    """A weights file could not be downloaded completely and unchanged.
 
-    Nothing is left that would later pass for the file.
+    An incomplete or wrong file is never left under the final name.
 
-    Source: this library; an `OSError`, as those of Python's network modules.
+    This is an `OSError`, like the errors of Python's network modules.
 
     Example:
 

@@ -1,11 +1,14 @@
-"""Published files of weights to files on this disk.
+"""Downloads published weights files to the cache.
 
-`keras.utils.get_file` downloads too, but leaves much open: it takes any file
-that it finds under the name, takes half a file for a whole one if the server
-does not send its length, falls back to a folder in /tmp that anybody can write
-to, and waits without end for a server that sends nothing. Here a download is
-written to a name of its own, with a timeout, checked, and then put into the
-cache.
+`keras.utils.get_file` is not used, because it has several problems:
+
+- It accepts any existing file with the right name.
+- It accepts half a file if the server does not send the length.
+- It falls back to a folder in /tmp that every user can write to.
+- It waits forever for a server that does not send data.
+
+Here a download has a timeout, is written to a temporary name, is checked, and
+is then moved into the cache.
 """
 
 import base64
@@ -24,7 +27,7 @@ import keras
 from keras_mixer.weights import cache
 from keras_mixer.weights.errors import DownloadError
 
-# A server that sends nothing for so long has gone; a slow one sends something.
+# A server that sends nothing for this time is down. A slow server still sends.
 STALL_SECONDS = 30
 
 CHUNK = 2**20  # bytes
@@ -32,29 +35,31 @@ CHUNK = 2**20  # bytes
 _MD5 = re.compile(r"[A-Za-z0-9+/]{22}==")
 _SHA256 = re.compile(r'(?:W/)?"?([0-9a-f]{64})"?')
 
-# One download at a time in a process: a thread that waited finds the file.
+# Allows one download at a time in a process. A thread that waited for another
+# thread then finds the file in the cache.
 _LOCK = threading.Lock()
 
 logger = logging.getLogger("keras_mixer")
 
 
 def fetch(file, url, size=None, sha256=None):
-    """Returns the path of a published file, downloaded if it is not there.
+    """Returns the path of a published file; downloads it if necessary.
 
     Args:
-        file: Relative POSIX name in the cache, and on a mirror.
-        url: Where it is published.
-        size: Integer, its exact size. Without it, what is under the name in
-            the cache is taken as it is.
-        sha256: String of hex digits, its checksum. Without it, a download is
-            checked against what the server says of it.
+        file: Relative name in the cache and on the mirror, with "/".
+        url: Address of the published file.
+        size: Integer, exact size in bytes. Without it, any file with this name
+            in the cache is used.
+        sha256: String, checksum as hexadecimal digits. Without it, a download
+            is checked with the checksum that the server sends, if any.
 
     Returns:
-        `pathlib.Path` of the whole file.
+        `pathlib.Path` of the complete file.
 
     Raises:
-        DownloadError: If the file could not be fetched whole and unchanged, or
-            may not be, or the cache cannot be written.
+        DownloadError: If the file cannot be downloaded completely and
+            unchanged, if downloads are turned off, or if the cache cannot be
+            written.
         ValueError: If `file` is absolute or leads out of the cache.
     """
     path = cache.path_of(file)
@@ -86,12 +91,12 @@ def _download(path, url, size, sha256):
         _check(partial, expected, url, path)
         cache.publish(partial, path)
     finally:
-        # Also after Ctrl-C; once renamed it is no longer there.
+        # Also after Ctrl-C. After the rename the file is missing.
         partial.unlink(missing_ok=True)
 
 
 def _receive(partial, url, path, size, sha256):
-    """Downloads `url` to `partial`; returns what the file must measure."""
+    """Downloads `url` to `partial`; returns its expected measures."""
     redirects = _Redirects()
     opener = urllib.request.build_opener(redirects)
     _announce(url)
@@ -104,8 +109,8 @@ def _receive(partial, url, path, size, sha256):
             expected = _expected(answers, size, sha256)
             _copy(answer, file, expected.get("bytes"))
             return expected
-    # Some errors of http.client are not `OSError`s, and urllib raises a
-    # `ValueError` for what is not an address.
+    # Some errors of http.client are not `OSError`s, and urllib raises
+    # `ValueError` for an invalid address.
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
@@ -115,7 +120,7 @@ def _receive(partial, url, path, size, sha256):
 
 
 def _announce(url):
-    """Says what is downloaded, where Keras shows progress."""
+    """Reports the download in the same place as Keras shows progress."""
     if keras.config.is_interactive_logging_enabled():
         sys.stdout.write(f"Downloading data from {url}\n")
     else:
@@ -123,7 +128,7 @@ def _announce(url):
 
 
 def _copy(answer, file, size):
-    """Copies an answer to a file, with a bar of progress."""
+    """Copies an answer to a file, with a progress bar."""
     bar = keras.utils.Progbar(size)
     while chunk := answer.read1(CHUNK):
         file.write(chunk)
@@ -131,7 +136,7 @@ def _copy(answer, file, size):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Keeps the headers of redirects."""
+    """Follows redirects and keeps their headers."""
 
     def __init__(self):
         self.headers = []
@@ -142,22 +147,24 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def reason(error):
-    """Why there was no answer, in a few words."""
+    """Returns a short description of a download error."""
     if isinstance(error, urllib.error.HTTPError):
-        return f"the server answers {error.code} {error.reason}"
+        return f"the server answered {error.code} {error.reason}"
     cause = getattr(error, "reason", error)
     if isinstance(cause, TimeoutError):
-        return f"the server has sent nothing for {STALL_SECONDS} seconds"
+        return f"the server did not send data for {STALL_SECONDS} seconds"
     if isinstance(cause, str):
         return cause
     return f"{type(cause).__name__}: {cause}"
 
 
 def _expected(answers, size, sha256):
-    """`{kind: value}` of what a whole file measures, of `_measure`'s kinds.
+    """Returns `{kind: value}`, the measures that a complete file has.
+
+    The kinds are those of `_measure`.
 
     Args:
-        answers: The headers of the redirects to the file, and of the file.
+        answers: The headers of all redirects and of the final answer.
         size: The known size, or `None`.
         sha256: The known checksum, or `None`.
     """
@@ -173,7 +180,7 @@ def _expected(answers, size, sha256):
 
 
 def _checksums(answers):
-    """The checksums that a server sends with a file; there may be none."""
+    """Returns the checksums that a server sends with a file, if any."""
     headers = answers[-1]
     checksums = {}
     for part in ",".join(headers.get_all("x-goog-hash", [])).split(","):
@@ -191,11 +198,11 @@ def _checksums(answers):
 
 
 def _hub_checksum(headers):
-    """The SHA-256 in an answer of the Hugging Face hub, if there is one.
+    """Returns the SHA-256 in an answer of the Hugging Face hub, or `None`.
 
-    The hub's redirect to its storage has it as `X-Linked-Etag`. Elsewhere an
-    `ETag` may be anything, 64 digits of something else included, so it counts
-    only beside the header that makes the answer one of a hub.
+    The hub sends it as `X-Linked-Etag` when it redirects to its storage. The
+    `ETag` of another server can be any value, also 64 other digits. So `ETag`
+    is used only if the answer has the header `X-Repo-Commit` of a hub.
     """
     etag = headers["X-Linked-Etag"]
     if etag is None and headers["X-Repo-Commit"] is not None:
@@ -208,7 +215,7 @@ def _check(partial, expected, url, path):
     received = {kind: _measure(partial, kind) for kind in expected}
     if received != expected:
         raise DownloadError(
-            f"What came from {url} is not the file. "
+            f"The download from {url} is incomplete or wrong. "
             f"Expected: {_listed(expected)}. Received: {_listed(received)}. "
             f"It was removed. {cache.advice(path)}"
         )
@@ -218,12 +225,12 @@ def _measure(path, kind):
     if kind == "bytes":
         return path.stat().st_size
     with path.open("rb") as file:
-        # Some builds of Python refuse MD5 otherwise, which is all that some
-        # servers tell: it shows damage, not malice.
+        # Some servers send only MD5, which detects damage but not attacks. Some
+        # builds of Python refuse MD5 without `usedforsecurity=False`.
         digest = hashlib.file_digest(
             file, lambda: hashlib.new(kind, usedforsecurity=False)
         )
-    # As headers have them.
+    # In the encoding of the HTTP headers.
     if kind == "md5":
         return base64.b64encode(digest.digest()).decode()
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What the readers and writers of several formats share."""
+"""Code shared by the readers and writers of several formats."""
 
 import hashlib
 import json
@@ -7,23 +7,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Keys of notes that `writing` adds to a file.
+# Keys of the notes that `writing` adds to a file.
 GRID_NOTE = "keras_mixer grid"
 CHECKSUM_NOTE = "keras_mixer sha256"
 
 
 class File(NamedTuple):
-    """What a file holds."""
+    """The content of a weights file."""
 
     arrays: dict  # {name: array}, as named in the file
-    grid: tuple | None = None  # (rows, columns) of the tokens, where noted
+    grid: tuple | None = None  # (rows, columns) of the tokens, if known
     checksum: str | None = None  # kind of the checksum that was checked
-    activation: str | None = None  # where the file says it
-    scaling: tuple | None = None  # (mean, std) of pixels, where it says it
+    activation: str | None = None  # if the file has it
+    scaling: tuple | None = None  # (mean, std) of pixels, if it has it
 
 
 def parse_grid(note):
-    """`(rows, columns)` of a note such as "9x16", or `None`."""
+    """Returns `(rows, columns)` from a note such as "9x16", or `None`."""
     found = re.fullmatch(
         rf"(?:{GRID_NOTE} )?([0-9]{{1,6}})x([0-9]{{1,6}})", note
     )
@@ -31,14 +31,18 @@ def parse_grid(note):
 
 
 def checksum(arrays, grid_note):
-    """SHA-256 of names, dtypes, shapes and values, as hexadecimal digits.
+    """Returns the SHA-256 of names, dtypes, shapes and values.
 
-    For each array, in the order of the names, it covers the JSON text
-    `[name, dtype, shape]` and the bytes of the values, row by row.
+    The digest first covers the note of the grid. Then, for each array in the
+    order of the names, it covers the JSON text `[name, dtype, shape]` and the
+    bytes of the values in C order.
 
     Args:
         arrays: `{name: array}`.
-        grid_note: String, the note of the grid, or `""`; covered first.
+        grid_note: String, the note of the grid, or `""`.
+
+    Returns:
+        String of hexadecimal digits.
     """
     digest = hashlib.sha256(grid_note.encode())
     for name in sorted(arrays):
@@ -50,12 +54,12 @@ def checksum(arrays, grid_note):
 
 
 def bfloat16():
-    """The dtype, which NumPy itself does not have."""
+    """Returns the bfloat16 dtype, which is not part of NumPy."""
     import ml_dtypes
 
     return np.dtype(ml_dtypes.bfloat16)
 
 
 def not_weights(name, dtype):
-    """The error text for an array of integers, for example."""
+    """Returns the error message for an array that is not floating-point."""
     return f"{name!r} holds {dtype}, not floating-point weights"

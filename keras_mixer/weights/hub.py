@@ -1,7 +1,7 @@
-"""Files of repositories on the Hugging Face hub, to files on this disk.
+"""Downloads files from repositories on the Hugging Face hub.
 
-huggingface_hub resumes, checks and keeps them; here are the places that go
-before it (the cache, a mirror), and what its errors mean.
+huggingface_hub resumes, checks and stores the downloads. This module looks in
+the cache and on the mirror first, and explains the errors of huggingface_hub.
 """
 
 import pathlib
@@ -21,22 +21,22 @@ _REPOSITORY = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 def fetch(repo, names):
     """Returns the path of a file of a repository of the Hugging Face hub.
 
-    A file that somebody has put at `<cache>/<repo>/<name>` goes first, then a
+    A file that was put at `<cache>/<repo>/<name>` is used first, then the
     mirror, then the hub.
 
     Args:
         repo: String, `"organisation/name"`.
-        names: Tuple of names of files, the preferred one first.
+        names: Tuple of file names, the preferred one first.
 
     Returns:
-        `pathlib.Path` of the first of `names` that is there.
+        `pathlib.Path` of the first of `names` that exists.
 
     Raises:
-        DownloadError: If none of `names` is there, or the repository is not, or
-            may not be read, or cannot be reached.
-        ImportError: If it takes huggingface_hub, which is not installed.
-        ValueError: If `repo` is no name of a repository, or a name leads out of
-            the cache.
+        DownloadError: If none of `names` exists, or if the repository does not
+            exist, cannot be read or cannot be reached.
+        ImportError: If huggingface_hub is needed but not installed.
+        ValueError: If `repo` is not a valid name, or if one of `names` leads
+            out of the cache.
     """
     _check_repository(repo)
     files = [f"{repo}/{name}" for name in names]
@@ -62,7 +62,7 @@ def _check_repository(repo):
 
 
 def _mirrored_first(files):
-    """The first of `files` that the mirror has."""
+    """Downloads the first of `files` that the mirror has."""
     for file in files:
         try:
             return fetching.fetch(file, cache.mirrored(file))
@@ -78,7 +78,7 @@ def _mirrored_first(files):
 def _is_missing(error):
     if isinstance(error, urllib.error.HTTPError):
         return error.code in NOT_THERE
-    # A mirror may be a folder, as `file://`.
+    # A mirror can be a local folder (`file://`).
     return isinstance(getattr(error, "reason", None), FileNotFoundError)
 
 
@@ -89,10 +89,10 @@ def _download_first(repo, names, files):
     offline = cache.is_offline() or hub.constants.HF_HUB_OFFLINE
     try:
         path = _first_of_hub(hub, repo, names, offline)
-    # It raises errors of its own, of its HTTP client and of files.
+    # The library raises its own errors, `OSError` and those of its HTTP client.
     except Exception as error:
-        # It has looked into its cache for the name that failed, but not for
-        # those after it.
+        # The library has looked in its cache for the name that failed, but not
+        # for the other names.
         path = _first_of_hub(hub, repo, names, offline=True)
         if path is None:
             cache.reserve(_hub_folder() / "file").unlink()
@@ -112,16 +112,16 @@ def _hub_folder():
 
 
 def _hub_reason(hub, error):
-    # Out of reach: why is in the cause only.
+    # If the hub cannot be reached, the reason is only in the cause.
     if isinstance(error, hub.errors.LocalEntryNotFoundError):
         return fetching.reason(error.__cause__ or error)
     return fetching.reason(error)
 
 
 def _first_of_hub(hub, repo, names, offline):
-    """The first of `names` in the repository, or offline in the hub's cache.
+    """Returns the first of `names` that exists in the repository, or `None`.
 
-    Returns `None` if none is there.
+    If `offline`, it looks only in the cache of huggingface_hub.
     """
     for name in names:
         try:
@@ -133,7 +133,7 @@ def _first_of_hub(hub, repo, names, offline):
             )
             return pathlib.Path(path)
         except hub.errors.EntryNotFoundError as error:
-            # Online, one that is missing here was out of reach there.
+            # Online, this error means that the hub could not be reached.
             is_local = isinstance(error, hub.errors.LocalEntryNotFoundError)
             if is_local and not offline:
                 raise
@@ -144,13 +144,13 @@ def _none_there(repo, names, files, offline):
     places = cache.either(map(cache.path_of, files))
     if offline:
         return (
-            f"Cannot fetch {cache.either(names)} of the repository '{repo}': "
-            "KERAS_MIXER_OFFLINE or HF_HUB_OFFLINE is set, and none of them is "
-            f"in '{_hub_folder()}'. Put the file at {places}, or unset "
-            "the variable."
+            f"Cannot fetch {cache.either(names)} from the repository '{repo}': "
+            "KERAS_MIXER_OFFLINE or HF_HUB_OFFLINE is set, and none of these "
+            f"files is in '{_hub_folder()}'. Put the file at {places}, or "
+            "unset the variable."
         )
     return (
-        f"The repository '{repo}' of the Hugging Face hub has none of "
-        f"{cache.either(names)}. Give the name of another one, or put the "
+        f"The repository '{repo}' of the Hugging Face hub does not contain "
+        f"{cache.either(names)}. Give the name of another file, or put the "
         f"file at {places}."
     )

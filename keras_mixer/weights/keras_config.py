@@ -1,8 +1,8 @@
-"""What the configuration in a `.keras` file says of the model's weights.
+"""Reads how to use the weights from the configuration in a `.keras` file.
 
-The weights alone do not say for which grid of tokens, activation and range of
-pixels they were trained. The configuration is read as JSON. No object of Keras
-is made from it, so that no code of the file can run.
+The weights alone do not show with which grid of tokens, activation and pixel
+range they were trained. The configuration is read only as JSON. Keras objects
+are not created from it, so code from the file cannot run.
 """
 
 import json
@@ -15,7 +15,7 @@ from keras_mixer.weights.errors import WeightsError
 
 ARCHIVED = "config.json"
 
-# The largest model here has 350 kB.
+# The configuration of the largest model in this package has 350 kB.
 MAX_BYTES = 2**24
 
 _ACTIVATIONS = {
@@ -25,7 +25,7 @@ _ACTIVATIONS = {
 
 
 class Description(NamedTuple):
-    """How the weights are to be used; `None` where the file does not say."""
+    """How to use the weights; `None` where the file does not specify it."""
 
     grid: tuple | None = None  # (rows, columns) of the tokens
     activation: str | None = None
@@ -33,31 +33,31 @@ class Description(NamedTuple):
 
 
 def read(archive):
-    """Reads the configuration in an archive that `archives` has opened.
+    """Reads the configuration in an archive.
 
     Args:
-        archive: A `zipfile.ZipFile`.
+        archive: A `zipfile.ZipFile`, opened by `archives.open_archive`.
 
     Returns:
         A `Description`.
 
     Raises:
-        WeightsError: If the configuration is larger than that of any model.
+        WeightsError: If the configuration is larger than `MAX_BYTES`.
     """
     if ARCHIVED not in archive.namelist():
         return Description()
     info = archive.getinfo(ARCHIVED)
     if info.file_size > MAX_BYTES:
         raise WeightsError(
-            f"its configuration has {info.file_size} bytes, more than "
-            f"{MAX_BYTES}"
+            f"its configuration has {info.file_size} bytes. At most "
+            f"{MAX_BYTES} bytes are allowed"
         )
     layers = _layers(json.loads(archives.read(archive, info)))
     return Description(_grid(layers), _activation(layers), _scaling(layers))
 
 
 def _layers(config):
-    """`{name: configuration}` of the layers of a functional model."""
+    """Returns `{name: configuration}` of a functional model's layers."""
     try:
         layers = config["config"]["layers"]
         return {layer["config"]["name"]: layer["config"] for layer in layers}
@@ -84,13 +84,13 @@ def _grid(layers):
 
 def _activation(layers):
     activation = layers.get("block_0", {}).get("activation")
-    if isinstance(activation, dict):  # a function that is not Keras's
+    if isinstance(activation, dict):  # a function not from Keras
         return _ACTIVATIONS.get(activation.get("config"))
     return activation if isinstance(activation, str) else None
 
 
 def _scaling(layers):
-    """Mean and std of the layer that scales pixels, one number per channel."""
+    """Returns mean and std per channel of the layer that scales pixels."""
     config = layers.get("preprocessing", {})
     try:
         if "scale" in config:
@@ -105,7 +105,7 @@ def _scaling(layers):
         return None
     if not all(map(math.isfinite, (*mean, *std))):
         return None
-    # Without the rounding of the way here, so that a copy of a copy is equal.
+    # Removes rounding errors, so that a copy of a copy is equal.
     return tuple(
         tuple(float(f"{value:.12g}") for value in values)
         for values in (mean, std)

@@ -1,15 +1,15 @@
-"""Files that Keras has written to `{name: array}`.
+"""Reads files written by Keras as `{name: array}`.
 
-Keras numbers the layers of a file by their class (`mixer_block_3`) and the
-variables of a layer by their order, and `keras.Model.load_weights` goes by
-that: a deeper model's file then fills a shallower model without a word. The
-names of the layers are in the file too, as attributes, so they are read
-instead, and the next steps can tell exactly what is missing and what is too
-much.
+In a file, Keras numbers the layers of each class (`mixer_block_3`) and the
+variables of each layer. `keras.Model.load_weights` uses these numbers. So it
+loads the file of a deeper model into a shallower model without an error. The
+file also contains the names of the layers, as attributes. This module reads the
+names, so the next steps can report exactly which weights are missing or
+unexpected.
 
-A file is refused unless all its data lies in it, plainly: a link out of the
-file, or an array that declares more bytes than it stores, is no weights file
-that Keras has written. libhdf5 opens it only after `hdf5_guard` has checked it.
+All data must be stored in the file itself. Keras does not write links to other
+files, or arrays that declare more bytes than they store, so these are refused.
+`hdf5_guard` checks each file before libhdf5 opens it.
 """
 
 import io
@@ -26,29 +26,28 @@ from keras_mixer.weights.formats import bfloat16
 
 ARCHIVED = "model.weights.h5"  # the weights within a `.keras` file
 
-# Layers of a model, of a block, of an MLP, and their variables: a file that
-# nests deeper is no file of ours, or has a link that leads back.
+# Layers are nested at most like this: model, block, MLP, layer, variables. A
+# file with deeper nesting is not from this package, or contains a loop.
 MAX_DEPTH = 6
 
 
 def read_h5(path):
-    """Reads a `.weights.h5` file that Keras has written.
+    """Reads a `.weights.h5` file written by Keras.
 
     Args:
         path: `pathlib.Path` of the file.
 
     Returns:
-        A `File`. A name in it is the names of the layers that lead to the
-        variable, and its number in its layer: `block_0/token_norm/0`.
+        A `File`. Each name consists of the names of the nested layers and the
+        number of the variable in its layer: `block_0/token_norm/0`.
 
     Raises:
-        WeightsError: If the file keeps data elsewhere, or holds a quantised
-            model or one within another. Libraries raise what they like on a
-            damaged file.
+        WeightsError: If the file stores data elsewhere, or contains a quantised
+            or nested model. For damaged files, h5py raises other exceptions.
     """
     with (
         path.open("rb") as file,
-        # Gives the bytes without reading them all.
+        # Gives access to the bytes without reading the whole file.
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
         return File(_read(file, content))
@@ -75,7 +74,7 @@ def _read(file, content):
 
 
 class _Reader:
-    """Reads the layers of a file of `size` bytes, each of them once."""
+    """Reads the layers of a file of `size` bytes, each layer once."""
 
     def __init__(self, size):
         self.arrays = {}
@@ -85,26 +84,26 @@ class _Reader:
     def read_layer(self, group, parents):
         if len(parents) > MAX_DEPTH or group.id in self._seen:
             raise WeightsError(
-                f"layers are nested too deep, or twice, at '{group.name}'"
+                f"the layer '{group.name}' is nested too deep, or occurs twice"
             )
         self._seen.add(group.id)
         variables = _child(group, "vars")
         path = (*parents, _text(variables, "name"))
         if "layers" in group:
             raise WeightsError(
-                f"it holds the model '{path[-1]}' within another. Save the "
-                "inner one by itself, with its `save_weights`, and load that "
-                "file"
+                f"it contains the model '{path[-1]}' within another model. "
+                "Save the inner model with its own `save_weights`, and load "
+                "that file"
             )
         for number in variables:
             name = "/".join((*path, number))
             if name in self.arrays or not number.isdecimal():
                 raise WeightsError(
-                    f"'{name}' is there twice, or is no variable"
+                    f"'{name}' occurs twice, or is not a variable"
                 )
             self.arrays[name] = self._read_array(_child(variables, number))
         for layer in _groups(group):
-            # Random seeds are state, not weights.
+            # The state of random generators is not a weight.
             if not layer.name.endswith(("/vars", "/seed_generator")):
                 self.read_layer(layer, path)
 
@@ -128,37 +127,36 @@ def _child(group, name):
 
 
 def _text(thing, name):
-    """An attribute that is a text, as Keras writes it.
+    """Returns an attribute that is a string.
 
-    Any other is not even read: a sequence of what there is no such thing as
-    makes libhdf5 crash.
+    Other types are refused unread: libhdf5 crashes on some of them.
     """
     import h5py
 
     attribute = thing.attrs.get_id(name)
     kind = h5py.check_string_dtype(attribute.dtype)
     if attribute.shape != () or kind is None or kind.length is not None:
-        raise WeightsError(f"'{thing.name}' has a {name!r} that is no text")
+        raise WeightsError(f"'{thing.name}' has no valid string {name!r}")
     return thing.attrs[name]
 
 
 def _array(dataset):
     if dataset.external or dataset.is_virtual:
-        raise WeightsError(f"'{dataset.name}' keeps its data in another file")
+        raise WeightsError(f"'{dataset.name}' stores its data in another file")
     if dataset.nbytes > dataset.id.get_storage_size():
         raise WeightsError(
-            f"'{dataset.name}' declares {dataset.nbytes} bytes and stores "
+            f"'{dataset.name}' declares {dataset.nbytes} bytes, but stores "
             f"{dataset.id.get_storage_size()}"
         )
     if dataset.id.get_create_plist().get_nfilters():
         raise WeightsError(f"'{dataset.name}' is compressed or filtered")
-    # HDF5 has no bfloat16: Keras stores two opaque bytes and says so.
+    # HDF5 does not have bfloat16. Keras stores two opaque bytes per number, and
+    # the dtype as an attribute.
     if dataset.dtype == "V2" and _text(dataset, "dtype") == "bfloat16":
         return np.asarray(dataset).view(bfloat16())
     if dataset.dtype.kind != "f":
         raise WeightsError(
             f"'{dataset.name}' holds {dataset.dtype}, not floating-point "
-            "weights. A quantised model is loaded as it is, with "
-            "`keras.saving.load_model`"
+            "weights. Load a quantised model with `keras.saving.load_model`"
         )
     return np.asarray(dataset)

@@ -1,9 +1,9 @@
-"""The steps from what `weights=` says to the variables of a model, composed.
+"""The steps from the argument `weights=` to the variables of a model.
 
-`check_source -> open_checkpoint -> load`. The first looks at the argument
-alone, the second fetches and reads the file, before there is a model: what is
-in it decides on the activation, the range of the pixels and the grid. The third
-gives the model its weights.
+`check_source -> open_checkpoint -> load`. `check_source` checks only the
+argument. `open_checkpoint` fetches and reads the file. This happens before the
+model is built, because the file determines the activation, the pixel range and
+the grid. `load` assigns the weights to the model.
 """
 
 import json
@@ -34,36 +34,36 @@ class HubFile(NamedTuple):
     """A file in a repository of the Hugging Face hub."""
 
     repo: str
-    names: tuple  # the first that is there
+    names: tuple  # the first one that exists is used
 
     def __str__(self):
         return HUB + self.repo
 
 
 class Checkpoint(NamedTuple):
-    """A file of weights, read, and how its model is to be used."""
+    """The content of a weights file, and the settings its model needs."""
 
-    source: str | None = None  # none: there is no file
+    source: str | None = None  # None: there is no file
     family: str | None = None
     layout: str | None = None
     arrays: dict | None = None  # {path: array}
-    grid: tuple | None = None  # (rows, columns); none: that of the model
-    activation: str | None = None  # none: that of the family
-    scaling: tuple | None = None  # (mean, std) of pixels; none: the family's
-    checksum: str | None = None  # kind of the checksum in the file
+    grid: tuple | None = None  # (rows, columns); None: that of the model
+    activation: str | None = None  # None: that of the family
+    scaling: tuple | None = None  # (mean, std) of pixels; None: the family's
+    checksum: str | None = None  # kind of checksum in the file
 
 
 def check_source(weights, variant):
-    """What `weights=` names: a `Record`, a `HubFile`, a path, or `None`.
+    """Returns the `Record`, `HubFile` or path that `weights=` names, or `None`.
 
     Args:
-        weights: The argument. This package also passes a `Checkpoint`, which is
-            returned.
-        variant: The variant whose tags it may be, or `None`.
+        weights: The argument. A `Checkpoint`, which only this package passes,
+            is returned unchanged.
+        variant: The variant whose tags are accepted, or `None`.
 
     Raises:
-        ValueError: If there is no such tag or file.
-        TypeError: If it is neither a string nor a path.
+        ValueError: If the tag or file does not exist.
+        TypeError: If `weights` is neither a string nor a path.
     """
     if weights is None or isinstance(weights, Checkpoint):
         return weights
@@ -75,7 +75,7 @@ def check_source(weights, variant):
             return record
         if weights.startswith(HUB):
             return _check_hub(weights, variant)
-    # `os.path.isfile` is also false for what cannot be a path.
+    # `os.path.isfile` also returns `False` for an invalid path.
     if os.path.isfile(weights):
         return pathlib.Path(weights)
     if reading.suffix_of_name(weights) is None:
@@ -106,17 +106,17 @@ def _expected(weights, variant):
 
 
 def open_checkpoint(source, family=None, include_top=True):
-    """Fetches and reads what `check_source` returned.
+    """Fetches and reads the file that `check_source` returned.
 
     Args:
-        source: A `Record`, a `HubFile`, a path or `None`; or a `Checkpoint`,
-            which is returned.
+        source: A `Record`, a `HubFile`, a path or `None`. A `Checkpoint` is
+            returned unchanged.
         family: `"mixer"`, `"resmlp"`, or `None` for either.
-        include_top: Whether the head is wanted; if not, it is left out.
+        include_top: Whether to load the weights of the head.
 
     Raises:
-        WeightsError: If the file is damaged or holds something else.
-        DownloadError: If it cannot be fetched.
+        WeightsError: If the file is damaged or contains something else.
+        DownloadError: If the file cannot be fetched.
     """
     if source is None:
         return Checkpoint()
@@ -142,7 +142,7 @@ def open_checkpoint(source, family=None, include_top=True):
     sizes = _check_whole(arrays, layout.family, path)
     activation = activation or file.activation
     if activation is None and layout.name == "timm":
-        activation = catalog.GELU_EXACT  # which timm computes, for all of them
+        activation = catalog.GELU_EXACT  # timm uses it for all models
     return Checkpoint(
         source=str(path),
         family=layout.family,
@@ -155,13 +155,13 @@ def open_checkpoint(source, family=None, include_top=True):
     )
 
 
-# The one thing of a file that may be left out.
+# Only the head can be left out.
 def _is_head(path):
     return path.startswith(naming.HEAD)
 
 
 def _locate(source):
-    """The file of a source, its activation and its scaling."""
+    """Returns the file of a source, its activation and its scaling."""
     if isinstance(source, pathlib.Path):
         return source, None, None
     if isinstance(source, HubFile):
@@ -175,7 +175,7 @@ def _locate(source):
 
 
 def fetch(record):
-    """The file of a `Record`, fetched if it is not in the cache."""
+    """Returns the file of a `Record`; downloads it if it is not cached."""
     if record.packaged is not None:
         return pathlib.Path(record.packaged)
     if record.repo is None:
@@ -187,7 +187,7 @@ def fetch(record):
 
 
 def _scaling_of_hub(source):
-    """The mean and std that timm's `config.json` of a repository gives."""
+    """Returns mean and std from timm's `config.json`, or `None`."""
     try:
         path = hub.fetch(source.repo, ("config.json",))
     except DownloadError:
@@ -207,24 +207,24 @@ def _scaling_of_hub(source):
 
 
 def _check_whole(arrays, family, path):
-    """Refuses weights that do not make up one model; returns its sizes."""
+    """Checks that the weights form one complete model; returns its sizes."""
     shapes = assigning.shapes(arrays)
     sizes = naming.sizes_of(shapes, family)
     assigning.check(
         naming.shapes_of(family, sizes),
         shapes,
-        f"Cannot load '{path}': its weights do not make up one model. It was "
-        "damaged, edited or fused, or holds more than the model.",
+        f"Cannot load '{path}': its weights do not form one complete model. It "
+        "was damaged, edited or fused, or contains more than the model.",
     )
     return sizes
 
 
 def _grid(noted, layout, tokens):
-    """Rows and columns of the tokens of a file, or `None`.
+    """Returns the rows and columns of the tokens of a file, or `None`.
 
-    A `.keras` file has it in its configuration, a `.weights.h5` file does not
-    say it. The published weights are for square images, and `writing` notes any
-    other grid.
+    A `.keras` file has the grid in its configuration. A `.weights.h5` file does
+    not contain it. The published weights are for square images. `writing` adds
+    a note to a file if the grid is not square.
     """
     side = math.isqrt(tokens)
     if layout.name == "keras":
@@ -235,32 +235,32 @@ def _grid(noted, layout, tokens):
 
 
 def plan(checkpoint, grid, method):
-    """How a checkpoint gets to the grid of a model: a `resizing.Plan`."""
+    """Returns the `resizing.Plan` from the grid of a checkpoint to `grid`."""
     try:
         return resizing.plan(checkpoint.grid or grid, grid, method)
     except ValueError as error:
         raise ValueError(
-            f"Cannot load '{checkpoint.source}' on this grid. {error}"
+            f"Cannot load '{checkpoint.source}' for this grid. {error}"
         ) from error
 
 
 def load(checkpoint, plan, layers, channels):
-    """Gives the layers of a model the weights of a checkpoint, if it has any.
+    """Assigns the weights of a checkpoint, if any, to the layers of a model.
 
     Args:
-        checkpoint: A `Checkpoint`; its arrays are gone afterwards.
+        checkpoint: A `Checkpoint`. Its arrays are removed to save memory.
         plan: A `resizing.Plan`.
-        layers: The layers of the model that may have weights.
-        channels: Channels of the image.
+        layers: The layers of the model that can have weights.
+        channels: Number of channels of the image.
 
     Raises:
-        WeightsError: If the weights are not those of the model; no variable has
-            changed then.
+        WeightsError: If the weights do not match the model. In this case no
+            variable has changed.
     """
     if checkpoint.source is None:
         return
     arrays = dict(checkpoint.arrays)
-    checkpoint.arrays.clear()  # so that no array is kept beside its variable
+    checkpoint.arrays.clear()  # `arrays` then holds the only references
     if resizing.adapt_channels(arrays, channels):
         logger.info(
             "%s: stem adapted from 3 channels to %d",
@@ -278,9 +278,10 @@ _LORA = ("lora_kernel_a", "lora_kernel_b")
 
 
 def variables_of(layers):
-    """`{path: variable}` of the weights of `layers`, without seeds and LoRA.
+    """Returns `{path: variable}` of the weights, without seeds and LoRA.
 
-    Paths begin at the layer, whatever name scope the model was built in.
+    Paths start with the name of the layer. They do not depend on the name scope
+    in which the model was built.
     """
     return {
         layer.name + variable.path.removeprefix(layer.path): variable

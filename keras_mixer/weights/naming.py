@@ -1,14 +1,16 @@
 """The weights of a family: their paths, their axes, their names in files.
 
-A path such as `block_0/token_mixing/dense_0/kernel` is a file format: layers
-are named, never numbered by Keras, and a golden file pins every path of every
-variant. A row of a table below names one weight in every layout there is, so a
-layout is a column, read in one direction to load and in the other to export.
-The axes say what each axis counts: from them follow the sizes of a model, the
-shapes it has to have, and what resizing does to it.
+A path such as `block_0/token_mixing/dense_0/kernel` is part of a file format.
+So the paths use fixed names of layers, not the numbers that Keras assigns. A
+golden file contains every path of every variant.
 
-Kernels are (in, out) here and in Flax, (out, in) in PyTorch, and the stem's is
-(height, width, in, out) against (out, in, height, width).
+Each row of the tables below describes one weight: its path, its axes, and its
+name in every layout. A layout is a column of the table. It is used in one
+direction to load and in the other to export. The axes determine the sizes of a
+model, the shapes of its weights, and how resizing changes them.
+
+Kernels are (in, out) here and in Flax, and (out, in) in PyTorch. The kernel of
+the stem is (height, width, in, out), in PyTorch (out, in, height, width).
 """
 
 import collections
@@ -25,7 +27,7 @@ HEAD = "predictions/"
 
 # fmt: off
 MIXER = (
-    # path, its axes, and the name in: Flax; Flax before Linen; timm
+    # path, axes, and the names in Flax, Flax before Linen, and timm
     ("stem/kernel", ("patch", "patch", "in_channels", "hidden"),
      "stem/kernel", "embedding/kernel", "stem.proj.weight"),
     ("stem/bias", ("hidden",),
@@ -89,7 +91,7 @@ MIXER = (
 )
 
 RESMLP = (
-    # path, its axes, and the name in: timm; the authors' code (Facebook)
+    # path, axes, and the names in timm and the authors' code (Facebook)
     ("stem/kernel", ("patch", "patch", "in_channels", "hidden"),
      "stem.proj.weight", "patch_embed.proj.weight"),
     ("stem/bias", ("hidden",),
@@ -129,15 +131,15 @@ FAMILIES = {"mixer": MIXER, "resmlp": RESMLP}
 
 
 class Layout(NamedTuple):
-    """A way to name the weights of a family: a column of its table."""
+    """The names of a family's weights in one kind of file."""
 
     name: str
     family: str
-    column: int | None  # none: Keras's numbers in place of the last names
+    column: int | None  # of the table; None: numbers for variables
     is_torch: bool = False
 
     def names(self):
-        """`{path: name}`, with `{}` for the number of a block."""
+        """Returns `{path: name}`, with `{}` for the number of a block."""
         return {row[0]: self._name(row) for row in FAMILIES[self.family]}
 
     def _name(self, row):
@@ -152,7 +154,7 @@ LAYOUTS = (
     Layout("flax", "mixer", 2),
     Layout("flax before Linen", "mixer", 3),
     Layout("timm", "mixer", 4, is_torch=True),
-    # A LayerScale has one variable, a norm two; the table's order numbers them.
+    # `Layout._name` numbers the variables of a layer in the order of the table.
     Layout("keras", "resmlp", None),
     Layout("timm", "resmlp", 2, is_torch=True),
     Layout("facebook", "resmlp", 3, is_torch=True),
@@ -160,19 +162,19 @@ LAYOUTS = (
 
 
 def remove_prefix(arrays):
-    """Removes what all names begin with, if no layout has such names.
+    """Removes the common prefix of all names, if no layout has it.
 
-    `DistributedDataParallel` puts `module.` in front of each name,
-    `torch.compile` puts `_orig_mod.`, a `LightningModule` the name of its
-    attribute, and a training in JAX `params/`.
+    Several tools add a prefix to each name: `DistributedDataParallel` adds
+    `module.`, `torch.compile` adds `_orig_mod.`, a `LightningModule` adds the
+    name of its attribute, and trainings in JAX add `params/`.
 
     Args:
         arrays: `{name: array}`.
 
     Returns:
-        `{name: array}`, and the prefix, `""` if none was removed.
+        `{name: array}` and the removed prefix, which can be `""`.
     """
-    # Compared by character, then cut at the last separator.
+    # `commonprefix` compares characters, so cut at the last separator.
     common = os.path.commonprefix(list(arrays))  # noqa: RUF071
     end = 1 + max(common.rfind("."), common.rfind("/"))
     if end == 0 or any(_is_known(name) for name in arrays):
@@ -184,24 +186,28 @@ _KNOWN = {name for layout in LAYOUTS for name in layout.names().values()}
 
 
 def layout_of(names):
-    """The layout with most of `names`; `WeightsError` if none has any."""
+    """Returns the layout that knows most of `names`.
+
+    Raises:
+        WeightsError: If no layout knows any of them.
+    """
     counts = []
     for layout in LAYOUTS:
         known = set(layout.names().values())
         counts.append(sum(_template(name, known) in known for name in names))
     best = max(range(len(LAYOUTS)), key=counts.__getitem__)
     if not counts[best]:
-        shown = ", ".join(sorted(names)[:3]) or "no names at all"
+        shown = ", ".join(sorted(names)[:3]) or "no names"
         raise WeightsError(
             "expected the weights of an MLP-Mixer or a ResMLP, named as in "
-            "Flax, in timm, in the authors' code or in this package. "
+            "Flax, timm, the authors' code or this package. "
             f"Received: {shown}{_advice(names)}"
         )
     return LAYOUTS[best]
 
 
 def _advice(names):
-    """What to do if only some of the names have a prefix before known ones."""
+    """Returns advice if some names are known names with a prefix."""
     prefixes = collections.Counter(
         name[: match.end()]
         for name in names
@@ -212,8 +218,8 @@ def _advice(names):
         return ""
     ((prefix, count),) = prefixes.most_common(1)
     return (
-        f". {count} of {len(names)} names are known without '{prefix}' at "
-        "their beginning: save only these, without it"
+        f". {count} of {len(names)} names are known without the prefix "
+        f"'{prefix}': save only these, without the prefix"
     )
 
 
@@ -222,10 +228,10 @@ def _is_known(name):
 
 
 def rename(arrays, layout):
-    """`{name: array}` of a layout to `{path: array}`, as views where it can.
+    """Converts `{name: array}` of a layout to `{path: array}`.
 
-    A name that the layout does not have is left as it is: assigning then says
-    that it is unexpected.
+    The arrays are views where possible. Unknown names are kept: `assigning`
+    reports them later.
     """
     table = axes_of(layout.family)
     paths = {name: path for path, name in layout.names().items()}
@@ -241,12 +247,12 @@ def rename(arrays, layout):
         array = _squeeze(array, len(table[path]))
         renamed[_numbered(path, name, template)] = array
     if len(renamed) < len(arrays):
-        raise WeightsError("two names in it mean the same weight")
+        raise WeightsError("two names in it stand for the same weight")
     return renamed
 
 
 def export_names(arrays, layout):
-    """`{path: array}` to the `{name: array}` of a layout, contiguous."""
+    """Converts `{path: array}` to contiguous `{name: array}` of a layout."""
     names = layout.names()
     exported = {}
     for path, array in arrays.items():
@@ -260,7 +266,7 @@ def export_names(arrays, layout):
     return exported
 
 
-# Ranks of kernels to the order of their axes; vectors stay.
+# `{rank of a kernel: order of its axes}`. Vectors do not change.
 _TO_OURS = {2: (1, 0), 4: (2, 3, 1, 0)}
 _TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
 
@@ -274,9 +280,9 @@ _NUMBER = re.compile("[0-9]+")
 
 
 def _template(name, known):
-    """`name` as it stands in a table: with `{}` for the number of a block."""
+    """Returns `name` as in a table, with `{}` for the number of a block."""
     if "{" in name:
-        return ""  # no name of a weight, and not to be taken for a template
+        return ""  # not the name of a weight; it must not pass as a template
     if name in known:
         return name
     return _NUMBER.sub("{}", name, count=1)
@@ -289,10 +295,10 @@ def _numbered(target, name, template):
 
 
 def _squeeze(array, rank):
-    """Drops axes of size 1 that some layouts have in front of a weight's own.
+    """Removes the leading axes of size 1 that some layouts have.
 
-    timm's Affine has (1, 1, channels), Flax before Linen kernels for a
-    convolution of size 1.
+    The Affine layer of timm has vectors of shape (1, 1, channels). Flax before
+    Linen has kernels for a convolution of size 1.
     """
     squeezed = tuple(size for size in array.shape if size != 1)
     if array.ndim > rank == len(squeezed):
@@ -301,7 +307,7 @@ def _squeeze(array, rank):
 
 
 def family_of(paths):
-    """The family whose weights have these paths, or `None`."""
+    """Returns the family whose weights have these paths, or `None`."""
     known = {
         family: {row[0] for row in rows} for family, rows in FAMILIES.items()
     }
@@ -319,25 +325,25 @@ def family_of(paths):
 
 
 def axes_of(family):
-    """`{path: axes}` of a family, with `{}` for the number of a block."""
+    """Returns `{path: axes}`, with `{}` for the number of a block."""
     return {row[0]: row[1] for row in FAMILIES[family]}
 
 
 def axes(path, table):
-    """The axes of `path` in the table of `axes_of`; none if it is not in it."""
+    """Returns the axes of `path` in a table of `axes_of`; `()` if unknown."""
     return table.get(_template(path, table), ())
 
 
 def sizes_of(shapes, family):
-    """What each axis counts in a model, and its `num_blocks`.
+    """Returns the size of each axis of a model, and its `num_blocks`.
 
     Args:
         shapes: `{path: shape}`.
         family: `"mixer"` or `"resmlp"`.
 
     Returns:
-        `{axis: size}`. An axis that no path has is left out; where paths
-        disagree, the first tells.
+        `{axis: size}`. Axes that do not occur are left out. If the shapes
+        contradict each other, the first one is used.
     """
     table = axes_of(family)
     sizes = {}
@@ -351,7 +357,7 @@ def sizes_of(shapes, family):
 
 
 def shapes_of(family, sizes):
-    """`{path: shape}` of every weight of a model of these sizes."""
+    """Returns `{path: shape}` of all weights of a model of these sizes."""
     shapes = {}
     for path, names in axes_of(family).items():
         if path.startswith(HEAD) and "classes" not in sizes:

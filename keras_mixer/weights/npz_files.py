@@ -1,8 +1,9 @@
-"""NumPy archives (`.npz`) to `{name: array}`.
+"""Reads NumPy archives (`.npz`) as `{name: array}`.
 
-`numpy.load(allow_pickle=False)` runs no code of a file, but accepts archives
-that decompress to any size and arrays that declare terabytes. Here the sizes
-are compared with what is stored before memory is allocated.
+`numpy.load(allow_pickle=False)` does not run code from a file. But it accepts
+archives that decompress to any size and arrays that declare terabytes. Here
+the declared sizes are compared with the stored sizes before memory is
+allocated.
 """
 
 import logging
@@ -19,14 +20,15 @@ from keras_mixer.weights.formats import parse_grid
 
 logger = logging.getLogger("keras_mixer")
 
-# Where trainings with big_vision keep the weights, beside `opt/` and `extra/`.
+# Checkpoints of big_vision store the weights here. They also have `opt/` and
+# `extra/`.
 PARAMS = "params/"
 
 
 def read(path):
     """Reads a `.npz` file.
 
-    If some names begin with `params/`, only those arrays are read.
+    If some names start with `params/`, only those arrays are read.
 
     Args:
         path: `pathlib.Path` of the file.
@@ -43,7 +45,7 @@ def read(path):
             with archive.open(info) as file:
                 name = info.filename.removesuffix(".npy")
                 if name in arrays:
-                    raise WeightsError(f"it holds {name!r} twice")
+                    raise WeightsError(f"it contains {name!r} twice")
                 arrays[name] = _read_npy(file, name, info.file_size)
         note = archive.comment.decode("latin-1")
         return File(arrays, parse_grid(note), archives.CHECKSUM)
@@ -52,28 +54,28 @@ def read(path):
 def _weights(path, infos):
     params = [info for info in infos if info.filename.startswith(PARAMS)]
     if params and len(params) < len(infos):
-        logger.info("%s: weights taken from '%s' alone", path, PARAMS)
+        logger.info("%s: only the weights in '%s' are used", path, PARAMS)
     return params or infos
 
 
 def _read_npy(file, name, size):
-    """`numpy.load`, but nothing is allocated that is not stored."""
+    """Like `numpy.load`, but allocates only what the file stores."""
     read_header = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }[np.lib.format.read_magic(file)]
     try:
         shape, is_fortran, dtype = read_header(file)
-    except MemoryError as error:  # of Python's parser, for a deep nesting
-        raise WeightsError(f"{name!r} has a header of another kind") from error
+    except MemoryError as error:  # from Python's parser, for deep nesting
+        raise WeightsError(f"{name!r} has an invalid header") from error
     if dtype.str == "|V2":
-        dtype = bfloat16()  # NumPy stores two plain bytes
+        dtype = bfloat16()  # NumPy stores bfloat16 as two raw bytes
     if dtype.kind != "f" and dtype != bfloat16():
         raise WeightsError(not_weights(name, dtype))
     expected = math.prod(shape) * dtype.itemsize
     if expected != size - file.tell():
         raise WeightsError(
-            f"{name!r} declares {expected} bytes and has {size - file.tell()}"
+            f"{name!r} declares {expected} bytes, but has {size - file.tell()}"
         )
-    array = np.frombuffer(file.read(expected), dtype)  # with its CRC-32 checked
+    array = np.frombuffer(file.read(expected), dtype)  # checks CRC-32
     return array.reshape(shape, order="F" if is_fortran else "C")

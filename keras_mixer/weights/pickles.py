@@ -1,17 +1,18 @@
-"""Pickles, followed without making the objects that they describe.
+"""Interprets pickles without creating the objects that they describe.
 
-A pickle is a program for a machine with a stack. `pickletools.genops` decodes
-its instructions. Here the instructions that `torch.save` uses are followed, and
-all others are refused:
+A pickle is a program for a stack machine. `pickletools.genops` decodes its
+instructions. This module executes the instructions that `torch.save` writes and
+refuses all others:
 
-- strings, numbers, tuples and lists become what they are;
-- a dictionary becomes a `Dictionary`, a list of pairs: its keys are not hashed,
-  because hashing a few nested tuples can take 2**60 steps;
-- a class or a function becomes a `Global`, its name: nothing is imported;
-- an object becomes an `Opaque`, the name of its class: nothing is called.
+- Strings, numbers, tuples and lists are created as usual.
+- A dictionary becomes a `Dictionary`, which is a list of pairs. Its keys are
+  not hashed, because hashing a few nested tuples can take 2**60 steps.
+- A class or a function becomes a `Global`, which is its name. Nothing is
+  imported.
+- An object becomes an `Opaque`, which is the name of its class. Nothing is
+  called.
 
-So no code of a file can run, and no memory is allocated beyond the size of the
-file.
+So code from a file cannot run, and the memory used is limited by the file size.
 """
 
 import pickletools
@@ -25,9 +26,9 @@ class Global(str):
 
 
 class Opaque(NamedTuple):
-    """An object that was not made."""
+    """Stands for an object that was not created."""
 
-    name: str  # of its class, or of the function that would make it
+    name: str  # of its class, or of the function that would create it
 
 
 class Dictionary(list):
@@ -36,7 +37,7 @@ class Dictionary(list):
     __slots__ = ()
 
     def by_name(self):
-        """`{key: value}` of the keys that are strings.
+        """Returns `{key: value}` for the keys that are strings.
 
         Raises:
             WeightsError: If a string occurs twice.
@@ -45,16 +46,17 @@ class Dictionary(list):
         for key, value in self:
             if type(key) is str:
                 if key in named:
-                    raise WeightsError(f"it holds {key!r} twice")
+                    raise WeightsError(f"it contains {key!r} twice")
                 named[key] = value
         return named
 
 
-# What checkpoints hold beside the weights: data, which becomes an `Opaque`.
+# Types that checkpoints contain beside the weights. They are plain data and
+# become an `Opaque`.
 INERT = frozenset(
     f"{module}.{name}"
     for module, names in {
-        "_codecs": "encode",  # how protocol 2 stores bytes
+        "_codecs": "encode",  # protocol 2 stores bytes with it
         "argparse": "Namespace",
         "builtins": "bytearray bytes complex frozenset range set slice",
         "collections": "Counter OrderedDict defaultdict deque",
@@ -90,28 +92,29 @@ INERT = frozenset(
 
 
 class Follower:
-    """Follows pickles.
+    """Interprets pickles.
 
     Args:
-        functions: `{name: function}`, what is called in place of a function
+        functions: `{name: function}`, the functions to call instead of those
             that a pickle names.
-        load: Called with what a pickle calls a persistent id: the description
-            of the data of a tensor.
+        load: Function that is called with each persistent id of a pickle. In
+            files of PyTorch, this is the description of a storage.
     """
 
     def __init__(self, functions, load):
-        self.unknown = {}  # names of what is neither in `functions` nor inert
+        self.unknown = {}  # names not in `functions` or `INERT`
         self._functions = {"collections.OrderedDict": _ordered, **functions}
         self._load = load
 
     def follow(self, file):
         """Returns the object of the pickle at the position of `file`.
 
-        The position is then the end of the pickle.
+        Afterwards the position of `file` is the end of the pickle.
 
         Raises:
             WeightsError: If the pickle uses an instruction that `torch.save`
-                does not write. Other errors mean that it is damaged.
+                does not write. Any other exception means that the pickle is
+                damaged.
         """
         self._stack, self._outer_stacks, self._memo = [], [], {}
         for opcode, argument, _ in pickletools.genops(file):
@@ -158,7 +161,7 @@ class Follower:
         self._stack.append(Dictionary())
 
     def _tuple(self, _):
-        items = self._pop_mark()  # which changes the stack
+        items = self._pop_mark()  # replaces `self._stack`
         self._stack.append(tuple(items))
 
     def _tuple_1(self, _):
@@ -196,7 +199,7 @@ class Follower:
 
     def _global(self, argument):
         module, _, name = argument.partition(" ")
-        # How protocol 2 names it, for Python 2.
+        # Protocol 2 uses the name from Python 2.
         module = "builtins" if module == "__builtin__" else module
         self._stack.append(Global(f"{module}.{name}"))
 
@@ -206,7 +209,7 @@ class Follower:
     def _call(self, _):
         name, arguments = self._pop(2)
         if type(name) is not Global or type(arguments) is not tuple:
-            raise WeightsError("it calls what is not a function")
+            raise WeightsError("it calls something that is not a function")
         if name in self._functions:
             self._stack.append(self._functions[name](*arguments))
             return
@@ -220,7 +223,7 @@ class Follower:
 
     def _expect(self, *types):
         if type(self._stack[-1]) not in types:
-            raise WeightsError("it changes what is not an object")
+            raise WeightsError("it changes something that is not an object")
 
 
 def _ordered(*arguments):

@@ -1,12 +1,13 @@
-"""Files of weights to `{name: array}`, whatever library has written them.
+"""Reads weights files of all supported formats as `{name: array}`.
 
-The name of a file tells its format, or if it does not, its first bytes do. The
-libraries of the formats are imported only when needed, and are not trusted with
-a file of unknown origin: `numpy.load(allow_pickle=False)` still decompresses
-archives to any size, and headers can declare terabytes. So what a file declares
-is compared with what it holds before memory is allocated, code in a file is
-never run, and every error of a library on a broken file becomes a
-`WeightsError`.
+The format follows from the file name, or else from the first bytes. The
+libraries of the formats are imported only when needed.
+
+A file of unknown origin is not passed to these libraries unchecked. For
+example, `numpy.load(allow_pickle=False)` decompresses archives to any size, and
+headers can declare terabytes. So the declared sizes are compared with the
+stored sizes before memory is allocated. Code from a file is never run. If a
+library raises any error for a broken file, it becomes a `WeightsError`.
 """
 
 import pathlib
@@ -34,19 +35,19 @@ SUFFIXES = tuple(READERS)
 
 
 def read(path):
-    """Reads a file of weights.
+    """Reads a weights file.
 
     Args:
         path: Path of the file. If its name does not end in one of `SUFFIXES`,
-            its content tells the format.
+            the format is detected from the content.
 
     Returns:
         A `formats.File`.
 
     Raises:
-        WeightsError: If the file is damaged, is of another format than its
-            name says, or holds anything but plain floating-point weights.
-        OSError: If the file may not be opened.
+        WeightsError: If the file is damaged, does not have the format of its
+            name, or contains arrays that are not floating-point weights.
+        OSError: If the file cannot be opened.
         ImportError: If the library of the format is not installed.
     """
     path = pathlib.Path(path)
@@ -62,25 +63,25 @@ def read(path):
         ) from error
     except (FileNotFoundError, ImportError, MemoryError, PermissionError):
         raise
-    # The libraries raise nearly anything on broken files.
+    # The libraries can raise any exception for broken files.
     except Exception as error:
         raise WeightsError(
-            f"Cannot load '{path}': expected a file of weights, whole and "
-            f"unchanged. Received: {type(error).__name__}: "
+            f"Cannot load '{path}': expected a complete, undamaged weights "
+            f"file. Received: {type(error).__name__}: "
             f"{_first_line(error)}{_other_format(path)}"
         ) from error
 
 
 def suffix_of_name(path):
-    """The one of `SUFFIXES` that a file name has, or `None`."""
+    """Returns the suffix of a file name from `SUFFIXES`, or `None`."""
     name = pathlib.Path(path).name
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
 def suffix_of_content(path):
-    """The one of `SUFFIXES` that a file should have, or `None`.
+    """Returns the suffix from `SUFFIXES` that fits the content, or `None`.
 
-    Only the first bytes and the names in an archive are looked at.
+    It looks only at the first bytes and at the names in an archive.
     """
     with path.open("rb") as file:
         start = file.read(32)
@@ -112,8 +113,8 @@ def _suffix(path):
     if suffix is None:
         raise WeightsError(
             "its name does not end in one of "
-            f"{', '.join(SUFFIXES)}, and its content is of none of these "
-            f"formats.{_flax_advice(path)}"
+            f"{', '.join(SUFFIXES)}, and its content does not have one of "
+            f"these formats.{_flax_advice(path)}"
         )
     return suffix
 
@@ -121,20 +122,20 @@ def _suffix(path):
 def _flax_advice(path):
     with path.open("rb") as file:
         first, second = file.read(2).ljust(2, b"\0")
-    # A dictionary of MessagePack whose first key is a short text.
+    # A MessagePack dictionary whose first key is a short string.
     if first & 0xF0 != 0x80 or second & 0xE0 != 0xA0:
         return ""
     return (
-        " It may be a checkpoint of Flax (MessagePack). Convert it with Flax: "
+        " It may be a Flax checkpoint (MessagePack). Convert it with Flax: "
         '`state = flax.serialization.msgpack_restore(open(PATH, "rb").read()); '
         'numpy.savez("weights.npz", **flax.traverse_util.flatten_dict('
         'state["params"], sep="/"))`. A checkpoint of vit_jax has its weights '
-        'in `state["0"]`'
+        'in `state["0"]` instead'
     )
 
 
 def _other_format(path):
-    """What to do if the name and the content are of two known formats."""
+    """Returns advice if name and content have different known formats."""
     suffix = suffix_of_name(path)
     try:
         content = suffix_of_content(path)
@@ -142,7 +143,7 @@ def _other_format(path):
         return ""
     if None in (suffix, content) or READERS[suffix] is READERS[content]:
         return ""
-    return f". Its content is that of a {content} file: rename it"
+    return f". Its content is that of a {content} file: rename the file"
 
 
 def _first_line(error):

@@ -1,24 +1,25 @@
-"""Token-mixing weights for another grid of tokens.
+"""Resizes token-mixing weights to another grid of tokens.
 
-An MLP across tokens has one row of weights for each place of the image, so its
-weights are made for one grid. There are three ways to another grid. None of
-them changes a weight that has no axis of tokens or of their MLP.
+An MLP across tokens has one row of weights for each place in the image, so its
+weights fit only one grid. There are three methods to change the grid. They
+change only weights that have an axis of tokens or of the token MLP.
 
-"tile" is the paper's (appendix C): the new grid is cut into parts of the old
-size, and each is processed as before. In matrices: copies of the old ones along
-the diagonal. The paper takes the sequence to be the parts one after the other;
-ours is row by row, so rows and columns are put in that order here, and neither
-the model nor its files know of it. The MLP across tokens gets as many times
-wider as there are parts, its matrices that many times squared.
+"tile" is the method of the paper (appendix C). The new grid is cut into tiles
+of the old size, and each tile is processed as before. The new matrices contain
+copies of the old matrices along the diagonal. In the paper, the sequence of
+tokens is tile after tile. Here it is row after row, so the rows and columns of
+the new matrices are put in that order. The token MLP becomes wider by a factor
+equal to the number of tiles. Its matrices grow by the square of that factor.
 
-"interleave" is the same with every part spread over the whole image: token (r,
-c) belongs to part (r mod K, c mod L). It keeps the reach of a learned filter
-across the image, which "tile" cuts down to a part.
+"interleave" is the same, but the tokens of each tile are spread over the whole
+image: token (r, c) belongs to tile (r mod K, c mod L). So a learned filter
+still covers the whole image. With "tile" it covers only one tile.
 
-"interpolate" keeps the width. The new MLP is the old one between two
-resamplings of its tokens: `up(mlp(down(x)))`, multiplied out. Both resample
-bilinearly with antialiasing, so a constant image is still one, and the same
-grid changes nothing. It goes to any grid, smaller ones too.
+"interpolate" keeps the width of the token MLP. The new MLP computes
+`up(mlp(down(x)))`, where `down` and `up` resample the tokens; the matrices are
+multiplied in advance. The resampling is bilinear with antialiasing, so a
+constant image stays constant, and resizing to the same grid changes nothing.
+The new grid can have any size, also a smaller one.
 """
 
 import math
@@ -32,20 +33,20 @@ METHODS = ("tile", "interleave", "interpolate")
 
 
 class Plan(NamedTuple):
-    """How weights get from one grid to another."""
+    """The grids and the method of a resize operation."""
 
     old: tuple  # (rows, columns)
     new: tuple
-    method: str | None  # none: there is nothing to do
+    method: str | None  # None: nothing to do
 
     @property
     def parts(self):
-        """Parts of the old size, down and across."""
+        """Number of tiles of the old size, vertically and horizontally."""
         return self.new[0] // self.old[0], self.new[1] // self.old[1]
 
     @property
     def widening(self):
-        """How many times wider the MLP across tokens becomes."""
+        """Factor by which the token MLP becomes wider."""
         is_copied = self.method in ("tile", "interleave")
         return math.prod(self.parts) if is_copied else 1
 
@@ -55,16 +56,16 @@ class Plan(NamedTuple):
 
 
 def check_method(method):
-    """Refuses what is no value of `resize=` or `method=`."""
+    """Raises `ValueError` if `method` is not a valid method."""
     if method is not None and method not in ("auto", *METHODS):
         raise ValueError(
-            f"The way to resize must be 'auto', one of {METHODS}, or `None` to "
-            f"refuse. Received: {method!r}"
+            f"The resize method must be 'auto', one of {METHODS}, or `None` "
+            f"(do not resize). Received: {method!r}"
         )
 
 
 def plan(old, new, method):
-    """Decides how to get from the grid `old` to `new`.
+    """Chooses the method to resize from the grid `old` to the grid `new`.
 
     Args:
         old: `(rows, columns)` of the weights.
@@ -75,7 +76,8 @@ def plan(old, new, method):
         A `Plan`.
 
     Raises:
-        ValueError: If the method is none, or cannot lead from `old` to `new`.
+        ValueError: If the grids differ and the method is `None` or cannot
+            resize from `old` to `new`.
     """
     check_method(method)
     if old == new:
@@ -83,7 +85,7 @@ def plan(old, new, method):
     is_multiple = new[0] % old[0] == 0 and new[1] % old[1] == 0
     if method == "auto":
         method = "tile" if is_multiple else "interpolate"
-    grids = f"{old[0]} x {old[1]} tokens, the model {new[0]} x {new[1]}"
+    grids = f"{old[0]} x {old[1]} tokens, the model for {new[0]} x {new[1]}"
     if method is None:
         raise ValueError(
             f'The weights are for {grids}. Give `resize="auto"` to resize '
@@ -91,14 +93,14 @@ def plan(old, new, method):
         )
     if method != "interpolate" and not is_multiple:
         raise ValueError(
-            f"'{method}' goes to whole multiples of the old grid, and the "
-            f"weights are for {grids}. 'interpolate' goes to any grid."
+            f"'{method}' needs a new grid that is a multiple of the old one. "
+            f"The weights are for {grids}. Use 'interpolate' for any grid."
         )
     return Plan(old, new, method)
 
 
 def resize(arrays, family, plan):
-    """Resizes the weights of a model as planned.
+    """Resizes the weights of a model.
 
     Args:
         arrays: `{path: array}`.
@@ -106,7 +108,7 @@ def resize(arrays, family, plan):
         plan: A `Plan`.
 
     Returns:
-        `{path: array}`, in the dtypes they came in.
+        `{path: array}`, with unchanged dtypes.
     """
     if plan.method is None:
         return arrays
@@ -120,14 +122,14 @@ def resize(arrays, family, plan):
 
 
 def _copies(plan):
-    """Block-diagonal copies, rows and columns in the order of the tokens."""
+    """Makes block-diagonal copies, with the tokens row by row."""
     count = math.prod(plan.parts)
     tokens = _parts_and_places(plan)
 
     def parts_and_places(axis, size):
         if axis == "tokens":
             return tokens
-        return np.divmod(np.arange(count * size), size)  # part by part
+        return np.divmod(np.arange(count * size), size)  # tile by tile
 
     def copy(array, axes):
         if not {"tokens", "tokens_mlp"} & set(axes):
@@ -144,7 +146,7 @@ def _copies(plan):
 
 
 def _parts_and_places(plan):
-    """Of every new token, row by row: its part, and its place in the part."""
+    """Returns the tile of each new token, and its place in the tile."""
     row, column = np.divmod(np.arange(math.prod(plan.new)), plan.new[1])
     if plan.method == "tile":
         (down, r), (across, c) = (
@@ -177,7 +179,7 @@ def _interpolation(plan):
 
 
 def _resampling(old, new):
-    """The matrix from values on the grid `old` to values on `new`."""
+    """Returns the matrix that resamples values from grid `old` to `new`."""
     rows, columns = (
         _resampling_1d(*sizes) for sizes in zip(old, new, strict=True)
     )
@@ -185,10 +187,11 @@ def _resampling(old, new):
 
 
 def _resampling_1d(old, new):
-    """Bilinear resampling of a line, antialiased: `(new, old)`, rows sum to 1.
+    """Returns the `(new, old)` matrix of antialiased linear resampling.
 
-    A triangle around each new place, as wide as one step of the coarser of the
-    two lines; what lies beyond the ends is left out.
+    Each row is a triangle around the new place. Its half-width is one step of
+    the coarser of the two grids. The part outside the old grid is cut off, and
+    each row is scaled to the sum 1.
     """
     step = old / new
     centres = (np.arange(new)[:, None] + 0.5) * step - 0.5
@@ -198,15 +201,15 @@ def _resampling_1d(old, new):
 
 
 def adapt_channels(arrays, channels):
-    """Makes the stem of weights for RGB read other channels, in place.
+    """Adapts the stem of RGB weights to other channels, in place.
 
-    As timm does it: for one channel the kernels of the three are summed, so
-    that a grey image gives what it gave as RGB; for others they are repeated
-    in their order and scaled so that their sum stays about the same. Other
-    stems, and images of three channels, stay as they are.
+    This is the method of timm. For one channel, the three kernels are added, so
+    a grey image gives the same output as its RGB copy. For any other number,
+    the kernels are repeated in order and scaled, so that their sum stays about
+    the same. A stem that is not for RGB is not changed.
 
     Returns:
-        Whether anything was changed.
+        Whether the stem was changed.
     """
     kernel = arrays["stem/kernel"]
     if kernel.shape[2] != 3 or channels == 3:

@@ -1,8 +1,8 @@
-"""Files of safetensors to `{name: array}`.
+"""Reads safetensors files as `{name: array}`.
 
-The format has no checksum, so a flipped bit in the values changes a weight
-without an error. `writing` therefore adds one to the metadata, which other
-programs ignore; it is checked here where it is present.
+The format does not have a checksum, so a flipped bit in the values changes a
+weight without an error. `writing` adds a checksum to the metadata. It is
+checked here if it is present. Other programs ignore it.
 """
 
 import collections
@@ -50,25 +50,25 @@ def read(path):
         raise WeightsError(
             "its tensors differ from the checksum in its metadata: the file is "
             "damaged, or another program changed it and kept the metadata. Get "
-            f"it again, or remove '{CHECKSUM_NOTE}' from the metadata if the "
-            "change was intended"
+            f"the file again. If the change was intended, remove "
+            f"'{CHECKSUM_NOTE}' from the metadata"
         )
     return File(arrays, parse_grid(note), "SHA-256 of the tensors")
 
 
 def is_start(start, size):
-    """Whether a file of `size` bytes that begins so may be of this format."""
+    """Returns whether a file with these first bytes can be safetensors."""
     length = int.from_bytes(start[:8], "little")
     return start[8:9] == b"{" and length <= size - 8
 
 
 def _check_unique(path):
-    """Refuses a header that has a name twice: the library takes the last."""
+    """Refuses duplicate names: the library would use the last one."""
 
     def unique(pairs):
         for name, count in collections.Counter(n for n, _ in pairs).items():
             if count > 1:
-                raise WeightsError(f"it holds {name!r} twice")
+                raise WeightsError(f"it contains {name!r} twice")
 
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")

@@ -1,16 +1,16 @@
-"""Files of PyTorch to `{name: array}`, without PyTorch.
+"""Reads PyTorch files as `{name: array}`, without PyTorch.
 
-`torch.load(weights_only=True)` runs no code of a file, but allocates whatever
-sizes the file declares, and refuses training checkpoints with an
-`argparse.Namespace` in them. So the pickle in a file is followed by `pickles`,
-and NumPy reads the tensors from where the file stores them. Of the tensors
-beside the weights, those of the optimizer for example, no arrays are made.
+`torch.load(weights_only=True)` does not run code from a file. But it allocates
+any size that the file declares, and it refuses training checkpoints that
+contain an `argparse.Namespace`. Here `pickles` interprets the pickle in the
+file, and NumPy reads the tensors from their place in the file. Other tensors,
+for example those of the optimizer, are not loaded.
 
-Two formats exist. Since PyTorch 1.6 a file is a zip archive:
+There are two formats. Since PyTorch 1.6 a file is a zip archive:
 `<folder>/data.pkl` describes the tensors, and `<folder>/data/<key>` holds the
-data of one storage, which tensors may share. Before, a file was five pickles
-(magic number, version, system, the object, keys of the storages) and then the
-storages in that order, each after its number of elements.
+data of one storage. Several tensors can share a storage. Older files contain
+five pickles (magic number, version, system, the object, keys of the storages).
+The storages follow in the order of the keys, each after its number of elements.
 """
 
 import io
@@ -33,24 +33,24 @@ from keras_mixer.weights.pickles import Opaque
 
 logger = logging.getLogger("keras_mixer")
 
-# Where a training checkpoint keeps the weights, in the order in which
-# `timm.models.load_state_dict` looks; published accuracies are those of the
-# averages.
+# The keys under which a training checkpoint stores the weights, in the order
+# used by `timm.models.load_state_dict`. Averaged weights come first because
+# published accuracies are measured with them.
 AVERAGED_KEYS = ("state_dict_ema", "model_ema")
 KEYS = (*AVERAGED_KEYS, "state_dict", "model")
 
-MAX_RANK = 64  # of an array in NumPy
-SHOWN = 3  # names in an error
+MAX_RANK = 64  # limit of NumPy
+SHOWN = 3  # number of names in an error message
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
 
 
 def read(path):
-    """Reads a state dictionary that PyTorch has saved, in either format.
+    """Reads a state dictionary saved by PyTorch, in either format.
 
-    In a training checkpoint, the state dictionary is the value of the first of
-    `KEYS` that is there.
+    In a training checkpoint, the state dictionary is the value of the first
+    key of `KEYS` that the checkpoint contains.
 
     Args:
         path: `pathlib.Path` of the file.
@@ -59,15 +59,16 @@ def read(path):
         A `File`.
 
     Raises:
-        WeightsError: If the file holds Python objects that are not known to be
-            data, or less than it declares, or no state dictionary. Other errors
-            mean that it is damaged.
+        WeightsError: If the file contains Python objects that are not known to
+            be plain data, if it has less data than it declares, or if it does
+            not contain a state dictionary. Any other exception means that the
+            file is damaged.
     """
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        # How PyTorch tells its two formats apart.
+        # PyTorch uses the same test to tell its two formats apart.
         if content[:4] != archives.SIGNATURES[0]:
             return File(_read_legacy(path, content))
     with archives.open_archive(path) as archive:
@@ -75,7 +76,7 @@ def read(path):
 
 
 def is_legacy_start(start):
-    """Whether a file that begins so is of the format before PyTorch 1.6."""
+    """Returns whether the first bytes are those of the legacy format."""
     magic_number = _MAGIC_NUMBER.to_bytes(10, "little")
     return start[:1] == b"\x80" and start[2:14] == b"\x8a\x0a" + magic_number
 
@@ -87,7 +88,7 @@ def _read_archive(path, archive):
 
     def entry(name):
         if f"{folder}/{name}" not in infos:
-            raise WeightsError(f"it lacks '{folder}/{name}'")
+            raise WeightsError(f"'{folder}/{name}' is missing")
         unread.pop(f"{folder}/{name}", None)
         return archives.read(archive, infos[f"{folder}/{name}"])
 
@@ -96,7 +97,7 @@ def _read_archive(path, archive):
         if len(data) != storage.nbytes:
             raise WeightsError(
                 f"it declares {storage.nbytes} bytes in '{folder}/data/"
-                f"{storage.key}' and has {len(data)}"
+                f"{storage.key}', but has {len(data)}"
             )
         return data
 
@@ -110,8 +111,8 @@ def _read_archive(path, archive):
 
 
 _BIG_ENDIAN = (
-    "its numbers are stored in big-endian byte order. Save it again on a "
-    "little-endian machine, such as any x86 or ARM computer"
+    "its numbers are stored in big-endian byte order, which is not supported. "
+    "Save it again on a little-endian machine (x86 or ARM)"
 )
 
 
@@ -121,7 +122,7 @@ def _read_legacy(path, content):
         tensors.follow(content) for tensors in followed
     )
     if (magic_number, version) != (_MAGIC_NUMBER, _PROTOCOL_VERSION):
-        raise WeightsError("it is not a file that `torch.save` has written")
+        raise WeightsError("it was not written by `torch.save`")
     if system.by_name().get("little_endian") is not True:
         raise WeightsError(_BIG_ENDIAN)
     starts = _starts(content, keys, followed[3].storages)
@@ -134,21 +135,21 @@ def _read_legacy(path, content):
 
 
 def _starts(content, keys, storages):
-    """`{key: position of the data}` of the storages behind the pickles."""
+    """Returns `{key: position of the data}` of the storages."""
     is_list = type(keys) is list and all(type(key) is str for key in keys)
     if not is_list or sorted(keys) != sorted(storages):
-        raise WeightsError("it lists other data than it has tensors for")
+        raise WeightsError("its list of storages does not match its tensors")
     declared = sum(8 + storage.nbytes for storage in storages.values())
     stored = len(content) - content.tell()
     if declared != stored:
-        raise WeightsError(f"it declares {declared} bytes and has {stored}")
+        raise WeightsError(f"it declares {declared} bytes, but has {stored}")
     starts = {}
     position = content.tell()
     for key in keys:
         count = int.from_bytes(content[position : position + 8], "little")
         if count != storages[key].size:
             raise WeightsError(
-                f"it declares {storages[key].size} numbers and has {count}"
+                f"it declares {storages[key].size} numbers, but has {count}"
             )
         starts[key] = position + 8
         position += 8 + storages[key].nbytes
@@ -174,7 +175,7 @@ class _Tensor(NamedTuple):
         return math.prod(self.shape) * itemsize
 
 
-# Types of storages, their dtypes in NumPy, and bytes per number.
+# `{type of storage: (NumPy dtype, bytes per number)}`.
 _STORAGES = {
     f"torch.{name}Storage": (dtype, size)
     for name, dtype, size in (
@@ -198,10 +199,10 @@ _STORAGES = {
 
 
 class _Tensors:
-    """Follows a pickle, and checks the tensors in it.
+    """Interprets a pickle and checks the tensors in it.
 
     Args:
-        size: How many bytes all storages may have: those of the file.
+        size: Maximum number of bytes of all storages together: the file size.
     """
 
     def __init__(self, size):
@@ -209,7 +210,7 @@ class _Tensors:
         self._bytes_left = size
 
     def follow(self, file):
-        """The object of the pickle, in which tensors are a `_Tensor` each."""
+        """Returns the object of the pickle, with each tensor as `_Tensor`."""
         follower = Follower(
             {
                 "torch._utils._rebuild_tensor": _tensor,
@@ -222,13 +223,13 @@ class _Tensors:
         saved = follower.follow(file)
         if follower.unknown:
             raise WeightsError(
-                "it holds Python objects that are not loaded: "
+                "it contains Python objects that are not loaded: "
                 f"{_shortened(follower.unknown)}. {_advice()}"
             )
         return saved
 
     def _storage(self, pid):
-        if pid[0] == "module":  # a class, and its source code
+        if pid[0] == "module":  # a class with its source code
             return pid[1]
         tag, kind, key, _, size, *view = pid
         if (
@@ -240,7 +241,7 @@ class _Tensors:
             or size < 0
             or view not in ([], [None])
         ):
-            raise WeightsError("one of its tensors has data of an unknown kind")
+            raise WeightsError("a tensor in it has a storage of unknown type")
         dtype, itemsize = _STORAGES[kind]
         storage = _Storage(key, dtype, size, size * itemsize)
         known = self.storages.setdefault(key, storage)
@@ -249,7 +250,7 @@ class _Tensors:
         if self._bytes_left < 0:
             raise WeightsError("its tensors declare more bytes than it has")
         if known != storage:
-            raise WeightsError("two of its tensors differ about their data")
+            raise WeightsError("its tensors contradict each other")
         return known
 
 
@@ -257,12 +258,13 @@ def _tensor(storage, offset, shape, strides, *rest):
     numbers = (offset, *shape, *strides)
     is_valid = type(storage) is _Storage and len(shape) <= MAX_RANK
     if not is_valid or any(type(n) is not int or n < 0 for n in numbers):
-        raise WeightsError("one of its tensors has no valid data or shape")
+        raise WeightsError("a tensor in it has invalid data or shape")
     steps = zip(shape, strides, strict=True)
     last = offset + sum((size - 1) * stride for size, stride in steps)
     if last >= storage.size:
-        raise WeightsError("one of its tensors reaches beyond what it stores")
-    # requires_grad, hooks, metadata: that its values are negated, for example.
+        raise WeightsError("a tensor in it extends beyond its storage")
+    # The rest is requires_grad, hooks and metadata. Metadata can change the
+    # values: for example, it can mark them as negated.
     if rest[2:] not in ((), (None,)):
         return Opaque("torch.Tensor with metadata")
     return _Tensor(storage, offset, shape, strides)
@@ -273,7 +275,7 @@ def _parameter(data, *_):
 
 
 def _state_dict(saved, path):
-    """`{name: _Tensor}` of the weights in what was saved."""
+    """Returns `{name: _Tensor}` of the weights in the saved object."""
     if type(saved) is not Dictionary:
         raise WeightsError(
             f"expected a state dictionary. Received: {_described(saved)}. "
@@ -290,8 +292,8 @@ def _state_dict(saved, path):
         if type(name) is not str or type(tensor) is not _Tensor:
             nested = [k for k, v in named.items() if _has_tensors(v)]
             raise WeightsError(
-                "expected a state dictionary, names and tensors, by itself or "
-                f"under one of {_quoted(KEYS)}. Received under "
+                "expected a state dictionary (names and tensors), alone or "
+                f"under one of the keys {_quoted(KEYS)}. Received under "
                 f"{_described(name)}: {_described(tensor)}. "
                 f"{_advice(*nested[:1])}"
             )
@@ -299,15 +301,15 @@ def _state_dict(saved, path):
 
 
 def _arrays(state, read_storage):
-    """`{name: array}` of a state dictionary; each storage is read once."""
+    """Returns `{name: array}`; reads each storage once."""
     for name, tensor in state.items():
         storage = tensor.storage
         if storage.dtype not in _FLOATS:
             raise WeightsError(not_weights(name, storage.dtype))
-        # Strides of zero let a few bytes declare any shape.
+        # With strides of zero, a few bytes can declare any shape.
         if tensor.nbytes > storage.nbytes:
             raise WeightsError(
-                f"{name!r} declares {tensor.nbytes} bytes and stores "
+                f"{name!r} declares {tensor.nbytes} bytes, but stores "
                 f"{storage.nbytes}"
             )
     contents = {}
@@ -342,18 +344,18 @@ def _has_tensors(thing):
 
 
 def _advice(key="state_dict"):
-    """How a file that can be read is made of one that cannot."""
+    """Returns how to make a readable file from one that is refused."""
     return (
-        "Save the state dictionary by itself, with PyTorch: "
+        "Save only the state dictionary, with PyTorch: "
         f"`torch.save(torch.load(PATH, weights_only=False)[{key!r}], "
-        "'weights.pth')`. If the file holds a whole model, take its "
-        "`.state_dict()`. That runs code of the file: do it only if you trust "
-        "where it comes from"
+        "'weights.pth')`. If the file contains a whole model, use its "
+        "`.state_dict()`. This runs code from the file: do it only if you "
+        "trust the origin of the file"
     )
 
 
 def _described(thing):
-    """A few words; never the text of a tuple, which may not end."""
+    """Describes `thing` briefly; the text of a tuple could be endless."""
     if type(thing) is str:
         return repr(thing[:50])
     if type(thing) is Opaque:

@@ -1,9 +1,10 @@
-"""The weights of a model to a file that the official code or timm loads.
+"""Writes weights to a file that the official code or timm can load.
 
-A grid that is not square is noted where other programs ignore it: in the
-comment of the archive, in the metadata of safetensors. Without the note, a file
-for 9 x 16 tokens looks like one for 12 x 12. The metadata of safetensors also
-has a checksum; an archive has one of its own.
+If the grid is not square, a note of the grid is added. Without the note, a file
+for 9 x 16 tokens looks like a file for 12 x 12 tokens. The note is in the
+comment of the archive, or in the metadata of safetensors. Other programs ignore
+it. A safetensors file also gets a checksum in its metadata. An archive already
+has checksums.
 """
 
 import math
@@ -24,7 +25,7 @@ SUFFIXES = (".npz", ".safetensors")
 
 
 def check_target(path, family):
-    """Returns the path to write to, and the layout; says what it cannot be."""
+    """Checks the path to write to; returns the path and the layout."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(
             f"`path` must be a path. Received: path={path!r} (of type "
@@ -33,7 +34,7 @@ def check_target(path, family):
     path = pathlib.Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(
-            "`path` must end in .npz (Flax, as the official Mixers) or in "
+            "`path` must end in .npz (Flax, like the official Mixers) or in "
             f".safetensors (timm). Received: path='{path}'"
         )
     name = "flax" if path.suffix == ".npz" else "timm"
@@ -41,18 +42,18 @@ def check_target(path, family):
         if (layout.name, layout.family) == (name, family):
             return path, layout
     raise ValueError(
-        "There is no ResMLP in Flax to write a file for. Give a path that ends "
-        f"in .safetensors. Received: path='{path}'"
+        "There is no ResMLP in Flax, so .npz is not supported. Use a path that "
+        f"ends in .safetensors. Received: path='{path}'"
     )
 
 
 def write(path, arrays, layout, grid):
     """Writes `{path: array}` in a layout.
 
-    If that fails, no file is left, and one that was there is unchanged.
+    If writing fails, no new file is left, and an existing file is unchanged.
 
     Args:
-        path: The file; one that exists is replaced.
+        path: `pathlib.Path` of the file. An existing file is replaced.
         arrays: `{path: array}`, written in float32.
         layout: A `naming.Layout`.
         grid: `(rows, columns)` of the tokens.
@@ -76,11 +77,11 @@ def _write_npz(path, arrays, note):
 
 def _write_safetensors(path, arrays, note):
     safetensors = require("safetensors.numpy")
-    # "pt" is what timm and transformers expect to find.
+    # timm and transformers expect "pt".
     metadata = {"format": "pt", CHECKSUM_NOTE: checksum(arrays, note or "")}
     if note:
         metadata[GRID_NOTE] = note
-    # This makes a file that only its owner may read.
+    # `save_file` creates a file that only its owner can read.
     path.touch()
     mode = path.stat().st_mode
     safetensors.save_file(arrays, path, metadata)
@@ -88,6 +89,6 @@ def _write_safetensors(path, arrays, note):
 
 
 def square(tokens):
-    """The grid of so many tokens, if it is a square; else one row."""
+    """Returns a square grid for this number of tokens, or else one row."""
     side = math.isqrt(tokens)
     return (side, side) if side**2 == tokens else (1, tokens)

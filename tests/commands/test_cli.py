@@ -169,7 +169,7 @@ def test_refusals(capsys, official_file, tmp_path, tiny):
         arguments = [*command, official_file]
         if command == ("convert",):
             arguments.append(target)
-        assert "whole and unchanged" in refused(capsys, *arguments)
+        assert "complete, undamaged weights" in refused(capsys, *arguments)
     missing = tmp_path / "missing" / "out.npz"
     np.savez(official_file, **official(tokens=4))
     assert "missing" in refused(capsys, "convert", official_file, missing)

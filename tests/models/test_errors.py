@@ -140,8 +140,8 @@ OPTIONS = [
     (
         {"resize": "stretch"},
         ValueError,
-        "The way to resize must be 'auto', one of ('tile', 'interleave', "
-        "'interpolate'), or `None` to refuse. Received: 'stretch'",
+        "The resize method must be 'auto', one of ('tile', 'interleave', "
+        "'interpolate'), or `None` (do not resize). Received: 'stretch'",
     ),
     (
         {"weights": 3},

@@ -309,10 +309,10 @@ def resize_error(model, *args):
 ERRORS = [
     (
         ((12, 12, 3), "tile"),
-        "ValueError: 'tile' goes to whole multiples of the old grid, and the "
-        "weights are for 2 x 3 tokens, the model 3 x 3. 'interpolate' goes to",
+        "ValueError: 'tile' needs a new grid that is a multiple of the old "
+        "one. The weights are for 2 x 3 tokens, the model for 3 x 3. Use 'int",
     ),
-    (((16, 24, 3), "bicubic"), "ValueError: The way to resize must be 'auto'"),
+    (((16, 24, 3), "bicubic"), "ValueError: The resize method must be 'auto'"),
     (((16, 24, 3), None), "ValueError: `method` must not be `None`"),
     (
         ((16, 25, 3),),
@@ -350,7 +350,7 @@ def test_resize_refuses_models_it_does_not_know():
 def test_files_of_keras_are_resized_through_their_model(tmp_path, tiny):
     tiny().save_weights(tmp_path / "own.weights.h5")
     with pytest.raises(
-        keras_mixer.WeightsError, match=r"`keras_mixer\.resize` then makes"
+        keras_mixer.WeightsError, match=r"size with `keras_mixer\.resize`"
     ):
         tiny(input_shape=(16, 24, 3), weights=tmp_path / "own.weights.h5")
 
@@ -371,5 +371,5 @@ def test_square_files_resize_on_loading(tmp_path, tiny):
         )
     with pytest.raises(ValueError, match=r"Give `resize=\"auto\"` to resize"):
         tiny(weights=file, input_shape=(16, 16, 3), resize=None)
-    with pytest.raises(ValueError, match="'tile' goes to whole multiples"):
+    with pytest.raises(ValueError, match="'tile' needs a new grid that"):
         tiny(weights=file, input_shape=(12, 12, 3), resize="tile")

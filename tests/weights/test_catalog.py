@@ -1,4 +1,4 @@
-"""The published weights: their table, and files of exactly their structure."""
+"""Tests the table of published weights, and files with their structure."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ GOLDENS = ROOT.parent / "shared" / "data" / "goldens"
 OFFICIAL = os.environ.get("KERAS_MIXER_OFFICIAL")
 
 
-def test_every_record_can_be_asked_for():
+def test_every_record_is_found():
     variants = {**mixer.VARIANTS, **resmlp.VARIANTS}
     names = [record.name for record in catalog.RECORDS]
     assert len(set(names)) == len(names) == 25
@@ -43,7 +43,7 @@ def test_every_record_can_be_asked_for():
         assert (record.top1 is None) == record.protocol.startswith("none")
 
 
-def test_imagenet_is_the_default_where_there_is_such():
+def test_default_tags():
     defaults = {
         "mixer_b16": "imagenet",
         "mixer_l16": "imagenet",
@@ -70,7 +70,7 @@ def test_imagenet_is_the_default_where_there_is_such():
         assert parameters["weights"].default == tag
 
 
-def test_the_file_in_the_package_is_the_one_of_the_record():
+def test_packaged_file_matches_its_record():
     (record,) = keras_mixer.list_weights("mixer_nano.*")
     content = record.packaged.read_bytes()
     assert len(content) == record.size < 4_000_000
@@ -91,19 +91,19 @@ def test_readme_has_the_table_of_weights():
     )
 
 
-def test_the_bytes_add_up_to_the_listing_of_the_bucket():
-    """The bucket's own total, less the 6 bytes of a marker of a folder."""
+def test_sizes_add_up_to_the_total_of_the_bucket():
+    """A folder marker of 6 bytes is subtracted from the total."""
     assert sum(record.size for record in GOOGLE) == 3_489_219_014 - 6
 
 
 @pytest.mark.parametrize("record", GOOGLE, ids=lambda record: record.name)
-def test_the_bytes_follow_from_the_tensors(record):
-    """Of a zip archive, and of the header that NumPy gives an array."""
+def test_sizes_follow_from_the_tensors(record):
+    """The size includes zip headers, and a NumPy header for each array."""
     total = 22
     for name, shape in published.official_shapes(record).items():
         total += 4 * int(np.prod(shape)) + 128
         total += 30 + 46 + 2 * len(f"{name}.npy")
-        # Files of 2021-06 and later were written in zip64.
+        # Files since June 2021 use zip64.
         total += 20 if "sam" in record.tag else 0
     assert record.size == total
 
@@ -124,11 +124,11 @@ def offline(home, monkeypatch):
 
 @pytest.fixture(scope="module")
 def sam(home):
-    """A file of the structure of sam/Mixer-B_16.npz, in the cache."""
+    """Puts a file with the structure of sam/Mixer-B_16.npz into the cache."""
     return published.put_into(home, "mixer_b16.imagenet_sam")
 
 
-def test_a_file_of_numpy_has_the_exact_size_and_loads(offline, sam):
+def test_npz_file_has_the_exact_size_and_loads(offline, sam):
     file = offline / "models" / "keras_mixer" / "sam" / "Mixer-B_16.npz"
     assert file.stat().st_size == 239_567_448
     model = keras_mixer.MixerB16(weights="imagenet_sam", name="anything")
@@ -138,7 +138,7 @@ def test_a_file_of_numpy_has_the_exact_size_and_loads(offline, sam):
     assert (scaling.scale, scaling.offset) == (1 / 127.5, -1)
 
 
-def test_any_resolution_and_any_channels(offline, sam):
+def test_weights_load_for_other_resolutions_and_channels(offline, sam):
     options = {"weights": "imagenet_sam", "include_top": False}
     options["pooling"] = "avg"
     for shape, tokens_mlp in (
@@ -152,7 +152,7 @@ def test_any_resolution_and_any_channels(offline, sam):
         assert np.isfinite(model.predict(image, verbose=0)).all()
 
 
-def test_the_sizes_choose_the_checkpoint_and_never_the_name(offline, sam):
+def test_model_sizes_select_the_checkpoint(offline, sam):
     b16 = keras_mixer.Mixer(
         16, 12, 768, 384, 3072, weights="imagenet_sam", name="mixer_s32"
     )
@@ -163,7 +163,7 @@ def test_the_sizes_choose_the_checkpoint_and_never_the_name(offline, sam):
         )
 
 
-def test_what_is_not_there_offline_is_named(offline):
+def test_missing_file_is_reported_offline(offline):
     with pytest.raises(keras_mixer.DownloadError) as caught:
         keras_mixer.MixerB16()
     message = str(caught.value)
@@ -175,8 +175,8 @@ def test_what_is_not_there_offline_is_named(offline):
         keras_mixer.ResMLPS12()
 
 
-def test_weights_bring_their_activation_and_their_pixels(offline, tmp_path):
-    """MIIL's, from the hub: exact GELU and [0, 1]."""
+def test_weights_set_activation_and_pixel_range(offline, tmp_path):
+    """The weights of MIIL need exact GELU and pixels in [0, 1]."""
     import torch
     from safetensors.torch import save_file
 
@@ -205,8 +205,8 @@ def test_weights_bring_their_activation_and_their_pixels(offline, tmp_path):
     np.testing.assert_array_equal(again.predict(images, verbose=0), received)
 
 
-def test_a_repository_of_the_hub_says_its_pixels(offline, tiny, tmp_path):
-    """timm's `config.json` beside the weights."""
+def test_hub_config_sets_the_pixel_range(offline, tiny, tmp_path):
+    """The repository has timm's `config.json`."""
     model = tiny(include_top=False, input_shape=(8, 8, 3))
     folder = offline / "models" / "keras_mixer" / "someone" / "tiny"
     folder.mkdir(parents=True)
@@ -236,7 +236,7 @@ import keras_mixer
 keras.ops.convert_to_numpy(keras.ops.ones(3) * 2)
 
 def peak():
-    # Not `ru_maxrss`, which a child has from its parent.
+    # `ru_maxrss` is inherited from the parent process, so it is not used.
     status = pathlib.Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
@@ -248,8 +248,10 @@ print(peak() - before)
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_the_largest_file_loads_within_twice_its_size(offline, backend):
-    """And a fifth; beyond what the backend takes by itself."""
+def test_loading_the_largest_file_needs_at_most_2_2_times_its_size(
+    offline, backend
+):
+    """The memory of the backend itself is not counted."""
     (record,) = keras_mixer.list_weights("mixer_l16.imagenet21k")
     file = offline / "models" / "keras_mixer" / record.file
     if not file.exists():
@@ -260,7 +262,7 @@ def test_the_largest_file_loads_within_twice_its_size(offline, backend):
 
 
 def test_official_files_give_the_golden_probabilities():
-    """With the official files at hand, in folders as in their bucket."""
+    """Needs the official files, in the same folders as in the bucket."""
     if OFFICIAL is None or not GOLDENS.is_dir():
         pytest.skip(
             "set KERAS_MIXER_OFFICIAL to a folder with imagenet1k/Mixer-B_16"

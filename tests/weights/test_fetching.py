@@ -1,4 +1,4 @@
-"""Fetching: a whole file or an error, from real servers and real processes."""
+"""Tests downloads with real servers and real processes."""
 
 import base64
 import contextlib
@@ -35,15 +35,15 @@ COMMIT = "0123456789" * 4
 
 @dataclasses.dataclass
 class Answer:
-    """What a server sends for a path."""
+    """The answer of a server for a path."""
 
     body: bytes = BODY
     status: int = 200
-    head_status: int | None = None  # of HEAD, where it differs
+    head_status: int | None = None  # of HEAD, if different
     headers: tuple = ()  # (name, value)
     has_length: bool = True
-    sent: int | None = None  # bytes after which it hangs up
-    pause: float = 0.0  # seconds, after each sixteenth
+    sent: int | None = None  # bytes before the connection is closed
+    pause: float = 0.0  # seconds, after each sixteenth of the body
     midway: callable = bool  # called between the halves of a body
 
 
@@ -54,7 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         answer = self.announce()
-        # Clients are killed, and hang up.
+        # Clients are killed or close the connection.
         with contextlib.suppress(OSError):
             self.begin(answer, answer.status)
             self.send_body(answer)
@@ -85,9 +85,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """A server on loopback: `answers` by path, and the `requests` it got."""
+    """A local server with `answers` by path; it records its `requests`."""
 
-    daemon_threads = False  # so that closing waits for them
+    daemon_threads = False  # closing waits for the threads
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -113,7 +113,7 @@ class Site(http.server.ThreadingHTTPServer):
 
 
 class Worker:
-    """A process that calls functions of the module."""
+    """A process that calls the functions under test."""
 
     CODE = """
 import json, os, signal, sys
@@ -152,7 +152,7 @@ for line in sys.stdin:
         self.process.stdin.flush()
 
     def result(self):
-        """The path that was returned, or the name of the error, and its text"""
+        """Returns the path and "", or the name and the text of the error."""
         return json.loads(self.process.stdout.readline())
 
     def call(self, name, *arguments, **variables):
@@ -179,7 +179,7 @@ def make_worker(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def unreachable_hub(make_worker, tmp_path_factory):
-    """A call that takes long; its result is read by the last test."""
+    """Starts a slow call early; the last test reads its result."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     worker = make_worker(HF_ENDPOINT=f"http://127.0.0.1:{port}")
@@ -213,7 +213,7 @@ def put(file, content):
 
 
 def files():
-    """All files in the cache, partial ones included."""
+    """Returns all files in the cache, including partial files."""
     folder = cache.folder()
     return sorted(
         path.relative_to(folder).as_posix()
@@ -223,7 +223,7 @@ def files():
 
 
 def refused(*arguments, **options):
-    """The text of the error of a fetch that leaves nothing behind."""
+    """Returns the error of a failed fetch; checks that no file is left."""
     before = files()
     with pytest.raises(errors.DownloadError) as caught:
         fetching.fetch(*arguments, **options)
@@ -238,7 +238,7 @@ def by_hand(file=FILE):
 # Downloads that succeed
 
 
-def test_a_file_is_downloaded_once_with_progress(site, home, capsys):
+def test_file_is_downloaded_once_with_progress(site, home, capsys):
     url = site.publish()
     path = fetching.fetch(FILE, url)
     assert path == home / "models" / "keras_mixer" / FILE
@@ -253,7 +253,7 @@ def test_a_file_is_downloaded_once_with_progress(site, home, capsys):
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027])
-def test_files_have_the_permissions_of_the_umask(site, umask):
+def test_downloaded_files_respect_the_umask(site, umask):
     before = os.umask(umask)
     try:
         path = fetching.fetch(FILE, site.publish())
@@ -271,7 +271,7 @@ def of_a_hub(checksum):
     return (("ETag", f'"{checksum}"'), ("X-Repo-Commit", COMMIT))
 
 
-# By kind of checksum: the headers of a server, given the checksum of the file.
+# For each kind of checksum, functions that return the headers of a server.
 MD5_HEADERS = [
     lambda md5: [("x-goog-hash", f"md5={md5}")],
     lambda md5: [("x-goog-hash", f"crc32c=AAAAAA==,md5={md5}")],
@@ -286,7 +286,7 @@ CHECKSUMS = [
 
 
 @pytest.mark.parametrize(("kind", "checksum", "headers"), CHECKSUMS)
-def test_what_a_server_says_of_a_file_is_checked(site, kind, checksum, headers):
+def test_checksum_from_server_is_verified(site, kind, checksum, headers):
     path = fetching.fetch(FILE, site.publish(headers=headers(checksum)))
     assert path.read_bytes() == BODY
     url = site.publish(headers=headers(checksum), body=OTHER)
@@ -302,21 +302,21 @@ def test_what_a_server_says_of_a_file_is_checked(site, kind, checksum, headers):
 
 
 UNTOLD = [
-    [("ETag", f'"{"0" * 64}"')],  # anybody's, of anything
-    [("ETag", '"d41d8cd9"'), ("X-Repo-Commit", COMMIT)],  # of git, no SHA-256
-    [("Content-MD5", hashlib.md5(OTHER).hexdigest())],  # not as the RFC has it
-    [("x-goog-hash", "crc32c=AAAAAA==")],  # of an object in parts
+    [("ETag", f'"{"0" * 64}"')],  # not from a hub
+    [("ETag", '"d41d8cd9"'), ("X-Repo-Commit", COMMIT)],  # of git, not SHA-256
+    [("Content-MD5", hashlib.md5(OTHER).hexdigest())],  # not in base64
+    [("x-goog-hash", "crc32c=AAAAAA==")],  # composite object, no MD5
 ]
 
 
 @pytest.mark.parametrize("headers", UNTOLD)
-def test_what_is_no_checksum_is_none(site, headers):
+def test_headers_without_a_checksum_are_ignored(site, headers):
     url = site.publish(headers=headers)
     assert fetching.fetch(FILE, url).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("body", [BODY, OTHER])
-def test_a_checksum_on_a_redirect_is_that_of_the_file(site, body):
+def test_checksum_of_a_redirect_is_verified(site, body):
     site.publish("/storage", body=body)
     headers = [*linked(SHA256), ("Location", "/storage"), ("Content-MD5", "x")]
     url = site.publish("/file", status=302, headers=headers, body=b"moved")
@@ -327,12 +327,12 @@ def test_a_checksum_on_a_redirect_is_that_of_the_file(site, body):
     assert site.requests == [("GET", "/file"), ("GET", "/storage")]
 
 
-def test_a_server_need_not_say_how_long_a_file_is(site):
+def test_download_without_content_length(site):
     url = site.publish(has_length=False)
     assert fetching.fetch(FILE, url, len(BODY)).read_bytes() == BODY
 
 
-def test_a_slow_server_is_waited_for(site, monkeypatch):
+def test_slow_server_does_not_time_out(site, monkeypatch):
     monkeypatch.setattr(fetching, "STALL_SECONDS", 1.5)
     url = site.publish(pause=0.125)
     start = time.monotonic()
@@ -340,7 +340,7 @@ def test_a_slow_server_is_waited_for(site, monkeypatch):
     assert time.monotonic() - start > fetching.STALL_SECONDS
 
 
-def test_threads_at_once_download_once(site):
+def test_concurrent_threads_download_once(site):
     url = site.publish(pause=0.02)
     paths = []
     threads = [
@@ -359,18 +359,18 @@ def test_threads_at_once_download_once(site):
 
 
 @pytest.mark.parametrize("status", [404, 410, 500])
-def test_an_http_error_is_reported(site, status):
+def test_http_error_is_reported(site, status):
     url = site.publish(status=status)
     message = refused(FILE, url)
     assert message.startswith(
-        f"Cannot fetch {url}: the server answers {status}"
+        f"Cannot fetch {url}: the server answered {status}"
     )
     assert by_hand() in message
     assert "set KERAS_MIXER_WEIGHTS_URL to a mirror" in message
 
 
 @pytest.mark.parametrize("known", [{}, {"sha256": SHA256}])
-def test_a_dropped_connection_is_an_error(site, known):
+def test_dropped_connection_is_reported(site, known):
     url = site.publish(sent=len(BODY) // 2)
     message = refused(FILE, url, **known)
     assert f"Expected: bytes={len(BODY)}" in message
@@ -378,18 +378,18 @@ def test_a_dropped_connection_is_an_error(site, known):
     assert by_hand() in message
 
 
-def test_a_truncated_download_is_detected_by_its_size(site):
+def test_truncated_download_is_detected_by_its_size(site):
     url = site.publish(sent=100, has_length=False)
     message = refused(FILE, url, len(BODY))
     assert f"Expected: bytes={len(BODY)}. Received: bytes=100." in message
 
 
-def test_a_file_of_another_size_is_refused(site):
+def test_file_with_wrong_size_is_refused(site):
     message = refused(FILE, site.publish(body=b"<html>"), 1000)
     assert "Expected: bytes=1000. Received: bytes=6." in message
 
 
-def test_a_file_with_another_checksum_is_refused(site):
+def test_file_with_wrong_checksum_is_refused(site):
     url = site.publish(body=OTHER)
     message = refused(FILE, url, sha256=SHA256.upper())
     length = f"bytes={len(BODY)}, "
@@ -399,21 +399,21 @@ def test_a_file_with_another_checksum_is_refused(site):
 
 
 @pytest.mark.parametrize("when", ["before", "midway"])
-def test_a_stalled_server_is_an_error(site, monkeypatch, when):
+def test_stalled_server_is_reported(site, monkeypatch, when):
     monkeypatch.setattr(fetching, "STALL_SECONDS", 0.3)
     if when == "before":
-        # It takes connections, and never a request.
+        # The server accepts connections, but does not read requests.
         with socket.create_server(("127.0.0.1", 0)) as server:
             message = refused(
                 FILE, f"http://127.0.0.1:{server.getsockname()[1]}"
             )
     else:
         message = refused(FILE, site.publish(midway=site.stall))
-    assert "the server has sent nothing for 0.3 seconds. Try again" in message
+    assert "the server did not send data for 0.3 seconds. Try again" in message
     assert by_hand() in message
 
 
-def test_a_server_that_is_not_there_is_an_error(site):
+def test_refused_connection_is_reported(site):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/tiny.npz"
     message = refused(FILE, url)
@@ -423,7 +423,7 @@ def test_a_server_that_is_not_there_is_an_error(site):
 
 
 @pytest.mark.parametrize("url", ["example", "gopher://a/b", "http://a b/c"])
-def test_what_is_no_address_is_an_error(url):
+def test_invalid_address_is_reported(url):
     assert refused(FILE, url).startswith(f"Cannot fetch {url}: ")
 
 
@@ -431,7 +431,7 @@ def test_what_is_no_address_is_an_error(url):
 
 
 @pytest.mark.parametrize("content", [b"", b"half", BODY + b"more"])
-def test_a_cached_file_of_another_size_is_replaced_when_whole(site, content):
+def test_cached_file_of_wrong_size_is_replaced_when_complete(site, content):
     path = put(FILE, content)
     seen = []
     url = site.publish(midway=lambda: seen.append(path.read_bytes()))
@@ -440,9 +440,9 @@ def test_a_cached_file_of_another_size_is_replaced_when_whole(site, content):
     assert seen == [content]
 
 
-def test_a_cached_file_of_another_size_stays_but_is_not_used(site):
+def test_failed_download_keeps_cached_file_of_wrong_size(site):
     path = put(FILE, b"half")
-    assert "the server answers 500" in refused(
+    assert "the server answered 500" in refused(
         FILE, site.publish(status=500), len(BODY)
     )
     assert "bytes=3" in refused(FILE, site.publish(body=b"new"), len(BODY))
@@ -453,29 +453,27 @@ UNWRITABLE = ["file/keras", "file", "/proc/keras"]
 
 
 @pytest.mark.parametrize("place", UNWRITABLE)
-def test_a_cache_that_cannot_be_written_is_an_error(
-    site, tmp_path, monkeypatch, place
-):
+def test_unwritable_cache_is_reported(site, tmp_path, monkeypatch, place):
     (tmp_path / "file").write_text("in the way")
     if place.startswith("/proc") and not os.path.isdir("/proc"):
         pytest.skip("there is no /proc here")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / place))
     message = refused("unwritable.npz", site.publish())
     folder = cache.folder()
-    assert message.startswith(f"Cannot keep weights in '{folder}': ")
+    assert message.startswith(f"Cannot write weights to '{folder}': ")
     assert "set KERAS_HOME" in message
     assert site.requests == []
     assert not list(pathlib.Path("/tmp/.keras").rglob("*unwritable.npz*"))
 
 
-def test_a_folder_under_the_name_is_an_error(site):
+def test_folder_with_the_name_of_the_file_is_reported(site):
     (cache.folder() / FILE).mkdir(parents=True)
     message = refused(FILE, site.publish())
-    assert message.startswith("Cannot keep weights in ")
+    assert message.startswith("Cannot write weights to ")
     assert "directory" in message
 
 
-def test_the_cache_is_where_keras_has_its_own(monkeypatch, tmp_path):
+def test_cache_is_in_the_folder_of_keras(monkeypatch, tmp_path):
     monkeypatch.delenv("KERAS_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     expected = tmp_path / ".keras" / "models" / "keras_mixer"
@@ -492,7 +490,7 @@ NAMES = ["/etc/passwd", "../a", "a/../../b", "a/..", "", "a//b", "./a", "a/"]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "..\\a", "C:/a", "a\0b"])
-def test_a_name_that_leads_out_is_refused(site, name):
+def test_name_that_leads_out_of_the_cache_is_refused(site, name):
     with pytest.raises(ValueError, match="must be relative"):
         fetching.fetch(name, site.publish())
     with pytest.raises(ValueError, match="must be relative"):
@@ -520,7 +518,7 @@ def partial_sizes():
     return [path.stat().st_size for path in folder.glob(".tiny.npz.*.part")]
 
 
-def test_a_killed_process_leaves_nothing_that_passes(site, home, make_worker):
+def test_killed_process_leaves_no_final_file(site, home, make_worker):
     worker = make_worker()
     url = site.publish(midway=site.stall)
     worker.start("fetch", FILE, url, KERAS_HOME=str(home))
@@ -532,7 +530,7 @@ def test_a_killed_process_leaves_nothing_that_passes(site, home, make_worker):
 
     path = fetching.fetch(FILE, site.publish("/whole"))
     assert path.read_bytes() == BODY
-    # Another process may be writing there; a day later none is.
+    # Another process could still write to it, but not after a day.
     assert files() == sorted([left, FILE])
     yesterday = time.time() - 25 * 60 * 60
     os.utime(cache.folder() / left, (yesterday, yesterday))
@@ -540,7 +538,7 @@ def test_a_killed_process_leaves_nothing_that_passes(site, home, make_worker):
     assert files() == ["imagenet1k/next.npz", FILE]
 
 
-def test_an_interrupted_download_leaves_nothing(site, home, workers):
+def test_interrupted_download_leaves_no_file(site, home, workers):
     worker = workers[0]
     worker.start(
         "fetch", FILE, site.publish(midway=site.stall), KERAS_HOME=str(home)
@@ -551,7 +549,7 @@ def test_an_interrupted_download_leaves_nothing(site, home, workers):
     assert files() == []
 
 
-def test_two_processes_at_once_both_get_the_file(site, home, workers):
+def test_two_concurrent_processes_get_the_file(site, home, workers):
     both = threading.Barrier(2, timeout=60)
     url = site.publish(midway=both.wait, pause=0.01)
     for worker in workers:
@@ -567,7 +565,7 @@ def test_two_processes_at_once_both_get_the_file(site, home, workers):
 
 
 @pytest.mark.parametrize("value", ["1", "true", "YES", " on "])
-def test_offline_says_what_to_put_where(site, monkeypatch, value):
+def test_offline_error_names_file_and_place(site, monkeypatch, value):
     monkeypatch.setenv("KERAS_MIXER_OFFLINE", value)
     url = site.publish()
     path = cache.folder() / FILE
@@ -584,13 +582,13 @@ def test_offline_says_what_to_put_where(site, monkeypatch, value):
 
 
 @pytest.mark.parametrize("value", ["0", "", "false", "no", "off"])
-def test_online_is_anything_else(site, monkeypatch, value):
+def test_other_values_do_not_turn_downloads_off(site, monkeypatch, value):
     monkeypatch.setenv("KERAS_MIXER_OFFLINE", value)
     assert fetching.fetch(FILE, site.publish()).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_a_mirror_stands_in_for_the_address(site, monkeypatch, slash):
+def test_mirror_replaces_the_address(site, monkeypatch, slash):
     mirror = f"{site.url}/mirror"
     monkeypatch.setenv("KERAS_MIXER_WEIGHTS_URL", mirror + slash)
     site.publish(f"/mirror/{FILE}")
@@ -601,10 +599,10 @@ def test_a_mirror_stands_in_for_the_address(site, monkeypatch, slash):
     path = fetching.fetch("with a #.npz", "http://nowhere.invalid")
     assert path.read_bytes() == BODY
     message = refused("missing.npz", "http://nowhere.invalid")
-    assert f"{mirror}/missing.npz: the server answers 404" in message
+    assert f"{mirror}/missing.npz: the server answered 404" in message
 
 
-def test_a_mirror_may_be_a_folder(tmp_path, monkeypatch):
+def test_mirror_can_be_a_folder(tmp_path, monkeypatch):
     (tmp_path / "tiny.npz").write_bytes(BODY)
     monkeypatch.setenv("KERAS_MIXER_WEIGHTS_URL", tmp_path.as_uri())
     path = fetching.fetch("tiny.npz", "http://nowhere.invalid", len(BODY))
@@ -625,7 +623,7 @@ WEIGHTS = ("model.safetensors", "tiny.weights.h5")
 
 
 class Hub(Site):
-    """A server with as much of the hub's interface as a download takes."""
+    """A server with the part of the hub's interface for downloads."""
 
     def push(self, name, body):
         headers = [("X-Repo-Commit", COMMIT), *etag(body)]
@@ -645,7 +643,7 @@ def etag(body):
 @pytest.fixture(scope="module")
 def hub_and_worker(make_worker, tmp_path_factory):
     hub = Hub()
-    # The address is read when the hub's library is imported.
+    # huggingface_hub reads the address when it is imported.
     worker = make_worker(
         HF_ENDPOINT=hub.url,
         HF_HOME=str(tmp_path_factory.mktemp("hub")),
@@ -665,7 +663,7 @@ def hub(hub_and_worker):
 
 @pytest.fixture
 def from_hub(hub_and_worker, home):
-    """Calls `fetch_from_hub`: the path and "", or an error and its text."""
+    """Calls `fetch_from_hub`; returns the same as `Worker.result`."""
     _, worker = hub_and_worker
 
     def call(names=WEIGHTS, **variables):
@@ -682,7 +680,7 @@ def content(result):
     return pathlib.Path(path).read_bytes()
 
 
-def test_the_preferred_file_of_a_repository_is_taken(hub, from_hub):
+def test_preferred_file_of_a_repository_is_used(hub, from_hub):
     hub.push("model.safetensors", b"first")
     hub.push("tiny.weights.h5", b"second")
     assert content(from_hub()) == b"first"
@@ -690,27 +688,27 @@ def test_the_preferred_file_of_a_repository_is_taken(hub, from_hub):
     assert pathlib.Path(from_hub()[0]).name == "model.safetensors"
 
 
-def test_files_of_a_repository_have_the_permissions_of_the_umask(hub, from_hub):
+def test_files_from_hub_respect_the_umask(hub, from_hub):
     hub.push("model.safetensors", b"first")
     path = pathlib.Path(from_hub()[0])
-    umask = os.umask(0)  # which the process that downloads has inherited
+    umask = os.umask(0)  # inherited by the worker process
     os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
     assert path.parent.stat().st_mode & 0o777 == 0o777 & ~umask
 
 
-def test_the_next_file_of_a_repository_will_do(hub, from_hub):
+def test_next_file_is_used_if_the_first_is_missing(hub, from_hub):
     hub.refuse("model.safetensors", 404, "EntryNotFound")
     hub.push("tiny.weights.h5", b"second")
     assert content(from_hub()) == b"second"
 
 
-def test_a_repository_without_the_files_is_an_error(hub, from_hub):
+def test_repository_without_the_files_is_reported(hub, from_hub):
     for name in WEIGHTS:
         hub.refuse(name, 404, "EntryNotFound")
     error, message = from_hub()
     assert error == "DownloadError"
-    assert f"'{REPO}' of the Hugging Face hub has none of" in message
+    assert f"'{REPO}' of the Hugging Face hub does not contain" in message
     assert "'model.safetensors' or 'tiny.weights.h5'. Give" in message
     assert by_hand(f"{REPO}/model.safetensors") in message
 
@@ -724,9 +722,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("status", "code", "reason"), REFUSALS)
-def test_a_repository_that_cannot_be_read_is_an_error(
-    hub, from_hub, status, code, reason
-):
+def test_unreadable_repository_is_reported(hub, from_hub, status, code, reason):
     hub.refuse("model.safetensors", status, code)
     error, message = from_hub()
     assert error == "DownloadError"
@@ -736,7 +732,7 @@ def test_a_repository_that_cannot_be_read_is_an_error(
     assert by_hand(f"{REPO}/model.safetensors") in message
 
 
-def test_offline_a_repository_comes_from_the_cache(hub, from_hub):
+def test_offline_files_come_from_the_cache(hub, from_hub):
     offline = {"KERAS_MIXER_OFFLINE": "1"}
     error, message = from_hub(**offline)
     assert error == "DownloadError"
@@ -754,14 +750,14 @@ def test_offline_a_repository_comes_from_the_cache(hub, from_hub):
     assert hub.requests == []
 
 
-def test_a_hub_out_of_order_leaves_its_cache(hub, from_hub):
+def test_cached_file_is_used_if_the_hub_fails(hub, from_hub):
     hub.push("tiny.weights.h5", b"second")
     assert content(from_hub(names=WEIGHTS[1:])) == b"second"
     hub.refuse("model.safetensors", 403, "GatedRepo")
     assert content(from_hub()) == b"second"
 
 
-def test_a_failed_download_from_a_hub_is_an_error(hub, from_hub):
+def test_failed_download_from_hub_is_reported(hub, from_hub):
     hub.push("model.safetensors", BODY)
     answer = hub.answers[f"/{REPO}/resolve/main/model.safetensors"]
     answer.status, answer.head_status = 500, 200
@@ -773,9 +769,7 @@ def test_a_failed_download_from_a_hub_is_an_error(hub, from_hub):
 
 
 @pytest.mark.parametrize("place", ["file/keras", "/proc/keras"])
-def test_a_hub_cache_that_cannot_be_written_is_an_error(
-    hub, from_hub, tmp_path, place
-):
+def test_unwritable_hub_cache_is_reported(hub, from_hub, tmp_path, place):
     (tmp_path / "file").write_text("in the way")
     if place.startswith("/proc") and not os.path.isdir("/proc"):
         pytest.skip("there is no /proc here")
@@ -784,11 +778,11 @@ def test_a_hub_cache_that_cannot_be_written_is_an_error(
     error, message = from_hub(KERAS_HOME=str(keras_home))
     assert error == "DownloadError"
     folder = keras_home / "models" / "keras_mixer" / "hub"
-    assert message.startswith(f"Cannot keep weights in '{folder}': ")
+    assert message.startswith(f"Cannot write weights to '{folder}': ")
     assert "set KERAS_HOME" in message
 
 
-def test_a_mirror_stands_in_for_the_hub(site, monkeypatch):
+def test_mirror_replaces_the_hub(site, monkeypatch):
     monkeypatch.setenv("KERAS_MIXER_WEIGHTS_URL", site.url)
     site.publish(f"/{REPO}/tiny.weights.h5", body=b"second")
     path = fetch_from_hub(REPO, WEIGHTS)
@@ -801,7 +795,7 @@ def test_a_mirror_stands_in_for_the_hub(site, monkeypatch):
     assert f"none of {site.url}/mlp-org/other/model.safetensors, " in message
     assert by_hand("mlp-org/other/model.safetensors") in message
     site.publish("/mlp-org/other/model.safetensors", status=500)
-    with pytest.raises(errors.DownloadError, match="answers 500"):
+    with pytest.raises(errors.DownloadError, match="answered 500"):
         fetch_from_hub("mlp-org/other", WEIGHTS)
 
 
@@ -822,12 +816,12 @@ def test_a_mirror_stands_in_for_the_hub(site, monkeypatch):
         "",
     ],
 )
-def test_what_is_no_repository_is_refused(repo):
+def test_invalid_repository_name_is_refused(repo):
     with pytest.raises(ValueError, match="given as 'organisation/name'"):
         fetch_from_hub(repo, WEIGHTS)
 
 
-def test_without_the_hub_library_files_by_hand_still_do(monkeypatch):
+def test_file_in_cache_does_not_need_huggingface_hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r"pip install keras_mixer\[hub\]"):
         fetch_from_hub(REPO, WEIGHTS)
@@ -835,7 +829,7 @@ def test_without_the_hub_library_files_by_hand_still_do(monkeypatch):
     assert fetch_from_hub(REPO, WEIGHTS) == path
 
 
-def test_a_hub_out_of_reach_is_an_error(unreachable_hub):
+def test_unreachable_hub_is_reported(unreachable_hub):
     error, message = unreachable_hub.result()
     assert error == "DownloadError"
     assert "from the repository 'mlp/tiny'" in message

@@ -1,4 +1,4 @@
-"""Files of others: read as they are, written so that they can read them."""
+"""Tests reading and writing the file formats of other libraries."""
 
 import os
 import pathlib
@@ -27,7 +27,7 @@ from support.published import official
 
 
 def timm_model(name):
-    """A model of timm, every parameter random, and ours to load it into."""
+    """Returns a timm model with random parameters, and our constructor."""
     timm = peers.import_timm()
     from timm.models import mlp_mixer
 
@@ -37,11 +37,11 @@ def timm_model(name):
     elif name == "resmlp_12_224":
         model, ours = timm.create_model(name), keras_mixer.ResMLPS12
     elif name == "like mixer_l16_224":
-        # L/16 in small: tokens 32 -> 16 and channels 32 -> 128, 24 blocks.
+        # A small L/16: tokens 32 -> 16 and channels 32 -> 128, 24 blocks.
         model = mlp_mixer.MlpMixer(num_blocks=24, embed_dim=32, **options)
         ours = small(keras_mixer.Mixer, 4, 24, 32, 16, 128)
     else:
-        # ResMLP in small, of the depth that its name tells.
+        # A small ResMLP, with the depth in its name.
         num_blocks = int(re.search(r"_(\d+)_224", name)[1])
         model = mlp_mixer.MlpMixer(
             num_blocks=num_blocks,
@@ -90,7 +90,7 @@ def logits(model, images, mean, std):
         "like resmlp_36_224",
     ],
 )
-def test_files_of_timm_give_the_logits_of_timm(name, tmp_path):
+def test_timm_files_give_the_same_logits_as_timm(name, tmp_path):
     from safetensors.torch import save_file
 
     theirs, constructor = timm_model(name)
@@ -115,7 +115,7 @@ def test_files_of_timm_give_the_logits_of_timm(name, tmp_path):
 
 @pytest.mark.once
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".safetensors"])
-def test_every_suffix_and_training_checkpoints_are_read(tmp_path, suffix):
+def test_all_suffixes_and_training_checkpoints_are_read(tmp_path, suffix):
     from safetensors.torch import save_file
 
     theirs, constructor = timm_model("like mixer_l16_224")
@@ -132,8 +132,8 @@ def test_every_suffix_and_training_checkpoints_are_read(tmp_path, suffix):
     )
 
 
-def test_the_layout_of_the_authors_of_resmlp(tmp_path):
-    """Their names, which timm's own filter turns into timm's."""
+def test_resmlp_files_of_the_authors_are_read(tmp_path):
+    """timm's own filter is the reference for the names."""
     theirs, constructor = timm_model("like resmlp_big_24_224")
     from timm.models.mlp_mixer import checkpoint_filter_fn
 
@@ -165,7 +165,7 @@ def test_the_layout_of_the_authors_of_resmlp(tmp_path):
 
 
 def before_linen(arrays):
-    """The layout that big_vision still reads."""
+    """Converts names to the old layout, which big_vision still reads."""
     old = {}
     for name, array in arrays.items():
         name = name.replace("MixerBlock_", "Mixer/encoderblock_")
@@ -184,7 +184,7 @@ def before_linen(arrays):
 
 
 @pytest.mark.parametrize("layout", [dict, before_linen])
-def test_official_files_give_the_function_of_the_oracle(
+def test_official_files_give_the_same_logits_as_the_oracle(
     layout, tmp_path, images
 ):
     square = images[:, :, :8]
@@ -209,7 +209,7 @@ def test_official_files_give_the_function_of_the_oracle(
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float16", 0), ("bfloat16", 0), ("float64", 1e-7)]
 )
-def test_other_widths_of_floats_are_read(tmp_path, dtype, tolerance):
+def test_all_float_dtypes_are_read(tmp_path, dtype, tolerance):
     import ml_dtypes
 
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
@@ -241,7 +241,7 @@ def test_other_widths_of_floats_are_read(tmp_path, dtype, tolerance):
 
 
 def files_of_every_format(folder):
-    """`{suffix: path}` of files with the same weights."""
+    """Returns weights by path, and files of all formats with them."""
     from safetensors.torch import save_file
 
     arrays = official(tokens=4)
@@ -270,7 +270,7 @@ def files_of_every_format(folder):
 @pytest.mark.parametrize(
     "name", ["model_best.pth.tar", "checkpoint_100", "weights", "a.b.data"]
 )
-def test_the_content_tells_the_format_of_any_name(tmp_path, tiny, name):
+def test_format_is_detected_from_content(tmp_path, tiny, name):
     expected, paths = files_of_every_format(tmp_path)
     assert len(paths) == 6
     for path in paths:
@@ -282,7 +282,7 @@ def test_the_content_tells_the_format_of_any_name(tmp_path, tiny, name):
 
 
 @pytest.mark.once
-def test_a_file_with_the_suffix_of_another_format_is_named(tmp_path, tiny):
+def test_wrong_suffix_is_reported(tmp_path, tiny):
     _, paths = files_of_every_format(tmp_path)
     for path in paths:
         other = ".npz" if path.suffix != ".npz" else ".safetensors"
@@ -299,9 +299,9 @@ def test_a_file_with_the_suffix_of_another_format_is_named(tmp_path, tiny):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"these are not weights", "its content is of none of these formats"),
-        (b"", "its content is of none of these formats"),
-        (b"PK\x05\x06" + bytes(18), "of none of these formats"),
+        (b"these are not weights", "its content does not have one of these"),
+        (b"", "its content does not have one of these"),
+        (b"PK\x05\x06" + bytes(18), "does not have one of these formats"),
         # {"params": {}, "opt": {}} in MessagePack.
         (b"\x82\xa6params\x80\xa3opt\x80", "flax.serialization.msgpack_rest"),
     ],
@@ -315,10 +315,8 @@ def test_unknown_content_is_refused(tmp_path, tiny, content, message):
 
 @pytest.mark.once
 @pytest.mark.parametrize("layout", [dict, before_linen])
-def test_params_of_a_training_in_jax_are_taken_alone(
-    tmp_path, tiny, caplog, layout
-):
-    """As big_vision saves it: `params/`, and beside it the optimizer."""
+def test_only_params_of_jax_checkpoint_are_read(tmp_path, tiny, caplog, layout):
+    """Checkpoints of big_vision have `params/` and optimizer state."""
     import ml_dtypes
 
     arrays = official(tokens=4)
@@ -335,7 +333,8 @@ def test_params_of_a_training_in_jax_are_taken_alone(
         with caplog.at_level("INFO", "keras_mixer"):
             model = tiny(input_shape=(8, 8, 3), weights=path)
         assert_equal(weights_of(model), as_ours(arrays))
-        taken = [f"{path}: weights taken from 'params/' alone"] if more else []
+        message = f"{path}: only the weights in 'params/' are used"
+        taken = [message] if more else []
         removed = f"{path}: prefix 'params/' removed from the names"
         assert caplog.messages == [*taken, removed]
 
@@ -383,7 +382,7 @@ def test_exported_npz_has_the_official_names_and_bits(tmp_path, tiny):
 @pytest.mark.parametrize(
     "name", ["like mixer_l16_224", "like resmlp_big_24_224"]
 )
-def test_timm_loads_what_is_exported(tmp_path, name):
+def test_timm_loads_exported_files(tmp_path, name):
     from safetensors.torch import load_file
 
     theirs, constructor = timm_model(name)
@@ -405,8 +404,8 @@ def test_timm_loads_what_is_exported(tmp_path, name):
     )
 
 
-def test_a_grid_that_is_no_square_travels_with_the_file(tmp_path, tiny):
-    """2 x 8 tokens are as many as 4 x 4."""
+def test_exported_file_stores_a_grid_that_is_not_square(tmp_path, tiny):
+    """The number of tokens is not enough: 2 x 8 equals 4 x 4."""
     model = tiny(input_shape=(8, 32, 3))
     arrays = randomise(model)
     for suffix in (".npz", ".safetensors"):
@@ -422,7 +421,7 @@ def test_a_grid_that_is_no_square_travels_with_the_file(tmp_path, tiny):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 7])
-def test_the_stem_is_adapted_as_timm_does_it(tmp_path, tiny, channels):
+def test_stem_is_adapted_to_other_channels_like_timm(tmp_path, tiny, channels):
     peers.import_timm()
     from timm.models import adapt_input_conv
 
@@ -439,7 +438,7 @@ def test_the_stem_is_adapted_as_timm_does_it(tmp_path, tiny, channels):
     )
 
 
-def test_a_grey_image_gives_what_it_gives_as_rgb(tmp_path, tiny, images):
+def test_grey_image_gives_the_same_output_as_rgb(tmp_path, tiny, images):
     np.savez(tmp_path / "Mixer.npz", **official(tokens=4))
     options = {"weights": tmp_path / "Mixer.npz", "pooling": "avg"}
     options |= {"include_top": False}
@@ -453,7 +452,7 @@ def test_a_grey_image_gives_what_it_gives_as_rgb(tmp_path, tiny, images):
     )
 
 
-def test_a_stem_for_one_channel_is_not_adapted(tmp_path, tiny):
+def test_stem_for_one_channel_is_not_adapted(tmp_path, tiny):
     model = tiny(input_shape=(8, 8, 1))
     keras_mixer.export_weights(model, tmp_path / "grey.npz")
     with pytest.raises(keras_mixer.WeightsError, match="expected stem/kernel"):
@@ -461,7 +460,7 @@ def test_a_stem_for_one_channel_is_not_adapted(tmp_path, tiny):
 
 
 @pytest.mark.once
-def test_weights_of_the_other_family_are_named(tmp_path, tiny):
+def test_weights_of_the_other_family_are_refused(tmp_path, tiny):
     model = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=IMAGE)
     for suffix in (".safetensors", ".weights.h5"):
         file = tmp_path / f"resmlp{suffix}"
@@ -476,7 +475,7 @@ def test_weights_of_the_other_family_are_named(tmp_path, tiny):
             tiny(weights=file)
 
 
-def test_own_files_of_resmlp(tmp_path):
+def test_keras_file_of_resmlp_is_loaded(tmp_path):
     options = {"input_shape": IMAGE, "classes": CLASSES}
     model = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, **options)
     arrays = randomise(model)
@@ -490,13 +489,13 @@ def test_own_files_of_resmlp(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("block_1/token_norm/gamma", "two names in it mean the same weight"),
-        ("MixerBlock_{}/LayerNorm_0/scale", "do not make up one model"),
-        ("MixerBlock_01/LayerNorm_0/scale", "do not make up one model"),
-        ("optimizer/step", "holds more than the model"),
+        ("block_1/token_norm/gamma", "two names in it stand for the same"),
+        ("MixerBlock_{}/LayerNorm_0/scale", "do not form one complete model"),
+        ("MixerBlock_01/LayerNorm_0/scale", "do not form one complete model"),
+        ("optimizer/step", "contains more than the model"),
     ],
 )
-def test_names_too_many_are_refused(tmp_path, tiny, name, message):
+def test_unexpected_names_are_refused(tmp_path, tiny, name, message):
     arrays = official(tokens=4)
     arrays[name] = np.zeros(10, "float32")
     np.savez(tmp_path / "Mixer.npz", **arrays)
@@ -506,7 +505,7 @@ def test_names_too_many_are_refused(tmp_path, tiny, name, message):
 
 @pytest.mark.once
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
-def test_files_have_the_permissions_of_the_umask(tmp_path, tiny, umask, mode):
+def test_written_files_respect_the_umask(tmp_path, tiny, umask, mode):
     model = tiny(input_shape=(8, 8, 3))
     before = os.umask(umask)
     try:
@@ -525,7 +524,7 @@ def test_files_have_the_permissions_of_the_umask(tmp_path, tiny, umask, mode):
 
 @pytest.mark.once
 @pytest.mark.parametrize("grid", [(2, 3), (2, 2)])
-def test_a_flipped_bit_in_an_exported_file_is_noticed(tmp_path, tiny, grid):
+def test_flipped_bit_in_exported_file_is_detected(tmp_path, tiny, grid):
     path = tmp_path / "exported.safetensors"
     model = tiny(input_shape=(grid[0] * 4, grid[1] * 4, 3))
     randomise(model)
@@ -543,7 +542,7 @@ def test_a_flipped_bit_in_an_exported_file_is_noticed(tmp_path, tiny, grid):
         except keras_mixer.WeightsError:
             refused += 1
         else:
-            # The name of the checksum, or what other programs note.
+            # The bit is in the name of the checksum, or in other metadata.
             assert_equal(received.arrays, good.arrays)
             assert received.grid in (good.grid, None)
     assert refused >= 295
@@ -562,9 +561,7 @@ def test_a_flipped_bit_in_an_exported_file_is_noticed(tmp_path, tiny, grid):
         lambda arrays: arrays.pop("norm.bias"),
     ],
 )
-def test_the_checksum_covers_names_dtypes_shapes_and_values(
-    tmp_path, tiny, change
-):
+def test_checksum_covers_names_dtypes_shapes_and_values(tmp_path, tiny, change):
     from safetensors import safe_open
     from safetensors.numpy import load_file
     from safetensors.numpy import save_file
@@ -600,7 +597,7 @@ def test_export_refuses_other_formats(tmp_path, tiny, name, message):
 
 
 @pytest.mark.once
-def test_export_refuses_what_others_could_not_load(tmp_path, tiny):
+def test_export_refuses_models_without_an_official_format(tmp_path, tiny):
     file = tmp_path / "mixer.npz"
     file.write_text("precious")
     resmlp = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=IMAGE)
@@ -630,7 +627,7 @@ def test_export_refuses_what_others_could_not_load(tmp_path, tiny):
 
 @pytest.mark.once
 def test_naming_is_invertible():
-    """Every layout but Keras's and the oldest: names to paths and back."""
+    """Converts the names of every layout to paths and back."""
     for layout in naming.LAYOUTS:
         names = list(layout.names().values())
         assert len(set(names)) == len(names) == len(layout.names())

@@ -1,19 +1,21 @@
-"""Hostile and damaged files of weights: refused, with nothing changed.
+"""Tests that hostile and damaged weights files are refused without changes.
 
-Each format has some hundred files here, from good ones by a seeded generator:
-random damage, most of it to the structure of a file, and lies made by hand.
-They are read in a process of their own, which may take 10 seconds for a file
-and 1 GB more than it has, and whose death is seen.
+Several hundred bad files are made for each format. A seeded generator adds
+random damage to good files, mostly to the structure of the file. Other files
+have invalid content that was written by hand. A separate process reads the
+files. It can use 10 seconds per file and 1 GB of additional memory. If it
+crashes, the test fails.
 
-A file must be refused, or the damage must have changed no weight. Whether a
-flipped bit in the values is noticed depends on the format:
+A file must be refused, or the damage must not change any weight. A flipped bit
+in the values is detected in some formats only:
 
-- `.npz`, `.keras` and `.pth` are zip archives with a CRC-32 of each file, and
-  the `.safetensors` files of this package have a checksum: it is noticed. A
-  `.keras` file that is built around a damaged HDF5 file has a new CRC-32: there
-  it is not noticed.
-- `.safetensors` files of others, `.weights.h5` and the `.pth` of PyTorch before
-  1.6 have no checksum: it cannot be noticed. Names and shapes are still right.
+- It is detected in `.npz`, `.keras` and `.pth` files, which are zip archives
+  with a CRC-32 of each file, and in `.safetensors` files of this package, which
+  have a checksum. It is not detected in a `.keras` file that contains a damaged
+  HDF5 file with a new CRC-32.
+- It is not detected in `.safetensors` files of other programs, `.weights.h5`
+  files, and `.pth` files of PyTorch before 1.6. They do not have a checksum.
+  Names and shapes must still be correct.
 """
 
 import support  # noqa: F401  # isort: skip  (it imports PyTorch first)
@@ -59,17 +61,17 @@ SECONDS = 10
 MEMORY = 2**30
 AT_LEAST = 300  # files of each format that must be refused
 
-# What may happen to a file besides that it is refused.
+# Allowed results for a file that is not refused.
 NOTHING = "nothing"
 SAME_BITS = "the same bits"
 SAME_SHAPES = "the same names and shapes"
 
 
-# The process that reads.
+# The process that reads the files.
 
 
 def read_all(folder):
-    """Loads the files of a folder into a model; prints what came of each."""
+    """Loads the files of a folder into a model; prints each result."""
     folder = pathlib.Path(folder)
     model = keras_mixer.Mixer(
         **helpers.SIZES, input_shape=helpers.IMAGE, classes=helpers.CLASSES
@@ -77,13 +79,13 @@ def read_all(folder):
     good = helpers.randomise(model)
     before = helpers.randomise(model, seed=9)
     cases = json.loads((folder / "cases.json").read_text())
-    for name, _ in cases[:1]:  # whatever is imported late
+    for name, _ in cases[:1]:  # triggers late imports
         assert load(model, folder / name) == "loaded"
         reset(model, before)
     limit = MEMORY + used_memory()
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for name, allowed in cases:
-        signal.alarm(SECONDS)  # by default it ends the process
+        signal.alarm(SECONDS)  # ends the process by default
         start = time.monotonic()
         outcome = load(model, folder / name)
         seconds = time.monotonic() - start
@@ -91,7 +93,7 @@ def read_all(folder):
         weights = weights_of(model)
         if outcome == "loaded":
             if allowed == NOTHING or not is_same(weights, good, allowed):
-                outcome = f"loaded, but {allowed} may happen"
+                outcome = f"loaded, but only {allowed} is allowed"
             reset(model, before)
         elif not is_same(weights, before, SAME_BITS):
             outcome = "the model has changed"
@@ -99,7 +101,7 @@ def read_all(folder):
 
 
 def load(model, path):
-    """As the builder does it."""
+    """Loads a file in the same way as the model constructors."""
     grid = (
         helpers.IMAGE[0] // helpers.SIZES["patch_size"],
         helpers.IMAGE[1] // helpers.SIZES["patch_size"],
@@ -112,7 +114,7 @@ def load(model, path):
         message = str(error)
         if not message.startswith(f"Cannot load '{path}'"):
             return f"refused as: {message}"
-        # How to run the code of a file is never told without a warning.
+        # Advice to run code from a file must include a warning.
         is_warned = "if you trust" in message
         return (
             "refused" if is_warned or "weights_only" not in message else message
@@ -141,12 +143,12 @@ def is_same(weights, arrays, what):
     )
 
 
-# Good files, and what their formats have in common.
+# Good files, and functions for all formats.
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """`{suffix: bytes}` of good files, all of the same weights."""
+    """Returns `{suffix: bytes}` of good files with the same weights."""
     keras.utils.set_random_seed(7)
     folder = tmp_path_factory.mktemp("good")
     model = keras_mixer.Mixer(
@@ -175,7 +177,7 @@ def without_checksum(data):
 
 
 def extension(suffix):
-    """The end of a file name, such as ".pth" of "_legacy.pth"."""
+    """Returns the file name extension, such as ".pth" of "_legacy.pth"."""
     return suffix[suffix.index(".") :]
 
 
@@ -196,7 +198,7 @@ def torch_state(good):
 
 
 class Runs:
-    """Unpickled, it runs a command."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, command):
         self._command = command
@@ -206,7 +208,7 @@ class Runs:
 
 
 class Makes:
-    """Unpickled, it is what a function makes."""
+    """Calls a function when it is unpickled."""
 
     def __init__(self, function, *arguments, items=None):
         self._made = function, arguments, None, None, items
@@ -219,7 +221,7 @@ def marking(folder):
     return Runs(f"touch '{folder / 'executed'}'")
 
 
-def test_the_code_in_the_files_would_run(tmp_path):
+def test_code_in_the_files_works(tmp_path):
     assert pickle.loads(pickle.dumps(marking(tmp_path))) == 0
     assert (tmp_path / "executed").exists()
 
@@ -241,7 +243,7 @@ INTEGERS = [
 
 
 def damaged(data, places, count, seed):
-    """Yields `count` times a label and `data` with random damage.
+    """Yields `count` labels and copies of `data` with random damage.
 
     Args:
         data: The bytes of a good file.
@@ -250,7 +252,7 @@ def damaged(data, places, count, seed):
     rng = random.Random(seed)
     for i in range(count):
         if i % 6 == 0:
-            # Cut short all along, the last by one byte.
+            # Truncated at evenly spaced places; the last file by one byte.
             end = len(data) - 1 - (len(data) - 1) * i // count
             yield f"cut{i}", data[:end]
             continue
@@ -319,7 +321,7 @@ DAMAGE = [flip, flip, flip_many, zero, lie, remove, insert, repeat, swap]
 
 
 def around(data, *signatures, size=46):
-    """The places behind each of some signatures."""
+    """Returns the positions after each occurrence of the signatures."""
     pattern = b"|".join(map(re.escape, signatures))
     return [
         place
@@ -339,7 +341,7 @@ ZIP = (
 
 
 def of_another_kind(good, suffix):
-    """Files that are none of the format at all."""
+    """Yields files that have another format."""
     yield "empty", b""
     yield "byte", b"\x00"
     yield "zeros", bytes(5000)
@@ -353,14 +355,14 @@ def of_another_kind(good, suffix):
 
 
 def zipped(entries, compression=zipfile.ZIP_STORED, only=None, **lies):
-    """An archive of `{name: bytes}` or of pairs, and what it says of them.
+    """Returns an archive of `{name: bytes}` or of pairs, with wrong headers.
 
-    The lies are about the file `only`, or about all.
+    The wrong values `lies` are set for the file `only`, or for all files.
     """
     pairs = entries.items() if isinstance(entries, dict) else entries
     file = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(file, "w") as archive:
-        warnings.simplefilter("ignore")  # it warns of names that are there
+        warnings.simplefilter("ignore")  # about duplicate names
         for name, data in pairs:
             archive.writestr(name, data, compression)
         for info in archive.infolist():  # the directory is written last
@@ -371,7 +373,7 @@ def zipped(entries, compression=zipfile.ZIP_STORED, only=None, **lies):
 
 
 def bomb():
-    """What swells to 2 GB of zeros, deflated."""
+    """Returns deflated data that expands to 2 GB of zeros."""
     deflate = zlib.compressobj(9, wbits=-15)
     part = deflate.compress(bytes(2**20)) + deflate.flush(zlib.Z_FULL_FLUSH)
     return part * 2048 + deflate.flush()
@@ -386,7 +388,7 @@ def unzipped(data):
 
 
 def odd_archives(entries, name, with_evil_name):
-    """Archives with something odd about the file `name`, or a second one."""
+    """Yields archives in which `name` or a second file is unusual."""
     pairs = list(entries.items())
     yield "twice", zipped([*pairs, (name, entries[name])])
     yield (
@@ -428,8 +430,8 @@ def odd_archives(entries, name, with_evil_name):
         yield f"elsewhere {offset}", zipped(entries, header_offset=offset)
 
 
-# What each format can be made to say. Yields a label, bytes, and what may
-# happen instead of a refusal.
+# Bad files of each format. The generators yield a label, the bytes, and the
+# allowed result if the file is not refused.
 
 
 def npz_files(good, folder):
@@ -529,10 +531,10 @@ def npy_header(shape, descr="'<f4'"):
 
 
 def npy_bomb():
-    """Deflated: an array of as many bytes as it is stored in, that swells."""
+    """Returns a deflated array that expands beyond its declared size."""
     behind = BOMB + bytes(-(5 + len(BOMB)) % 4)
     head = raw_npy(npy_header(f"({(5 + len(behind)) // 4},)"), b"")
-    # A block that is not compressed: 5 bytes, and the header.
+    # A block without compression: 5 bytes, and the header.
     return struct.pack("<BHH", 0, len(head), 0xFFFF ^ len(head)) + head + behind
 
 
@@ -748,7 +750,7 @@ def torch_files(good, folder):
         yield label, received, SAME_BITS
     pickled = entries["archive/data.pkl"]
     for label, received in damaged(pickled, range(len(pickled)), 120, "pickle"):
-        # The archive made anew: with its checksum.
+        # A new archive with a new checksum.
         received = zipped(entries | {"archive/data.pkl": received})
         yield f"pickle {label}", received, SAME_SHAPES
     yield from never(odd_archives(entries, "archive/data/0", "archive/data/0"))
@@ -791,7 +793,7 @@ def legacy_files(good, folder):
 
 
 def beside(state, is_zip):
-    """Odd things beside the weights, of which nothing is made."""
+    """Yields files with unusual objects beside the weights."""
     for label, thing in (
         ("deep key", nested_tuples()),
         ("terabytes", Makes(bytearray, 2**40)),
@@ -805,12 +807,12 @@ def beside(state, is_zip):
 def nested_tuples():
     key = ()
     for _ in range(60):
-        key = (key, key)  # which takes 2**60 steps to hash
+        key = (key, key)  # hashing it takes 2**60 steps
     return key
 
 
 def evil_pickles(folder):
-    """Pickles that call functions with other instructions."""
+    """Yields pickles that call functions with other instructions."""
     command = f"touch '{folder / 'executed'}'"
     for protocol in (0, 1, 3, 4, 5):
         yield f"protocol {protocol}", pickle.dumps(Runs(command), protocol)
@@ -828,7 +830,7 @@ def evil_pickles(folder):
 
 
 def saved_by_torch(state, is_zip, edit=None):
-    """What `torch.save` writes, `edit` applied to the pickle in it."""
+    """Returns the bytes of `torch.save`, with `edit` applied to the pickle."""
     file = io.BytesIO()
     torch.save(state, file, _use_new_zipfile_serialization=is_zip)
     data = file.getvalue()
@@ -910,7 +912,7 @@ def torch_lies(state, folder, is_zip):
         )
         label = f"{shape} {strides} {offset}"
         yield f"declares {label}", saved({**state, name: lie})
-        if strides != (0,):  # made, and not among the weights
+        if strides != (0,):  # the tensor is not a weight
             yield f"hides {label}", saved({"model": state, "more": lie})
     items = [*state.items(), (name, state["norm.bias"])]
     yield "twice", saved(Makes(OrderedDict, items=iter(items)))
@@ -953,7 +955,7 @@ def escape(data):
     return data.replace(b"\\", rb"\\")
 
 
-# The number of elements of the first storage: behind its place, "cpu".
+# The number of elements of the first storage, after its device "cpu".
 COUNT = re.compile(rb"(X\x03\0\0\0cpuq.)(?:K.|M..|J....)", re.DOTALL)
 TORCH_DTYPES = [
     *(torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64),
@@ -963,11 +965,11 @@ TORCH_DTYPES = [
 
 
 class Storage:
-    """Pickled as the storage of a tensor."""
+    """Is pickled as the storage of a tensor."""
 
     def __new__(cls, tensor):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it asks for an untyped one
+            warnings.simplefilter("ignore")  # about untyped storages
             return tensor.storage()
 
 
@@ -980,7 +982,7 @@ def h5_files(good, folder):
 
 
 def h5_places(data, folder):
-    """Where the structure is: what is no number and no zero."""
+    """Returns the positions of nonzero bytes that are not array values."""
     with h5py.File(io.BytesIO(data)) as h5:
         numbers = set()
 
@@ -999,7 +1001,7 @@ def h5_lies(data, folder):
         with h5py.File(file, "r+") as h5:
             change(h5)
         yield label, file.getvalue()
-    # A heap in which an object has no size: libhdf5 never leaves it.
+    # libhdf5 hangs on a heap if an object has the size 0.
     heap = data.index(b"GCOL")
     for size in (0, 2**32, 2**63, 2**64 - 1, 2**64 - 16):
         for at in (16, 40):
@@ -1023,7 +1025,7 @@ BIAS = "layers/conv2d/vars/1"  # 10 numbers
 
 
 def h5_edits(data, folder):
-    """Yields a label and what to do to the open file."""
+    """Yields a label and a function that edits the open file."""
     with h5py.File(io.BytesIO(data)) as h5:
         names = []
         h5["layers"].visititems(lambda _, thing: names.append(thing.name))
@@ -1079,7 +1081,7 @@ def linked(target, source):
 
 
 def maze(h5):
-    """Few bytes, and more ways through them than anyone can go."""
+    """Adds few groups with very many paths through them."""
     groups = [h5.create_group(f"maze{i}") for i in range(6)]
     for outer, inner in itertools.pairwise([h5["layers/conv2d"], *groups]):
         inner.create_group("vars").attrs["name"] = inner.name
@@ -1088,7 +1090,7 @@ def maze(h5):
 
 
 def mirrors(h5):
-    """One array a hundred times: 16 MB that become 1.6 GB."""
+    """Adds links to one array a hundred times: 16 MB become 1.6 GB."""
     variables = h5["layers/conv2d/vars"]
     variables["2"] = np.zeros(2**22, "f4")
     for i in range(3, 103):
@@ -1182,7 +1184,7 @@ def keras_files(good, folder):
     yield from never(odd_archives(entries, name, name))
     yield from never(of_another_kind(good, ".keras"))
     for label, received, allowed in h5_files(good, folder):
-        # The archive made anew: with its checksum.
+        # A new archive with a new checksum.
         yield f"inner {label}", zipped(entries | {name: received}), allowed
 
 
@@ -1231,7 +1233,7 @@ def test_hostile_files_are_refused(good, tmp_path, suffix):
 
 
 def write_files(good, folder, suffix):
-    """Writes a good file, and all that are not; returns their names."""
+    """Writes a good file and all bad files; returns `(name, allowed)` pairs."""
     files = [("good", good[suffix], SAME_BITS)]
     files += FORMATS[suffix](good, folder)
     cases = []

@@ -1,4 +1,4 @@
-"""A `.keras` file says its grid, its activation and its range of pixels."""
+"""Tests reading grid, activation and pixel range from `.keras` files."""
 
 import io
 import json
@@ -20,12 +20,12 @@ from support.helpers import randomise
 
 pytestmark = pytest.mark.once
 
-LARGER = (8, 24, 3)  # a grid of 2 x 6, from one of 2 x 3
+LARGER = (8, 24, 3)  # from a grid of 2 x 3 to 2 x 6
 
 
 @pytest.mark.parametrize("method", ["tile", "interpolate"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_keras_file_is_resized_as_the_model(family, method, tmp_path):
+def test_keras_file_is_resized_like_its_model(family, method, tmp_path):
     model = family_model(family)
     randomise(model)
     model.save(tmp_path / "model.keras")
@@ -39,7 +39,7 @@ def test_a_keras_file_is_resized_as_the_model(family, method, tmp_path):
     assert_equal(weights_of(loaded), expected)
 
 
-def test_a_keras_file_and_an_npz_file_give_the_same(tmp_path):
+def test_keras_and_npz_files_give_the_same_weights(tmp_path):
     model = family_model("mixer", input_shape=(12, 12, 3))
     randomise(model)
     model.save(tmp_path / "model.keras")
@@ -51,7 +51,7 @@ def test_a_keras_file_and_an_npz_file_give_the_same(tmp_path):
     assert_equal(weights_of(one), weights_of(other))
 
 
-def test_channels_first(tmp_path, request):
+def test_grid_of_channels_first_model_is_read(tmp_path, request):
     keras.config.set_image_data_format("channels_first")
     request.addfinalizer(
         lambda: keras.config.set_image_data_format("channels_last")
@@ -66,7 +66,7 @@ def test_channels_first(tmp_path, request):
     assert_equal(weights_of(loaded), expected)
 
 
-def test_a_weights_file_of_keras_is_not_resized(tmp_path):
+def test_weights_h5_file_is_not_resized(tmp_path):
     model = family_model("mixer")
     model.save_weights(tmp_path / "model.weights.h5")
     with pytest.raises(WeightsError, match="Only token mixing differs"):
@@ -75,15 +75,14 @@ def test_a_weights_file_of_keras_is_not_resized(tmp_path):
         )
 
 
-def test_the_function_of_a_trained_model_is_loaded(tmp_path):
-    """With the activation and the pixels that it was trained with."""
+def test_activation_and_pixel_range_are_loaded(tmp_path):
     images = np.random.default_rng(0).uniform(0, 255, (3, *IMAGE))
     backbone = family_model("mixer", activation="gelu", include_top=False)
     normed = keras_mixer.Mixer(
         4, 2, 10, 7, 11, input_shape=IMAGE, include_top=False
     )
     randomise(backbone)
-    # Pixels to [0, 1], as the weights of MIIL take them.
+    # Scale pixels to [0, 1], as for the weights of MIIL.
     config = backbone.get_config()
     for layer in config["layers"]:
         if layer["name"] == "preprocessing":
@@ -123,12 +122,12 @@ def archive_of(text):
         {"config": {"layers": [{"config": {"name": "a", "batch_shape": 3}}]}},
     ],
 )
-def test_what_a_configuration_does_not_say_is_none(config):
+def test_missing_settings_are_none(config):
     received = keras_config.read(archive_of(json.dumps(config)))
     assert received == keras_config.Description()
 
 
-def test_numbers_that_are_none_are_refused():
+def test_scaling_with_nan_is_ignored():
     layer = {"name": "preprocessing", "mean": [1.0, float("nan"), 3.0]}
     layer["variance"] = [1.0, 2.0, 3.0]
     config = {"config": {"layers": [{"config": layer}]}}
@@ -136,7 +135,7 @@ def test_numbers_that_are_none_are_refused():
     assert received.scaling is None
 
 
-def test_a_configuration_too_large_is_refused():
+def test_too_large_configuration_is_refused():
     archive = archive_of(" " * (keras_config.MAX_BYTES + 1))
     with pytest.raises(WeightsError, match="its configuration has 16777217"):
         keras_config.read(archive)

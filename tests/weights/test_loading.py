@@ -1,4 +1,4 @@
-"""Weights files: loaded exactly, or refused with nothing changed."""
+"""Tests that weights files are loaded exactly or refused without changes."""
 
 import shutil
 import zipfile
@@ -25,7 +25,7 @@ SUFFIXES = (".weights.h5", ".keras")
 
 @pytest.fixture
 def saved(tiny, tmp_path):
-    """A model with random weights, and its two files by their suffix."""
+    """Returns random weights, and the two files of their model by suffix."""
     model = tiny(stochastic_depth_rate=0.1, dropout_rate=0.1)
     arrays = randomise(model)
     model.save_weights(tmp_path / "tiny.weights.h5")
@@ -36,7 +36,7 @@ def saved(tiny, tmp_path):
 
 
 def load_into(model, path):
-    """Loads a file into a model that is there, as `weights=` does."""
+    """Loads a file into an existing model, like `weights=`."""
     checkpoint = loading.open_checkpoint(path, "mixer")
     plan = loading.plan(checkpoint, (2, 3), None)
     loading.load(checkpoint, plan, model.layers, 3)
@@ -49,8 +49,8 @@ def test_file_loads_bit_for_bit(tiny, saved, suffix):
     assert_equal(weights_of(tiny(weights=str(files[suffix]))), arrays)
 
 
-def test_nothing_is_drawn_where_weights_follow(tiny, saved, monkeypatch):
-    """And a clone of the model still begins with other weights than zeros."""
+def test_loading_skips_random_initialization(tiny, saved, monkeypatch):
+    """A clone of the loaded model still has random initial weights."""
     arrays, files = saved
     resmlp = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=IMAGE)
     resmlp.save_weights(files[".keras"].with_name("resmlp.weights.h5"))
@@ -88,7 +88,7 @@ def test_nothing_is_drawn_where_weights_follow(tiny, saved, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_without_top_the_head_is_left_out(tiny, saved, suffix):
+def test_without_top_the_head_is_not_loaded(tiny, saved, suffix):
     arrays, files = saved
     backbone = tiny(include_top=False, weights=files[suffix], classes=99)
     del arrays["predictions/kernel"], arrays["predictions/bias"]
@@ -106,7 +106,7 @@ def test_reading_agrees_with_keras(tiny, saved):
     assert_equal(naming.rename(file.arrays, layout), arrays)
 
 
-def test_bfloat16_weights_keep_their_value(tiny, tmp_path):
+def test_bfloat16_weights_keep_their_values(tiny, tmp_path):
     keras.config.set_dtype_policy("bfloat16")
     try:
         model = tiny()
@@ -123,12 +123,12 @@ def test_bfloat16_weights_keep_their_value(tiny, tmp_path):
     )
 
 
-# What the model that is to load differs in, and what the error advises.
+# Options of a different model, and the advice in the error message.
 OTHERS = [
-    ({"classes": CLASSES + 1}, "Only the head differs: give the `classes`"),
-    ({"num_blocks": 1}, "Build the variant they were saved from"),
-    ({"num_blocks": 3}, "Build the variant they were saved from"),
-    ({"hidden_dim": 9}, "Build the variant they were saved from"),
+    ({"classes": CLASSES + 1}, "Only the head differs: build the model with"),
+    ({"num_blocks": 1}, "Build the same variant as the one in the file"),
+    ({"num_blocks": 3}, "Build the same variant as the one in the file"),
+    ({"hidden_dim": 9}, "Build the same variant as the one in the file"),
     ({"tokens_mlp_dim": 28}, "Only token mixing differs: the weights are"),
 ]
 
@@ -147,22 +147,20 @@ def test_weights_of_another_model_are_refused(
 
 
 @pytest.mark.parametrize("include_top", [True, False])
-def test_a_file_that_does_not_say_its_grid_is_not_resized(
-    tiny, saved, include_top
-):
+def test_file_without_a_grid_is_not_resized(tiny, saved, include_top):
     _, files = saved
     options = {"input_shape": (8, 8, 3), "include_top": include_top}
     with pytest.raises(ValueError, match="Only token mixing differs"):
         tiny(weights=files[".weights.h5"], **options)
 
 
-def test_weights_without_a_head_do_not_fit_a_model_with_one(tiny, tmp_path):
+def test_weights_without_head_are_refused_for_model_with_head(tiny, tmp_path):
     tiny(include_top=False).save_weights(tmp_path / "headless.weights.h5")
     with pytest.raises(ValueError, match="- expected predictions/kernel"):
         tiny(weights=tmp_path / "headless.weights.h5")
 
 
-def test_a_difference_is_shown_in_full_and_by_path():
+def test_error_shows_all_differences_by_path():
     expected = {"a": np.zeros((2, 3)), "b": np.zeros(4), "d": np.zeros(1)}
     received = {"a": np.zeros((2, 5)), "c": np.zeros(4), "d": np.zeros(1)}
     with pytest.raises(ValueError, match="Cannot load 'file'") as caught:
@@ -175,7 +173,7 @@ def test_a_difference_is_shown_in_full_and_by_path():
     ]
 
 
-def test_a_failed_load_changes_nothing(tiny, saved):
+def test_failed_load_does_not_change_the_model(tiny, saved):
     _, files = saved
     model = tiny(num_blocks=3)
     before = randomise(model, seed=9)
@@ -279,7 +277,7 @@ def declaring_a_terabyte(path):
 
 
 def edit_h5(path, edit):
-    """Edits the HDF5 file at `path`, or the one within the archive there."""
+    """Edits the HDF5 file at `path`, or the one inside the archive."""
     if path.suffix == ".h5":
         with h5py.File(path, "r+") as h5:
             edit(h5)
@@ -314,7 +312,7 @@ def edit_h5(path, edit):
         declaring_a_terabyte,
     ],
 )
-def test_a_damaged_file_is_refused(tiny, saved, damage, suffix):
+def test_damaged_file_is_refused(tiny, saved, damage, suffix):
     path = saved[1][suffix]
     damage(path)
     model = tiny()
@@ -326,17 +324,17 @@ def test_a_damaged_file_is_refused(tiny, saved, damage, suffix):
     assert_equal(weights_of(model), before)
 
 
-def test_a_model_within_a_model_is_named(tiny, tmp_path):
+def test_nested_model_is_refused(tiny, tmp_path):
     backbone = tiny(include_top=False, pooling="avg", name="backbone")
     model = keras.Sequential([backbone, keras.layers.Dense(3)])
     model.save(tmp_path / "transfer.keras")
     with pytest.raises(
-        ValueError, match="it holds the model 'backbone' within"
+        ValueError, match="it contains the model 'backbone' within"
     ):
         tiny(include_top=False, weights=tmp_path / "transfer.keras")
 
 
-def test_a_quantised_file_is_named(tiny, tmp_path):
+def test_quantised_file_is_refused(tiny, tmp_path):
     model = tiny()
     model.quantize("int8")
     model.save(tmp_path / "int8.keras")
@@ -346,7 +344,7 @@ def test_a_quantised_file_is_named(tiny, tmp_path):
         tiny(weights=tmp_path / "int8.keras")
 
 
-def test_an_archive_that_swells_is_refused(tiny, saved):
+def test_zip_bomb_is_refused(tiny, saved):
     path = saved[1][".keras"]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(keras_files.ARCHIVED, bytes(50_000_000))

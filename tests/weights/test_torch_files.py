@@ -1,4 +1,4 @@
-"""Files that PyTorch has written, read without it; PyTorch is the reference."""
+"""Tests reading PyTorch files, with PyTorch as the reference."""
 
 import argparse
 import collections
@@ -36,7 +36,7 @@ def save(value, path, is_zip=True):
 
 
 def state_dict(seed=6):
-    """A state dictionary with timm's names, and the same weights by path."""
+    """Returns weights with timm's names, and the same weights by path."""
     arrays = official(tokens=4, seed=seed)
     state = {k: torch.tensor(v) for k, v in as_timm(arrays).items()}
     return state, as_ours(arrays)
@@ -47,7 +47,7 @@ def load(tiny, path):
 
 
 def optimizer_of(state):
-    """What AdamW keeps after a step."""
+    """Returns the state of AdamW after a step."""
     parameters = [torch.nn.Parameter(value.clone()) for value in state.values()]
     optimizer = torch.optim.AdamW(parameters)
     for parameter in parameters:
@@ -57,7 +57,7 @@ def optimizer_of(state):
 
 
 def views():
-    """Tensors that are stored in every way that `torch.save` has."""
+    """Returns tensors that `torch.save` stores in different ways."""
     base = torch.arange(2 * 3 * 5.0).reshape(2, 3, 5) / 7
     flat = torch.arange(60.0)
     return {
@@ -94,8 +94,8 @@ def test_views_and_dtypes_agree_with_torch_load(tmp_path, is_zip):
 
 
 @FORMATS
-def test_the_state_of_a_module_agrees_with_torch_load(tmp_path, is_zip):
-    """Parameters in an `OrderedDict` with the `_metadata` of a module."""
+def test_module_state_agrees_with_torch_load(tmp_path, is_zip):
+    """The state is an `OrderedDict` with the `_metadata` of a module."""
     module = torch.nn.Sequential(
         torch.nn.Conv2d(3, 5, (2, 7)), torch.nn.LayerNorm(11)
     )
@@ -114,7 +114,7 @@ def test_pytorch_is_not_needed(tmp_path):
 import sys
 import keras_mixer
 assert "torch" not in sys.modules
-sys.modules["torch"] = None  # so that importing it is an error
+sys.modules["torch"] = None  # importing it raises ImportError
 model = keras_mixer.Mixer(
     4, 2, 10, 7, 11, input_shape=(8, 8, 3), classes=5, weights=sys.argv[1])
 print(model.get_layer("stem").weights[1].numpy().sum())
@@ -128,7 +128,7 @@ print(model.get_layer("stem").weights[1].numpy().sum())
 
 
 def timm_arguments():
-    """The kinds of values that scripts keep in `args`."""
+    """Returns the kinds of values that scripts store in `args`."""
     return argparse.Namespace(
         model="mixer_b16_224",
         lr=1e-3,
@@ -145,7 +145,7 @@ def timm_arguments():
 
 
 def checkpoint_of_timm(state, averaged):
-    """As `timm.utils.CheckpointSaver` makes it, with `--model-ema`."""
+    """Like `timm.utils.CheckpointSaver` with `--model-ema`."""
     return {
         "epoch": 299,
         "arch": "mixer_b16_224",
@@ -160,7 +160,7 @@ def checkpoint_of_timm(state, averaged):
 
 
 def checkpoint_of_deit(state, averaged):
-    """As `main.py` of facebookresearch/deit makes it."""
+    """Like `main.py` of facebookresearch/deit."""
     return {
         "model": state,
         "optimizer": optimizer_of(state),
@@ -180,7 +180,7 @@ def checkpoint_of_deit(state, averaged):
         (checkpoint_of_deit, "model_ema", "model"),
     ],
 )
-def test_the_averaged_weights_of_a_checkpoint_are_taken(
+def test_averaged_weights_of_checkpoint_are_loaded(
     tmp_path, tiny, caplog, is_zip, make, averaged_key, key
 ):
     state, plain = state_dict()
@@ -193,7 +193,7 @@ def test_the_averaged_weights_of_a_checkpoint_are_taken(
         f"'{key}'"
     ]
     caplog.clear()
-    # Written by a training without averages.
+    # A training without averages stores `None`.
     path = save(make(state, None), tmp_path / "plain.pth", is_zip)
     with caplog.at_level(logging.INFO, "keras_mixer"):
         assert_equal(load(tiny, path), plain)
@@ -209,7 +209,7 @@ def test_the_averaged_weights_of_a_checkpoint_are_taken(
         ("model",),
     ],
 )
-def test_the_order_of_keys_is_that_of_timm(tmp_path, keys):
+def test_keys_are_searched_in_the_order_of_timm(tmp_path, keys):
     peers.import_timm()
     from timm.models import load_state_dict
 
@@ -222,7 +222,7 @@ def test_the_order_of_keys_is_that_of_timm(tmp_path, keys):
     "prefix",
     ["module.", "model.", "_orig_mod.", "_orig_mod.module.", "model.net._a."],
 )
-def test_a_prefix_of_all_names_is_removed(tmp_path, tiny, caplog, prefix):
+def test_common_prefix_of_names_is_removed(tmp_path, tiny, caplog, prefix):
     from safetensors.torch import save_file
 
     state, expected = state_dict()
@@ -242,8 +242,8 @@ def test_a_prefix_of_all_names_is_removed(tmp_path, tiny, caplog, prefix):
         )
 
 
-def test_prefixes_of_pytorch_itself(tmp_path, tiny):
-    """`DataParallel` and `torch.compile` put them there."""
+def test_prefixes_added_by_pytorch_are_removed(tmp_path, tiny):
+    """`DataParallel` and `torch.compile` add prefixes."""
     peers.import_timm()
     from timm.models import mlp_mixer
 
@@ -270,7 +270,7 @@ def test_prefixes_of_pytorch_itself(tmp_path, tiny):
 
 
 def checkpoint_of_lightning(state):
-    """As `Trainer.save_checkpoint` of Lightning 2 makes it."""
+    """Like `Trainer.save_checkpoint` of Lightning 2."""
     return {
         "epoch": 3,
         "global_step": 120,
@@ -295,21 +295,21 @@ def checkpoint_of_lightning(state):
 
 
 @FORMATS
-def test_a_checkpoint_of_lightning(tmp_path, tiny, is_zip):
+def test_lightning_checkpoint_is_loaded(tmp_path, tiny, is_zip):
     state, expected = state_dict()
     checkpoint = checkpoint_of_lightning(state)
     path = save(checkpoint, tmp_path / "epoch=3-step=120.ckpt", is_zip)
     assert_equal(load(tiny, path), expected)
 
 
-def test_more_than_the_model_names_the_prefix_to_keep(tmp_path, tiny):
+def test_extra_weights_are_refused_and_prefix_is_reported(tmp_path, tiny):
     state, _ = state_dict()
     checkpoint = checkpoint_of_lightning(state)
     checkpoint["state_dict"]["criterion.weight"] = torch.ones(5)
     path = save(checkpoint, tmp_path / "last.ckpt")
     with pytest.raises(
         keras_mixer.WeightsError,
-        match=r"30 of 31 names are known without 'model\.' at their beginning",
+        match=r"30 of 31 names are known without the prefix 'model\.': save",
     ):
         tiny(weights=path)
 
@@ -335,7 +335,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=lambda tensor: str(tensor.dtype))
-def test_tensors_beside_the_weights_may_be_of_any_kind(tmp_path, tiny, other):
+def test_tensors_beside_the_weights_can_have_any_type(tmp_path, tiny, other):
     state, expected = state_dict()
     path = save({"model": state, "other": other}, tmp_path / "other.pth")
     assert_equal(load(tiny, path), expected)
@@ -349,7 +349,7 @@ class Config:
 
 
 @FORMATS
-def test_python_objects_are_named(tmp_path, tiny, is_zip):
+def test_python_objects_are_refused_by_name(tmp_path, tiny, is_zip):
     state, _ = state_dict()
     checkpoint = {"state_dict": state, "config": [Config(), torch.nn.ReLU()]}
     path = save(checkpoint, tmp_path / "last.pth", is_zip)
@@ -357,11 +357,11 @@ def test_python_objects_are_named(tmp_path, tiny, is_zip):
         tiny(weights=path)
     message = str(caught.value)
     assert message.startswith(
-        f"Cannot load '{path}': it holds Python objects that are not loaded: "
-        "`test_torch_files.Config`, `torch.nn.modules.activation.ReLU`. "
+        f"Cannot load '{path}': it contains Python objects that are not "
+        "loaded: `test_torch_files.Config`, `torch.nn.modules.activation.ReLU`. "
     )
-    assert "runs code of the file: do it only if you trust" in message
-    # The line that it advises, run on the file.
+    assert "runs code from the file: do it only if you trust" in message
+    # Runs the code that the message recommends.
     line = message.split("`")[-4]
     assert "weights_only=False" in line
     scope = {"torch": torch, "PATH": path}
@@ -381,14 +381,14 @@ WRONG = [
     ({"a": np.ones(3)}, r"'a': `numpy._core.multiarray._reconstruct`"),
     ({"a": torch.ones(3).to_sparse()}, "_rebuild_sparse_tensor"),
     ({"a": torch.arange(3)}, "'a' holds int64, not floating-point weights"),
-    ({"a": torch.ones(1).expand(9)}, "declares 36 bytes and stores 4"),
+    ({"a": torch.ones(1).expand(9)}, "declares 36 bytes, but stores 4"),
     ({"a": torch.ones(0, 3)}, r"'a' is empty: \(0, 3\)"),
 ]
 
 
 @FORMATS
 @pytest.mark.parametrize(("value", "message"), WRONG)
-def test_what_is_no_state_dictionary_is_described(
+def test_other_objects_are_refused_with_a_description(
     tmp_path, value, message, is_zip
 ):
     path = save(value, tmp_path / "wrong.pth", is_zip)
@@ -396,7 +396,7 @@ def test_what_is_no_state_dictionary_is_described(
         reading.read(path)
 
 
-def test_another_protocol_of_pickle_is_named(tmp_path):
+def test_other_pickle_protocols_are_refused(tmp_path):
     path = tmp_path / "protocol.pth"
     torch.save({"a": torch.ones(3)}, path, pickle_protocol=4)
     with pytest.raises(
@@ -406,7 +406,7 @@ def test_another_protocol_of_pickle_is_named(tmp_path):
 
 
 def test_big_endian_files_are_refused(tmp_path, monkeypatch):
-    """Written as PyTorch does on a machine of that kind."""
+    """PyTorch writes the files as on a big-endian machine."""
     path = tmp_path / "big.pth"
     monkeypatch.setattr("sys.byteorder", "big")
     for is_zip in (True, False):
