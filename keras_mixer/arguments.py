@@ -1,11 +1,11 @@
-"""Checks of arguments that several modules take."""
+"""Checks of arguments that several modules use."""
 
 import numbers
 import operator
 
 
 def check_positive_int(name, value):
-    """Returns `value` as an `int`, or says what is wrong with it."""
+    """Returns `value` as an `int`. Raises an error if it is not positive."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -23,18 +23,18 @@ def check_positive_int(name, value):
 
 
 def check_rate(name, value):
-    """Returns `value` as a `float`, or says what is wrong with it."""
+    """Returns `value` as a `float`. Raises an error unless in [0, 1)."""
     check_real(name, value)
     if not 0 <= value < 1:
         raise ValueError(
-            f"`{name}` must be in [0, 1): it is the share that is dropped. "
+            f"`{name}` must be in [0, 1): it is the fraction that is dropped. "
             f"Received: {name}={value}"
         )
     return float(value)
 
 
 def check_real(name, value):
-    """Refuses what is not a number."""
+    """Raises an error if `value` is not a number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"`{name}` must be a number. "
@@ -53,7 +53,7 @@ def check_natural(name, value):
 
 
 def check_crop_ratio(value):
-    """Refuses what is no share of a photo."""
+    """Raises an error if `value` is not in (0, 1]."""
     check_real("crop_ratio", value)
     if not 0 < value <= 1:
         raise ValueError(
@@ -65,7 +65,7 @@ def check_image_size(image_size):
     if isinstance(image_size, (tuple, list)):
         if len(image_size) != 2:
             raise ValueError(
-                "`image_size` must be a positive integer, or height and width. "
+                "`image_size` must be a positive integer or (height, width). "
                 f"Received: image_size={image_size}"
             )
         return tuple(check_positive_int("image_size", s) for s in image_size)
@@ -76,8 +76,8 @@ def check_held_out(held_out):
     check_real("held_out", held_out)
     if not 0 < held_out < 1:
         raise ValueError(
-            "`held_out` must be in (0, 1): it is the part of the images that "
-            f"is not trained on. Received: held_out={held_out}"
+            "`held_out` must be in (0, 1): it is the fraction of the images "
+            f"that is not used for training. Received: held_out={held_out}"
         )
     return held_out
 

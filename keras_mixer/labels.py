@@ -1,7 +1,7 @@
-"""Names of classes, and predictions in words.
+"""Names of classes, and decoding of predictions into names.
 
-The lists ship in the package, one file each with a line `wnid name` for every
-class in the order of the published weights, so nothing is ever downloaded. A
+The package contains the lists, so nothing is downloaded. Each list is a file
+with a line `wnid name` for each class, in the order of the published weights. A
 name is the first lemma of the WordNet synset, as in Keras Applications.
 """
 
@@ -28,27 +28,27 @@ def decode_predictions(
 ) -> list[list[tuple[str, str, float]]]:
     """Decodes predictions into class names, most probable first.
 
-    The number of classes tells the list: 1000 for ImageNet-1k, 21,843 for
-    ImageNet-21k in the order of the official checkpoints, 11,221 for the part
-    of it that the weights of MIIL know, 10 for CIFAR-10. The classes of a model
-    of your own have other names, however many they are.
+    The number of classes selects the list of names: 1000 for ImageNet-1k,
+    21,843 for ImageNet-21k in the order of the official checkpoints, 11,221 for
+    the ImageNet-21k subset of MIIL, 10 for CIFAR-10. Do not use this function
+    for a model that was trained on other classes: the names would be wrong.
 
-    Source: `keras.applications.imagenet_utils.decode_predictions`, with the
-    lists in the package.
+    Source: `keras.applications.imagenet_utils.decode_predictions`, which
+    downloads its list.
 
     Args:
-        preds: Array or tensor of shape `(batch, classes)`, what a model with
-            its top predicts.
-        top: Integer from 1, how many classes to return for each image.
+        preds: Array or tensor of shape `(batch, classes)`, the predictions of a
+            model with its top.
+        top: Positive integer, the number of classes to return for each image.
 
     Returns:
-        One list for each image of tuples `(wnid, name, score)`, by falling
-        score. For CIFAR-10, which is not of WordNet, the number of the class
-        stands for the wnid.
+        A list with one list for each image. It contains tuples
+        `(wnid, name, score)`, sorted by decreasing score. The classes of
+        CIFAR-10 have no wnid, so it is replaced by the number of the class.
 
     Raises:
-        ValueError: If `preds` is not of such a shape or holds NaN, or `top` is
-            below 1.
+        ValueError: If `preds` does not have this shape or contains NaN, or if
+            `top` is below 1.
         TypeError: If `top` is not an integer.
 
     Example:
@@ -65,19 +65,20 @@ def decode_predictions(
         raise ValueError(
             "`decode_predictions` expects predictions of shape (batch, "
             "classes), where classes is 1000 (ImageNet-1k), 21843 "
-            "(ImageNet-21k), 11221 (MIIL's part of it) or 10 (CIFAR-10): what "
-            "a model with `include_top=True` and these classes returns. "
+            "(ImageNet-21k), 11221 (ImageNet-21k of MIIL) or 10 (CIFAR-10). "
+            "Use the output of a model with `include_top=True` and one of "
+            "these numbers of classes. "
             f"Received: array of shape {preds.shape}"
         )
     top = check_positive_int("top", top)
-    preds = preds.astype("float64")  # whose negative is never out of range
+    # The negative of an integer may overflow or wrap around.
+    preds = preds.astype("float64")
     if np.isnan(preds).any():
         raise ValueError(
-            "`decode_predictions` expects numbers, to put in order. "
-            "Received: predictions with NaN"
+            "`decode_predictions` cannot sort predictions that contain NaN."
         )
     names = class_names(preds.shape[1])
-    # Stable, so that equal scores come in the order of the classes.
+    # A stable sort keeps classes with equal scores in their order.
     order = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [
         [(*names[index], float(scores[index])) for index in indices]
@@ -87,7 +88,7 @@ def decode_predictions(
 
 @functools.cache
 def class_names(classes: int) -> list[tuple[str, str]]:
-    """The `(wnid, name)` of every class, in the order of the predictions."""
+    """Returns `(wnid, name)` of each class, in the order of predictions."""
     package = importlib.resources.files("keras_mixer")
     file = package / "class_names" / CLASS_LISTS[classes]
     lines = file.read_text("utf-8").splitlines()

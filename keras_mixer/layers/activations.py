@@ -1,4 +1,4 @@
-"""The two forms of GELU with which the published weights were trained."""
+"""The two forms of GELU: the tanh form and the exact form."""
 
 import math
 
@@ -10,14 +10,14 @@ from keras_mixer.types import Tensor
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
 def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU in its tanh form, with which the published Mixers were trained.
+    """The tanh form of GELU.
 
-    `"gelu"` names the exact form in Keras (`keras.activations.gelu`); the two
-    differ by at most 5e-4. Published ResMLPs and the MIIL Mixers use the exact
-    one.
+    The published Mixers were trained with this form. The published ResMLPs and
+    the MIIL Mixers were trained with the exact form, which is Keras's `"gelu"`.
+    The two forms differ by at most 5e-4.
 
-    Source: `jax.nn.gelu`, which `vit_jax/models_mixer.py` of
-    google-research/vision_transformer calls with its default, the tanh form.
+    Source: `jax.nn.gelu`. `vit_jax/models_mixer.py` of
+    google-research/vision_transformer calls it with its default, the tanh form.
 
     Args:
         x: A tensor of any shape.
@@ -36,12 +36,13 @@ def gelu_tanh(x: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
 def gelu_exact(x: Tensor) -> Tensor:
-    """GELU in its exact form, with which the published ResMLPs were trained.
+    """The exact form of GELU.
 
-    The layers of this package use it wherever the activation is Keras's
-    `"gelu"`. On TensorFlow it is written with `erf`: Keras's form there has
-    `erfc`, for which ONNX has no operator. The two differ by at most 1e-6 in
-    float32. On JAX and PyTorch it is Keras's.
+    The published ResMLPs were trained with this form. The layers of this
+    package call this function if the activation is Keras's `"gelu"`. On JAX
+    and PyTorch it is the same as `keras.activations.gelu`. On TensorFlow it
+    uses `erf`, because Keras uses `erfc` and ONNX has no operator for `erfc`.
+    The two differ by at most 1e-6 in float32.
 
     Source: arXiv 1606.08415, section 2.
 
@@ -57,9 +58,9 @@ def gelu_exact(x: Tensor) -> Tensor:
     >>> round(float(gelu_exact(keras.ops.convert_to_tensor(1.0))), 4)
     0.8413
     """
-    # Delete when onnx/tensorflow-onnx#2347 is solved: test_onnx.py then passes
-    # without it. JAX keeps Keras's form, since TensorFlow 2.21 cannot
-    # read the `erf` of JAX 0.10 in a SavedModel.
+    # Delete the `erf` form when onnx/tensorflow-onnx#2347 is solved:
+    # test_onnx.py then passes without it. JAX keeps Keras's form, because
+    # TensorFlow 2.21 cannot read the `erf` of JAX 0.10 in a SavedModel.
     if keras.backend.backend() != "tensorflow":
         return ops.gelu(x, approximate=False)
     return 0.5 * x * (1 + ops.erf(x * math.sqrt(0.5)))

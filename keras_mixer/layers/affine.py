@@ -1,4 +1,4 @@
-"""Scales and offsets per channel, and ResMLP's initializer."""
+"""Layers that scale or shift each channel, and ResMLP's initializer."""
 
 from typing import Any
 
@@ -13,12 +13,13 @@ from keras_mixer.types import Tensor
 
 
 def authors_initializer():
-    """A new initializer for a kernel of ResMLP, as its authors' code has it.
+    """Returns a new initializer for one kernel of ResMLP.
 
-    The authors' truncated normal is cut off at -2 and 2, a hundred standard
-    deviations, where Keras's is at two of them: so it is a normal one. Each
-    kernel needs an initializer of its own, which used twice would draw the same
-    numbers twice.
+    The authors use a truncated normal distribution that is cut off at -2 and 2.
+    That is a hundred standard deviations, so it is in effect a normal
+    distribution. Keras's `TruncatedNormal` cuts off at two standard deviations,
+    so it is not used here. Each kernel needs its own initializer: an
+    initializer that is used twice draws the same numbers twice.
 
     Source: `resmlp_models.py` of facebookresearch/deit.
     """
@@ -30,16 +31,17 @@ class PerChannel(keras.Layer):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.autocast = False  # as Keras's norms: rounded once, at the end
-        self.supports_masking = True  # a token is changed by itself
+        # As in Keras's norms: the result is rounded once, at the end.
+        self.autocast = False
+        self.supports_masking = True  # each token is processed separately
 
     def _add_weight(self, name, input_shape, initializer, *rows):
         """Adds a weight of shape `(*rows, channels)`."""
         if not input_shape or input_shape[-1] is None:
             raise ValueError(
                 f"Layer '{self.name}' expects inputs of shape (batch, tokens, "
-                "channels) with a known number of channels, since it has a "
-                "weight for each. "
+                "channels) with a known number of channels, because it has "
+                "one weight per channel. "
                 f"Received: shape={tuple(input_shape)}"
             )
         return self.add_weight(
@@ -52,8 +54,9 @@ class PerChannel(keras.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    # Keras's own takes only arguments that are plain values, and a layer inside
-    # a block gets its dtype as a policy.
+    # Without this method, Keras derives the configuration from the arguments of
+    # the constructor. It then accepts only plain values, but a layer inside a
+    # block gets its dtype as a policy.
     def get_config(self) -> Config:
         return super().get_config()
 
@@ -62,9 +65,10 @@ class PerChannel(keras.Layer):
 class Affine(PerChannel):
     """Scales and shifts each channel: `alpha * x + beta`.
 
-    It stands where other networks have a norm, but has no statistics: a token
-    does not see the others, nor a channel the others. It starts as the
-    identity. Under a mixed policy it computes in float32.
+    ResMLP uses this layer in place of normalisation. It computes no statistics:
+    each value is scaled independently of the other tokens and channels. Its
+    initial weights make it the identity. Under a mixed dtype policy it computes
+    in float32.
 
     Source: equation (1) of ResMLP (arXiv 2105.03404).
 
@@ -78,7 +82,7 @@ class Affine(PerChannel):
         `(batch, tokens, channels)`, or any shape that ends in `channels`.
 
     Output shape:
-        The input's.
+        The same as the input shape.
 
     Raises:
         ValueError: If the number of channels is unknown.
@@ -104,18 +108,19 @@ class Affine(PerChannel):
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
 class LayerScale(PerChannel):
-    """Scales each channel: `gamma * x`, with `gamma` small at the start.
+    """Scales each channel: `gamma * x`.
 
-    Placed at the end of a residual branch, it lets deep networks start near the
-    identity. Under a mixed policy it computes in float32.
+    The layer is the last one of a residual branch. If `gamma` is small at the
+    start, a deep network starts near the identity. Under a mixed dtype policy
+    the layer computes in float32.
 
     Source: LayerScale of CaiT (arXiv 2103.17239). Equations (2) and (3) of
-    ResMLP (arXiv 2105.03404) write an `Aff` here, with an offset too; the
-    authors' code, `resmlp_models.py` of facebookresearch/deit, and thus the
-    published weights have none.
+    ResMLP (arXiv 2105.03404) have an `Aff` here, which also adds an offset. The
+    authors' code (`resmlp_models.py` of facebookresearch/deit) and the
+    published weights have no offset, so this layer has none.
 
     Args:
-        init_value: Number, the initial value of every weight.
+        init_value: Number, the initial value of all elements of `gamma`.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
@@ -125,7 +130,7 @@ class LayerScale(PerChannel):
         `(batch, tokens, channels)`, or any shape that ends in `channels`.
 
     Output shape:
-        The input's.
+        The same as the input shape.
 
     Raises:
         ValueError: If the number of channels is unknown.
@@ -157,12 +162,11 @@ class LayerScale(PerChannel):
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
 class TokenOffset(PerChannel):
-    """Adds an offset of its own to each channel of each token.
+    """Adds an offset, with one value for each token and channel.
 
-    Under a mixed policy it computes in float32, as `Affine`.
-
-    Source: what is left of the offsets of two `Aff`, and of the bias, around a
-    linear layer over the tokens (arXiv 2105.03404, section 2).
+    `keras_mixer.fuse` uses this layer in ResMLP. It replaces the offset of the
+    `Affine` before the linear layer over tokens, and the bias of that layer.
+    Under a mixed dtype policy it computes in float32, like `Affine`.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
@@ -171,7 +175,7 @@ class TokenOffset(PerChannel):
         inputs: Tensor of shape `(batch, tokens, channels)`.
 
     Output shape:
-        The input's.
+        The same as the input shape.
 
     Raises:
         ValueError: If the number of tokens or channels is unknown.

@@ -3,26 +3,28 @@
 Works around three properties of Keras 3.15. A table in docs/state.md lists what
 each operation keeps.
 
-Dtypes. Keras quantises the `Dense` layers inside a composite layer one by one,
-so each of them then has its own dtype policy. The configuration stores these
-policies as a `DTypePolicyMap`, keyed by the path below the composite layer.
-Without it a saved quantised model cannot be loaded. The map itself is never
-passed to a `Dense`: in Keras 3.15 a `Dense` with a map saves no scales.
+Dtypes. Keras quantises the `Dense` layers inside a composite layer one by one.
+Each of them then has its own dtype policy. The configuration stores these
+policies as a `DTypePolicyMap`. Its keys are paths relative to the composite
+layer. Without the map a saved quantised model cannot be loaded. The map itself
+is never passed to a `Dense`: in Keras 3.15 a `Dense` with a map does not save
+its quantisation scales.
 
-State of the layers inside. Keras stores `trainable`, regularizers, constraints
-and LoRA in the configuration of each layer. A composite layer makes its inner
-layers itself, after loading too, so their configurations would be lost: a
-frozen layer would be trainable again, since a model collects the variables that
-are trainable. `get_config` therefore stores what the inner layers have beyond
-their defaults, and the constructor passes it on.
+State of the inner layers. Keras stores `trainable`, regularizers, constraints
+and LoRA in the configuration of each layer. A composite layer creates its inner
+layers itself, also after loading, so their configurations would be lost. For
+example, a frozen inner layer would be trainable again. `get_config` therefore
+stores the options of the inner layers that differ from their defaults, and the
+constructor passes them to the inner layers.
 
-Rematerialisation. A composite layer is rematerialised as a whole; the `Dense`
-and norm layers inside never are. Keras passes `training` to the function that
-is computed twice. TensorFlow refuses that in a graph and JAX turns it into a
-tracer, so it is bound before. A function that draws random numbers would draw
-other numbers the second time and give wrong gradients. A composite layer that
-draws random numbers is therefore computed once, and the composite layers inside
-it that do not draw are rematerialised instead.
+Rematerialisation. A composite layer is rematerialised as a whole. The `Dense`
+and norm layers inside it are not rematerialised separately. Keras passes
+`training` to the function that is computed twice. TensorFlow raises an error
+for this argument in a graph and JAX turns it into a tracer, so `training` is
+bound to the function first. A function that draws random numbers would draw
+different numbers the second time, and the gradients would be wrong. A composite
+layer that draws random numbers is therefore not rematerialised. The composite
+layers inside it that draw no random numbers are rematerialised instead.
 """
 
 import contextlib
@@ -30,8 +32,8 @@ import functools
 
 import keras
 
-# Options of Keras layers that a user may set after construction. Where a layer
-# has no such option, its configuration does not have the key.
+# Options of Keras layers that a user may set after construction. The
+# configuration of a layer has only the keys of the options that it supports.
 _OPTIONS = (
     "activity_regularizer",
     "beta_constraint",
@@ -52,8 +54,8 @@ class Composite(keras.Layer):
     """Base class for layers that contain layers.
 
     Args:
-        sublayers: Optional dict `{name: options}`, from `get_config`: options
-            with which the inner layers are made beyond their defaults.
+        sublayers: Optional dict `{name: options}` from `get_config`: the
+            options of the inner layers that differ from their defaults.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
     """
 
@@ -70,7 +72,7 @@ class Composite(keras.Layer):
         if self.is_random:
             return layer_call
         bound = functools.partial(layer_call, training=training)
-        # Keras measures outputs by the specification of the inputs.
+        # Keras computes the size of the output from this specification.
         spec = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
         rematerialized = super().rematerialized_call(bound, spec)
         return lambda inputs, training=None: rematerialized(inputs)
@@ -80,7 +82,7 @@ class Composite(keras.Layer):
         return getattr(self.dtype_policy, "default_policy", self.dtype_policy)
 
     def dtype_of(self, name):
-        """The dtype that the sub-layer `name` is to be made with."""
+        """Returns the dtype policy for the inner layer `name`."""
         policy = self.dtype_policy
         if not isinstance(policy, keras.dtype_policies.DTypePolicyMap):
             return policy
@@ -92,7 +94,7 @@ class Composite(keras.Layer):
         return _policy_map(self._default_policy, below) or policy[name]
 
     def _part(self, layer, name, **options):
-        """Makes an inner layer, which is not rematerialised on its own."""
+        """Creates an inner layer that is not rematerialised separately."""
         with keras.RematScope(None):
             return self._make(layer, name, options)
 
@@ -102,10 +104,10 @@ class Composite(keras.Layer):
         return layer(**options, dtype=self.dtype_of(name), name=name)
 
     def _dense(self, name, units, **options):
-        """Makes an inner `Dense` with the kernel initializer of this layer."""
+        """Creates an inner `Dense` with this layer's kernel initializer."""
         initializer = self.kernel_initializer
         if isinstance(initializer, keras.initializers.Initializer):
-            # One that is used twice draws the same numbers twice.
+            # An initializer that is used twice draws the same numbers twice.
             initializer = initializer.clone()
         return self._part(
             keras.layers.Dense,
@@ -116,12 +118,12 @@ class Composite(keras.Layer):
         )
 
     def _composite(self, layer, name, **options):
-        """Makes an inner composite layer."""
+        """Creates an inner composite layer."""
         with self._scope_of_composites():
             return self._make(layer, name, options)
 
     def _scope_of_composites(self):
-        """Returns the scope in which inner composite layers are made."""
+        """Returns the remat scope in which to create inner composite layers."""
         own = self._remat_mode
         mode = getattr(own, "mode", None)
         listed = mode == "list_of_layers" and self.name in own.layer_names
@@ -132,7 +134,7 @@ class Composite(keras.Layer):
         return contextlib.nullcontext()
 
     def _own_policies(self, default):
-        """`{path: policy}` of the layers inside whose policy is their own."""
+        """Returns `{path: policy}` of inner layers without the default."""
         policies = {}
         for layer in self._inner_layers():
             if isinstance(layer, Composite):
@@ -146,7 +148,7 @@ class Composite(keras.Layer):
         return self._flatten_layers(recursive=False, include_self=False)
 
     def _options_of(self, layer):
-        """What `get_config` stores of an inner layer."""
+        """Returns the options of an inner layer that `get_config` stores."""
         config = layer.get_config()
         options = {key: config[key] for key in _OPTIONS if config.get(key)}
         if layer.trainable != self.trainable:
@@ -155,7 +157,7 @@ class Composite(keras.Layer):
 
     def get_config(self):
         config = super().get_config()
-        # Some inner layers are made in `build`.
+        # Some inner layers do not exist before `build`.
         sublayers = dict(self._sublayer_options)
         for layer in self._inner_layers():
             sublayers[layer.name] = self._options_of(layer)

@@ -1,12 +1,13 @@
-"""Folds the scale and the offset of a layer into its neighbour, in NumPy.
+"""Folds the scale and the offset of a layer into a neighbour, in NumPy.
 
-Weights are `{path: array}`. Those that are folded are float64 once they are
-taken out, and so is what they are multiplied with: a weight is rounded once.
+Weights are `{path: array}`. Scales and offsets are converted to float64 when
+they are removed. The products are then float64 too, so each folded weight is
+rounded only once.
 """
 
 
 def fold_norm(arrays, norm, dense):
-    """Folds the scale and offset of a norm into the dense layer behind it."""
+    """Folds the scale and offset of a norm into the dense layer after it."""
     scale, offset = pop_norm(arrays, norm)
     kernel, bias = (f"{dense}/{name}" for name in ("kernel", "bias"))
     arrays[bias] = arrays[bias] + offset @ arrays[kernel]
@@ -14,7 +15,7 @@ def fold_norm(arrays, norm, dense):
 
 
 def pop_norm(arrays, norm):
-    """Scale and offset of an `Affine` or of a layer normalisation."""
+    """Removes and returns the scale and offset of an `Affine` or a norm."""
     name = "alpha" if f"{norm}/alpha" in arrays else "gamma"
     return pop(arrays, f"{norm}/{name}"), pop(arrays, f"{norm}/beta")
 

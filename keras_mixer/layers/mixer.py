@@ -1,9 +1,9 @@
-"""The block of MLP-Mixer, and its form for inference.
+"""The block of MLP-Mixer, and its fused form for inference.
 
-Mixer's second norm folds into the MLP behind it, but for the division by the
-standard deviation. The first norm is left as it is: behind the dense layer its
-scale would have to act on every channel and its offset on every channel and
-hidden unit, which is no less work than before it.
+The scale and the offset of the second norm fold into the MLP after it. The
+normalisation itself remains. The first norm is not changed: it is followed by a
+dense layer over the tokens. After that layer there would be one scale per
+channel and one offset per channel and hidden unit, which is not less work.
 """
 
 from typing import Any
@@ -21,8 +21,8 @@ from keras_mixer.types import Activation
 from keras_mixer.types import Config
 from keras_mixer.types import Tensor
 
-# The published Mixer weights were trained with Flax's default, 1e-6; Keras's
-# own default is 1e-3.
+# The published Mixer weights were trained with Flax's default, 1e-6. The
+# default of Keras is 1e-3.
 NORM_EPSILON = 1e-6
 
 
@@ -30,8 +30,8 @@ NORM_EPSILON = 1e-6
 class MixerBlock(Block):
     """One block of MLP-Mixer: token mixing, then channel mixing.
 
-    Each is a residual branch, `x + mixing(norm(x))`, with layer normalisation
-    over the channels.
+    Each is a residual branch, `x + mixing(norm(x))`. The norm is layer
+    normalisation over the channels.
 
     Source: equation (1) of MLP-Mixer (arXiv 2105.01601); `MixerBlock` of
     `vit_jax/models_mixer.py` in google-research/vision_transformer.
@@ -41,27 +41,27 @@ class MixerBlock(Block):
             (the paper's D_S).
         channels_mlp_dim: Positive integer, the width of the channel-mixing MLP
             (the paper's D_C).
-        activation: What `keras.activations.get` takes; the tanh form of GELU
-            by default.
-        dropout_rate: Float in [0, 1), the dropout after each dense layer.
+        activation: Activation function or its name, as for
+            `keras.activations.get`. The default is the tanh form of GELU.
+        dropout_rate: Float in [0, 1), the dropout rate after each dense layer.
         stochastic_depth_rate: Float in [0, 1), the probability that a sample
             skips a branch while training.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, tokens, channels)`.
-        training: Boolean; switches dropout and stochastic depth on.
+        training: Boolean. If `True`, dropout and stochastic depth are active.
 
     Input shape:
         `(batch, tokens, channels)`, with a known number of tokens.
 
     Output shape:
-        The input's.
+        The same as the input shape.
 
     Raises:
-        ValueError: If a width is below 1, a rate outside [0, 1), or the number
-            of tokens unknown.
-        TypeError: If a width is not an integer or a rate not a number.
+        ValueError: If a width is below 1, a rate is outside [0, 1), or the
+            number of tokens is unknown.
+        TypeError: If a width is not an integer or a rate is not a number.
 
     Example:
 
@@ -133,13 +133,13 @@ class MixerBlock(Block):
 
 
 def _fork(x):
-    """The residual stream, as the norm of a branch is to read it.
+    """Returns the input for the norm of a branch: on JAX, a copy of `x`.
 
-    The norm reads its input several times, and the residual sum once more.
-    Differentiating all those as uses of one value, JAX adds their cotangents
-    one by one, and XLA then recomputes long element-wise chains across blocks:
-    twice the time of the whole step on a CPU. With a copy in front, the norm's
-    uses are summed on the copy. Elsewhere it would be a pass for nothing.
+    The norm reads its input several times, and the residual sum reads it once
+    more. If all of them read the same value, JAX adds their cotangents one by
+    one. XLA then recomputes long element-wise chains across blocks, which
+    doubles the time of a training step on a CPU. With a copy, the cotangents of
+    the norm are added on the copy. On other backends a copy has no benefit.
     """
     return ops.copy(x) if keras.backend.backend() == "jax" else x
 

@@ -1,14 +1,14 @@
-"""What happens inside a block: the two MLPs, and the block that adds them.
+"""The two MLPs, stochastic depth, and the base class of the blocks.
 
-How token mixing is written, and why. The MLP over tokens is Keras's `Dense`
-between two transpositions, not an `EinsumDense` and not a product from the
-left. In a forward pass of a whole B/16 on a CPU, compiled by XLA, the three are
-within a tenth of each other; TensorFlow without XLA runs `EinsumDense` a sixth
-slower; in eager PyTorch the matrix products take 80 % of token mixing in every
-form. What decides is the rest of a model's life. `Dense` is the one form that
-every exporter takes (LiteRT refuses the transposed bias of `EinsumDense`), its
-weights have the shapes of the published files, and quantisation and LoRA come
-from Keras unchanged, which a product written by hand would lose.
+How token mixing is implemented, and why. The MLP over tokens is Keras's `Dense`
+between two transpositions. Alternatives are `EinsumDense` and a matrix product
+from the left. The speed does not decide. In a forward pass of a whole B/16 on a
+CPU, compiled by XLA, the three differ by less than 10 %. TensorFlow without XLA
+runs `EinsumDense` a sixth slower. In eager PyTorch the matrix products take
+80 % of the time of token mixing in all three. `Dense` has other advantages. All
+exporters support it (LiteRT refuses the transposed bias of `EinsumDense`). Its
+weights have the shapes of the published files. Keras can quantise it and add
+LoRA to it, which it cannot do for a hand-written product.
 """
 
 from typing import Any
@@ -29,13 +29,14 @@ from keras_mixer.types import Tensor
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
 class StochasticDepth(keras.Layer):
-    """Drops whole samples of a residual branch, while training.
+    """Drops whole samples of a residual branch during training.
 
-    Each sample of the batch is dropped on its own, with probability `rate`, and
-    those kept are divided by `1 - rate`, so that the expectation is the input.
+    Each sample of the batch is dropped independently with probability `rate`.
+    The other samples are divided by `1 - rate`, so the expected output is the
+    input.
 
-    Source: arXiv 1603.09382; MLP-Mixer, section 3, lets the rate grow linearly
-    over the blocks. The official training code leaves out the division.
+    Source: arXiv 1603.09382. In MLP-Mixer (section 3) the rate grows linearly
+    over the blocks. The official training code does not divide.
 
     Args:
         rate: Float in [0, 1), the probability that a sample is dropped.
@@ -44,7 +45,7 @@ class StochasticDepth(keras.Layer):
 
     Call arguments:
         inputs: Tensor of shape `(batch, ...)`.
-        training: Boolean; samples are dropped only if it is `True`.
+        training: Boolean. Samples are dropped only if it is `True`.
 
     Raises:
         ValueError: If `rate` is outside [0, 1).
@@ -64,7 +65,7 @@ class StochasticDepth(keras.Layer):
         self, rate: float, seed: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.supports_masking = True  # tokens stay where they are
+        self.supports_masking = True  # no token is moved
         self.rate = check_rate("rate", rate)
         self.seed = seed
         if self.rate:
@@ -81,7 +82,7 @@ class StochasticDepth(keras.Layer):
         )
 
     def rematerialized_call(self, layer_call, *args, **kwargs):
-        return layer_call  # a second draw would differ from the first
+        return layer_call  # a second call would drop other samples
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -91,7 +92,7 @@ class StochasticDepth(keras.Layer):
 
 
 class _MLP(Composite):
-    """Dense, activation, Dense on the last axis, back to its own size."""
+    """Dense, activation, Dense along the last axis, whose size is kept."""
 
     def __init__(
         self,
@@ -133,25 +134,26 @@ class _MLP(Composite):
         return self._drop(y, training)
 
     def _activate(self, y):
-        # The configuration keeps Keras's name, "gelu".
+        # `self.activation` is not replaced, so that the configuration stores
+        # Keras's name, "gelu".
         if self.activation is keras.activations.gelu:
             return gelu_exact(y)
         return self.activation(y)
 
     def fold(self, arrays):
-        """Folds what can be folded of the weights of this block.
+        """Folds the scales and offsets of this block into other weights.
 
         Args:
-            arrays: `{path: array}` of the model; changed in place.
+            arrays: `{path: array}` of the model. Changed in place.
 
         Returns:
-            The class of the block that has the folded weights.
+            The class of the fused block.
         """
         raise NotImplementedError
 
     def _drop(self, y, training):
-        # Calling a layer that does nothing still costs tens of microseconds
-        # in eager PyTorch, six times a block.
+        # In eager PyTorch each call of a layer costs tens of microseconds, even
+        # if the layer does nothing. There would be six such calls per block.
         if not self.dropout_rate:
             return y
         return self.dropout(y, training=training)
@@ -175,36 +177,37 @@ class _MLP(Composite):
 class ChannelMixing(_MLP):
     """The MLP that mixes the channels of each token, as in MLP-Mixer.
 
-    The same two dense layers with an activation between them are applied to
-    every token; the output has the channels of the input. There is no norm and
-    no residual sum: those are `MixerBlock`'s.
+    The same two dense layers, with an activation between them, are applied to
+    each token. The output has as many channels as the input. The norm and the
+    residual sum are not part of this layer, but of `MixerBlock`.
 
     Source: equation (1) of MLP-Mixer (arXiv 2105.01601), second line.
 
     Args:
         mlp_dim: Positive integer, the width between the two dense layers
             (the paper's D_C).
-        activation: What `keras.activations.get` takes; the tanh form of GELU
-            by default.
-        dropout_rate: Float in [0, 1), the dropout after each dense layer.
-        kernel_initializer: What `keras.initializers.get` takes, for both
-            kernels; Flax's default unless given, as in the published Mixers.
+        activation: Activation function or its name, as for
+            `keras.activations.get`. The default is the tanh form of GELU.
+        dropout_rate: Float in [0, 1), the dropout rate after each dense layer.
+        kernel_initializer: Initializer of both kernels, as for
+            `keras.initializers.get`. The default is Flax's default, as in the
+            published Mixers.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, tokens, channels)`.
-        training: Boolean; switches dropout on.
+        training: Boolean. If `True`, dropout is active.
 
     Input shape:
         `(batch, tokens, channels)`, or any shape that ends in `channels`.
 
     Output shape:
-        The input's.
+        The same as the input shape.
 
     Raises:
-        ValueError: If `mlp_dim` is below 1, a rate outside [0, 1), or the
-            number of channels unknown.
-        TypeError: If `mlp_dim` is not an integer or a rate not a number.
+        ValueError: If `mlp_dim` is below 1, a rate is outside [0, 1), or the
+            number of channels is unknown.
+        TypeError: If `mlp_dim` is not an integer or a rate is not a number.
 
     Example:
 
@@ -218,44 +221,45 @@ class ChannelMixing(_MLP):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.supports_masking = True  # a token is changed by itself
+        self.supports_masking = True  # each token is processed separately
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
 class TokenMixing(_MLP):
     """The MLP that mixes the tokens of each channel, as in MLP-Mixer.
 
-    `ChannelMixing` on the transposed input: the same two dense layers are
-    applied to every channel, along the tokens. The number of tokens is fixed
-    once the layer is built. There is no norm and no residual sum: those are
-    `MixerBlock`'s.
+    The same two dense layers, with an activation between them, are applied to
+    each channel, along the tokens. This is `ChannelMixing` on the transposed
+    input. The number of tokens cannot change after the layer is built. The norm
+    and the residual sum are not part of this layer, but of `MixerBlock`.
 
     Source: equation (1) of MLP-Mixer (arXiv 2105.01601), first line.
 
     Args:
         mlp_dim: Positive integer, the width between the two dense layers
             (the paper's D_S).
-        activation: What `keras.activations.get` takes; the tanh form of GELU
-            by default.
-        dropout_rate: Float in [0, 1), the dropout after each dense layer.
-        kernel_initializer: What `keras.initializers.get` takes, for both
-            kernels; Flax's default unless given, as in the published Mixers.
+        activation: Activation function or its name, as for
+            `keras.activations.get`. The default is the tanh form of GELU.
+        dropout_rate: Float in [0, 1), the dropout rate after each dense layer.
+        kernel_initializer: Initializer of both kernels, as for
+            `keras.initializers.get`. The default is Flax's default, as in the
+            published Mixers.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, tokens, channels)`.
-        training: Boolean; switches dropout on.
+        training: Boolean. If `True`, dropout is active.
 
     Input shape:
         `(batch, tokens, channels)`, with a known number of tokens.
 
     Output shape:
-        The input's.
+        The same as the input shape.
 
     Raises:
-        ValueError: If `mlp_dim` is below 1, a rate outside [0, 1), or the
-            number of tokens unknown.
-        TypeError: If `mlp_dim` is not an integer or a rate not a number.
+        ValueError: If `mlp_dim` is below 1, a rate is outside [0, 1), or the
+            number of tokens is unknown.
+        TypeError: If `mlp_dim` is not an integer or a rate is not a number.
 
     Example:
 
@@ -278,7 +282,10 @@ class TokenMixing(_MLP):
 
 
 def token_shape(layer, shape):
-    """Refuses a shape that is not of tokens, or not of a known number."""
+    """Returns `shape`. Raises an error unless it is the shape of tokens.
+
+    The number of tokens must be known.
+    """
     if len(shape) != 3 or shape[1] is None:
         raise ValueError(
             f"Layer '{layer.name}' expects inputs of shape (batch, tokens, "
@@ -289,13 +296,13 @@ def token_shape(layer, shape):
 
 
 class Block(Composite):
-    """The base of the families' blocks: two residual branches, to be dropped.
+    """Base class of all blocks: two residual branches with stochastic depth.
 
-    Subclasses make the layers of a block in their `__init__`, in the order in
-    which they are called, and each is built for the shape of the tokens.
+    Subclasses create the layers of a block in `__init__`, in the order in which
+    they are called. Each layer is built with the shape of the tokens.
     """
 
-    # Whether `keras_mixer.fuse` has made this block.
+    # Whether `keras_mixer.fuse` created this block.
     is_fused = False
 
     def __init__(
@@ -315,7 +322,7 @@ class Block(Composite):
         self.stochastic_depth_rate = check_rate(
             "stochastic_depth_rate", stochastic_depth_rate
         )
-        # Called once for each branch, it draws anew each time.
+        # Called once for each branch: each call draws new random numbers.
         self.stochastic_depth = self._part(
             StochasticDepth, "stochastic_depth", rate=self.stochastic_depth_rate
         )

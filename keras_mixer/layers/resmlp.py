@@ -1,10 +1,10 @@
-"""The block of ResMLP, and its form for inference.
+"""The block of ResMLP, and its fused form for inference.
 
-On the side of the channels, each `Affine` and `LayerScale` folds into the dense
-layer beside it. On the side of the tokens the linear layer acts along another
-axis, so nothing folds into its matrix: a scale and an offset before it, a bias
-within and a scale behind become one scale per channel and one offset per token
-and channel.
+In the channel-mixing branch, `Affine` and `LayerScale` fold into the dense
+layers next to them. In the token-mixing branch the linear layer acts along
+another axis, so nothing folds into its matrix. There, the `Affine`, the bias
+and the `LayerScale` become one scale per channel and one offset per token and
+channel.
 """
 
 import functools
@@ -36,32 +36,33 @@ from keras_mixer.types import Tensor
 class TokenLinear(Composite):
     """The linear map that mixes the tokens of each channel, as in ResMLP.
 
-    One dense layer is applied to every channel, along the tokens, as many out
-    as in. The number of tokens is fixed once the layer is built. There is no
-    activation and no residual sum: that is `ResMLPBlock`'s.
+    The same dense layer is applied to each channel, along the tokens. The
+    output has as many tokens as the input. The number of tokens cannot change
+    after the layer is built. There is no activation. The residual sum is not
+    part of this layer, but of `ResMLPBlock`.
 
-    The kernel is stored (in, out), for a product from the right: row `i` says
-    what token `i` gives to each, where the matrix A of the paper, which
-    multiplies from the left, is its transpose.
+    The kernel has the shape (in, out). Row `i` contains the weights from token
+    `i` to each output token. The matrix A of the paper is its transpose,
+    because A multiplies from the left.
 
     Source: equation (2) of ResMLP (arXiv 2105.03404), the cross-patch
     sublayer.
 
     Args:
-        use_bias: Boolean, whether each token has an offset.
-        kernel_initializer: What `keras.initializers.get` takes; the authors'
-            unless given.
+        use_bias: Boolean, whether to add a bias, with one value per token.
+        kernel_initializer: Initializer of the kernel, as for
+            `keras.initializers.get`. The default is the authors' initializer.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, tokens, channels)`.
-        training: Accepted as by `TokenMixing`, and without effect.
+        training: Ignored. Accepted for compatibility with `TokenMixing`.
 
     Input shape:
         `(batch, tokens, channels)`, with a known number of tokens.
 
     Output shape:
-        The input's.
+        The same as the input shape.
 
     Raises:
         ValueError: If the number of tokens is unknown.
@@ -116,40 +117,41 @@ class TokenLinear(Composite):
 class ResMLPBlock(Block):
     """One block of ResMLP: a linear map over tokens, an MLP over channels.
 
-    Each is a residual branch, `x + scale(mixing(norm(x)))`, with an `Affine`
-    for the norm and a `LayerScale` for the scale.
+    Each is a residual branch, `x + scale(mixing(norm(x)))`, where `norm` is an
+    `Affine` and `scale` is a `LayerScale`.
 
     Source: equations (2) and (3) of ResMLP (arXiv 2105.03404);
-    `resmlp_models.py` of facebookresearch/deit. The paper gives the initial
-    scale by depth, as CaiT (arXiv 2103.17239).
+    `resmlp_models.py` of facebookresearch/deit. In the paper the initial scale
+    depends on the depth of the model, as in CaiT (arXiv 2103.17239).
 
     Args:
         channels_mlp_dim: Positive integer, the width of the channel-mixing MLP
-            (four times the channels, in the paper).
+            (in the paper, four times the number of channels).
         layer_scale_init: Number, the initial value of both scales.
-        activation: What `keras.activations.get` takes; the exact GELU by
-            default, with which the published ResMLPs were trained.
-        dropout_rate: Float in [0, 1), the dropout after each dense layer of
-            the channel-mixing MLP.
+        activation: Activation function or its name, as for
+            `keras.activations.get`. The default is the exact form of GELU, as
+            in the published ResMLPs.
+        dropout_rate: Float in [0, 1), the dropout rate after each dense layer
+            of the channel-mixing MLP.
         stochastic_depth_rate: Float in [0, 1), the probability that a sample
             skips a branch while training.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, tokens, channels)`.
-        training: Boolean; switches dropout and stochastic depth on.
+        training: Boolean. If `True`, dropout and stochastic depth are active.
 
     Input shape:
         `(batch, tokens, channels)`, with a known number of tokens.
 
     Output shape:
-        The input's.
+        The same as the input shape.
 
     Raises:
-        ValueError: If the width is below 1, a rate outside [0, 1), or the
-            number of tokens or channels unknown.
-        TypeError: If the width is not an integer, or a rate or the initial
-            scale not a number.
+        ValueError: If the width is below 1, a rate is outside [0, 1), or the
+            number of tokens or channels is unknown.
+        TypeError: If the width is not an integer, or if a rate or the initial
+            scale is not a number.
 
     Example:
 
@@ -215,7 +217,8 @@ class ResMLPBlock(Block):
         after = pop(arrays, f"{self.name}/token_scale/gamma")
         bias = pop(arrays, f"{self.name}/token_mixing/dense/bias")
         kernel = arrays[f"{self.name}/token_mixing/dense/kernel"]
-        received = kernel.sum(axis=0, dtype="float64")  # of ones in every token
+        # The output of the linear layer if each token is one.
+        received = kernel.sum(axis=0, dtype="float64")
         arrays[f"{self.name}/token_scale/gamma"] = before * after
         arrays[f"{self.name}/token_offset/offset"] = (
             np.outer(received, offset) + bias[:, None]
@@ -225,15 +228,15 @@ class ResMLPBlock(Block):
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
 class FusedResMLPBlock(Block):
-    """A `ResMLPBlock` with one scale and one offset left, for inference.
+    """A `ResMLPBlock` with only one scale and one offset, for inference.
 
     The offset of the tokens is added to the residual stream, not to the branch.
-    The branch comes out of token mixing transposed, which in eager PyTorch is a
-    matter of strides: adding what is laid out otherwise costs more there than
-    the `Affine` that it replaces.
+    In eager PyTorch the output of token mixing is a transposed view. Adding a
+    tensor with another memory layout to it costs more than the `Affine` that
+    the offset replaces.
 
     Args:
-        layer_scale_init: Ignored: the weights of the block are folded ones.
+        layer_scale_init: Ignored, because the weights are folded.
         **config: Other arguments of `ResMLPBlock`.
     """
 

@@ -1,1 +1,1 @@
-"""From layers to a `keras.Model`, and from a model to another. Internal."""
+"""Internal: builds models from layers, and resizes and fuses models."""

@@ -1,10 +1,10 @@
 """Image -> scaling -> stem -> blocks -> norm -> pool -> head.
 
-One builder for every family: a family passes its own parts.
+This builder is used by all families. Each family passes its own parts.
 
-The network is "channels last" throughout. With the image data format
-"channels_first" the images are transposed once, at the input; everything behind
-the input stays the same, the weights too.
+All layers are "channels last". If the image data format is "channels_first",
+one layer transposes the images at the input. The other layers and the weights
+are the same for both formats.
 """
 
 import keras
@@ -46,10 +46,10 @@ def build_model(
     Args:
         family: The `Family`.
         sizes: The sizes of the model, in the order of `family.sizes`.
-        blocks: Makes the layers from `(batch, tokens, channels)` to the same,
-            unbuilt, given an activation and how many times wider than in the
-            variant the MLP across tokens is.
-        include_top: This and all others: see `keras_mixer.Mixer`.
+        blocks: Function `blocks(activation, widening)` that returns a list of
+            unbuilt blocks. The width of the MLP over tokens is multiplied by
+            `widening`.
+        include_top: See `keras_mixer.Mixer` for this and the other arguments.
     """
     sizes = dict(zip(family.sizes, sizes, strict=True))
     variant = family.variant_of(sizes)
@@ -72,8 +72,8 @@ def build_model(
     checkpoint = loading.open_checkpoint(source, family.name, include_top)
     plan = loading.plan(checkpoint, grid, resize)
     blocks = blocks(_activation(activation, checkpoint, family), plan.widening)
-    # The blocks were made in the caller's scope, and they are what is worth
-    # rematerialising; the model as a whole, say, would be computed twice over.
+    # The blocks were created in the caller's remat scope. Only they are
+    # rematerialised: if the model were too, all of it would be computed twice.
     with keras.RematScope(None):
         stem = _stem(patch_size, hidden_dim, family.kernel_initializer())
         norm = family.norm(name="norm")
@@ -101,7 +101,7 @@ def build_model(
     return model
 
 
-# The names of activations that Keras does not have.
+# Activations that have no name in Keras.
 _ACTIVATIONS = {catalog.GELU_TANH: gelu_tanh}
 
 
@@ -129,8 +129,8 @@ def _stem(patch_size, hidden_dim, kernel_initializer):
     )
 
 
-# The pool and the head are in float32 under mixed precision: they cost next to
-# nothing, and a mean of many small terms is where 16 bits hurt.
+# The pool and the head compute in float32 under mixed precision. They take
+# little time, and a mean of many small terms is not accurate in 16 bits.
 
 
 def _pool(pooling):

@@ -1,12 +1,12 @@
 """Building layers without drawing initial weights that loaded weights replace.
 
-Keras draws the initial weights of a layer when it builds it. If weights are
-loaded afterwards, the drawn numbers are thrown away. Drawing the weights of a
+Keras draws the initial weights of a layer when it builds the layer. If weights
+are loaded afterwards, the drawn numbers are not used. Drawing the weights of a
 Mixer-L/16 takes three to fifteen times as long as reading them, and fragments
-the memory by up to twice their size. So kernels begin as zeros here.
+up to twice their size of memory. Therefore the kernels are zeros at first.
 
-The initializers of the layers stay as they are: a clone by Keras, or a model
-made from the configuration, begins with them.
+The initializers of the layers are restored. Keras uses them if it clones the
+model or creates it from its configuration.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from keras_mixer.weights import loading
 
 
 class _Skipped(keras.initializers.Zeros):
-    """Zeros in place of `drawn`, until that is put back."""
+    """Zeros. Replaces the initializer `drawn` until that is restored."""
 
     def __init__(self, drawn):
         self.drawn = drawn
@@ -28,13 +28,13 @@ class _Skipped(keras.initializers.Zeros):
 
 @contextlib.contextmanager
 def skip_init(layers=()):
-    """Lets layers that are built in this context begin with kernels of zeros.
+    """Context manager in which layers are built with kernels of zeros.
 
     Args:
-        layers: Layers that are not yet built.
+        layers: The layers. They must not be built yet.
 
     Yields:
-        A function that takes one more layer, not yet built.
+        A function that adds one more layer. It must not be built yet.
     """
     skipped = []
 
@@ -55,18 +55,20 @@ def skip_init(layers=()):
 
 
 def clone(model, clone_layer, call_layer=None, image=None, name=None):
-    """Clones a functional model, changed on the way, with kernels of zeros.
+    """Clones a functional model with changed layers and kernels of zeros.
 
-    What a user has set on a variable (`trainable`, `regularizer`, `constraint`)
-    is copied to the variable with the same path.
+    The attributes `trainable`, `regularizer` and `constraint` of each variable
+    are copied to the variable with the same path.
 
     Args:
         model: The model.
-        clone_layer: Makes the new layer of a layer, from its configuration.
-        call_layer: Calls a new layer, as `call_layer(layer, *args, **kwargs)`,
-            by default as `layer(*args, **kwargs)`.
-        image: The input of the new model, by default as that of the model.
-        name: The name of the new model, by default that of the model.
+        clone_layer: Function that takes a layer and returns a new one, created
+            from its configuration.
+        call_layer: Function `call_layer(layer, *args, **kwargs)` that calls a
+            new layer. The default calls `layer(*args, **kwargs)`.
+        image: The input of the new model. The default is an input like that of
+            `model`.
+        name: The name of the new model. The default is the name of `model`.
     """
 
     with skip_init() as skip:
@@ -84,7 +86,7 @@ def clone(model, clone_layer, call_layer=None, image=None, name=None):
         cloned.input,
         cloned.output,
         name=name or model.name,
-        trainable=model.trainable,  # of the model alone, not of its layers
+        trainable=model.trainable,  # does not change the layers
     )
 
 
@@ -99,8 +101,8 @@ def _copy_options(layers, new_layers):
 
 
 def _with_kernels(layer):
-    """The layer and those in it that have an initializer of a kernel."""
+    """Yields the layer and its inner layers that have a kernel initializer."""
     for inner in layer._flatten_layers():
-        # An RNN has a property of that name.
+        # Not `hasattr`: an RNN has a property with this name.
         if "kernel_initializer" in vars(inner):
             yield inner

@@ -1,4 +1,4 @@
-"""The constructors: their signatures, their documentation, and their list."""
+"""Builds the signatures, documentation and lists of the constructors."""
 
 import functools
 import inspect
@@ -8,88 +8,100 @@ from collections.abc import Callable
 from typing import Any
 from typing import Concatenate
 from typing import ParamSpec
-from typing import TypeVar
 
 import keras
 
 from keras_mixer.models.family import Family
 from keras_mixer.weights import catalog
 
-# What the families document in the same words.
+# The documentation that all families share.
 OPTIONS = """\
-include_top: Boolean, whether to end with the mean over the tokens and the
-    classification head.
-include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and
-    scales them itself, as its weights expect. If `False`, they are to be scaled
-    before; `preprocess_input` says how. The layer has no weights: files fit
-    both ways.
-weights: One of `None` (random initialization); a tag such as `"imagenet"`, for
-    published weights (`keras_mixer.list_weights` lists them), the default
-    of variants that have `"imagenet"`; the path of a file; or
-    `"hf://organisation/name"`, a repository of the Hugging Face hub. Files are
-    those of the official code (`.npz`), of timm (`.safetensors`, `.pth`), and
-    of Keras (`.weights.h5`, `.keras`). They have to fit exactly, but for the
-    grid of tokens (see `resize`) and for the channels of the image: a stem for
-    RGB is summed for one channel, and repeated for more. With
-    `include_top=False` the head in a file is left out.
+include_top: Boolean, whether to include the mean over the tokens and the
+    classification head after the last norm.
+include_preprocessing: Boolean, whether the model scales the pixels itself. If
+    `True`, the model takes pixels in [0, 255] and scales them as its weights
+    require. If `False`, scale the pixels before you call the model:
+    `preprocess_input` describes how. The scaling layer has no weights, so a
+    weights file can be loaded in both cases.
+weights: The initial weights. One of:
+    - `None`: random initialization.
+    - A tag such as `"imagenet"`: published weights. `keras_mixer.list_weights`
+      lists them. The default is `"imagenet"` (for `MixerNano`, `"cifar10"`) if
+      the variant has these weights, else `None`.
+    - The path of a weights file: from the official code (`.npz`), from timm
+      (`.safetensors`, `.pth`) or from Keras (`.weights.h5`, `.keras`).
+    - `"hf://organisation/name"`: a repository on the Hugging Face hub.
+    The weights must fit the model exactly, with three exceptions. If the grid
+    of tokens differs, the token-mixing weights are resized: see `resize`. If
+    the weights are for RGB images and the image has another number of channels,
+    the kernel of the stem is summed over the channels (for one channel) or
+    repeated (for more). If `include_top` is `False`, the head is ignored.
 input_tensor: Optional Keras tensor of shape `(batch, height, width, channels)`
-    to use as the image; the model then begins at the inputs it was computed
-    from. Two models in one graph are called on it instead: `model(tensor)`,
-    each with a `name` of its own.
-input_shape: Optional shape of an image, `(height, width, channels)`, by default
-    (224, 224, 3), or what the published weights of the variant were trained on,
-    with the top or without. Height and width are multiples of
-    the patch size and may differ.
-pooling: What follows the last norm where `include_top` is `False`: `None` (the
-    tokens), `"avg"` (their mean, which is what the head reads) or `"max"`.
-classes: Positive integer, the number of classes of the head; with a tag, that
-    of the weights.
-classifier_activation: Activation of the head, by default `"softmax"`; `None`
-    for logits.
-name: Name of the model.
-dropout_rate: Float in [0, 1), the dropout after each dense layer of the MLPs.
-resize: How to bring the weights of token mixing to another grid of tokens than
-    they were trained for. `"tile"` (MLP-Mixer, appendix C) processes parts of
-    the old size by themselves, `"interleave"` spreads each part over the whole
-    image, and `"interpolate"` resamples the weights for any grid. `"auto"` is
-    `"tile"` where the new grid is a whole multiple, else `"interpolate"`;
-    `None` refuses. A `.weights.h5` file does not say its grid: load it with the
-    `input_shape` it was saved with, and resize the model with
-    `keras_mixer.resize`."""
+    to use as the image. The inputs of the model are then the inputs from which
+    this tensor was computed. To use two models in one graph, do not pass this
+    argument: give each model its own `name`, and call it, `model(tensor)`.
+input_shape: Optional tuple `(height, width, channels)`, the shape of one image.
+    Height and width must be multiples of the patch size. They may differ from
+    each other. The default is the shape that the default weights of the variant
+    were trained on, or (224, 224, 3) if it has none. The shape is fixed, also
+    if `include_top` is `False`.
+pooling: Pooling after the last norm if `include_top` is `False`. One of:
+    - `None`: no pooling. The output is the tokens.
+    - `"avg"`: the mean over the tokens. This is also the input of the head.
+    - `"max"`: the maximum over the tokens.
+classes: Positive integer, the number of classes. With published weights and
+    `include_top=True` it must be the number of classes of these weights.
+classifier_activation: Activation of the head. The default is `"softmax"`. Use
+    `None` to return logits.
+name: String, the name of the model.
+dropout_rate: Float in [0, 1), the dropout rate after each dense layer of the
+    MLPs.
+resize: How to resize token-mixing weights that were trained for another grid of
+    tokens. One of:
+    - `"tile"`: cuts the image into tiles of the old size, and processes each
+      tile separately (MLP-Mixer, appendix C).
+    - `"interleave"`: like `"tile"`, but the tokens of each part are spread
+      evenly over the whole image.
+    - `"interpolate"`: resamples the weights. The new grid may have any size.
+    - `"auto"`: `"tile"` if the new height and width are whole multiples of the
+      old ones, else `"interpolate"`.
+    - `None`: raises an error if the grids differ.
+    A `.weights.h5` file does not contain its grid. Load it with the
+    `input_shape` it was saved with, then call `keras_mixer.resize`."""
 
 
 CONTRACT = """\
 Returns:
-    A `keras.Model` from images of shape `(batch, height, width, channels)`
-    to probabilities of shape `(batch, classes)`; without the top to tokens
-    `(batch, tokens, hidden_dim)`, row by row, or to `(batch, hidden_dim)`
-    with `pooling`. Where `keras.config.image_data_format()` is
-    `"channels_first"`, images have the shape `(batch, channels, height,
-    width)`.
+    A `keras.Model`. Its input has the shape `(batch, height, width,
+    channels)`, or `(batch, channels, height, width)` if
+    `keras.config.image_data_format()` is `"channels_first"`. Its output has
+    one of these shapes:
+    - With the top: `(batch, classes)`, the probabilities of the classes.
+    - Without the top: `(batch, tokens, hidden_dim)`. The tokens are in the
+      order of their patches, row by row.
+    - Without the top, with `pooling`: `(batch, hidden_dim)`.
 
 Raises:
-    ValueError: If an argument has a value it cannot have, a side of the
-        image is unknown or no multiple of the patch size, or the weights
-        are not those of the model.
+    ValueError: If the value of an argument is not allowed, if the height or
+        width of the image is unknown or is not a multiple of the patch
+        size, or if the weights do not fit the model.
     TypeError: If an argument has the wrong type."""
 
 
-# The general constructors, `{family: (record, constructor)}`, and those of the
-# variants, `{name: constructor}`. They are filled when the modules of the
-# families are imported, which `import keras_mixer` does.
-FAMILIES: dict[str, tuple[Family, Callable[..., keras.Model]]] = {}
-MODELS: dict[str, Callable[..., keras.Model]] = {}
-
-Constructor = TypeVar("Constructor", bound=Callable[..., keras.Model])
+# The general constructors, `{family: (record, constructor)}`, and the
+# constructors of the variants, `{name: constructor}`. `import keras_mixer`
+# imports the modules of the families, which fill them.
+FAMILIES = {}
+MODELS = {}
 
 
 def general_constructor(
     family: Family,
 ) -> Callable[[Constructor], Constructor]:
-    """Registers the general constructor of a family and documents it.
+    """Registers and documents the general constructor of a family.
 
-    `OPTIONS` and `CONTRACT` take the places of the lines `{options}` and
-    `{contract}` in its docstring, indented as those.
+    In its docstring, `OPTIONS` replaces the line `{options}` and `CONTRACT`
+    replaces the line `{contract}`. The indentation of the line is kept.
 
     Args:
         family: The `Family`.
@@ -110,7 +122,7 @@ def general_constructor(
 Options = ParamSpec("Options")
 
 
-# Annotated so that editors complete the options.
+# This function has type annotations, so that editors can complete the options.
 def variant_of(
     family: Callable[
         Concatenate[Any, Any, Any, Any, Any, Options], keras.Model
@@ -119,13 +131,14 @@ def variant_of(
 ) -> Callable[[Callable[..., keras.Model]], Callable[Options, keras.Model]]:
     """Gives the constructor of a variant the options of its family.
 
-    Signature and documentation are the family's without the sizes, which have
-    no default, and the constructor is called with every option by its name.
-    `weights` is "imagenet" by default where the variant has such.
+    The signature and the documentation are those of the general constructor,
+    without the sizes. The sizes are the arguments that have no default. The
+    decorated function is called with all options as keyword arguments. The
+    default of `weights` is `catalog.default_tag`.
 
     Args:
-        family: The general constructor.
-        name: The default of the variant's `name`.
+        family: The general constructor of the family.
+        name: Name of the variant, and the default of its argument `name`.
     """
     signature = inspect.signature(family)
     tag = catalog.default_tag(name)

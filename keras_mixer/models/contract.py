@@ -1,8 +1,8 @@
-"""Checks of the arguments that Keras Applications' constructors have.
+"""Checks of the arguments that the constructors share with Keras Applications.
 
-The arguments, their order and their errors are those of Keras Applications. One
-point differs: the weights of token mixing have one row for each token, so the
-size of the image is fixed at construction, with a top or without.
+The arguments, their order and their errors are those of Keras Applications,
+with one difference. The token-mixing weights have one row for each token, so
+the size of the image is fixed when the model is built, with or without the top.
 """
 
 import keras
@@ -20,13 +20,13 @@ def check_pooling(pooling):
 
 
 def check_head(source, classes, activation):
-    """Refuses another head than that of published weights, as Keras does."""
+    """Raises an error if the head is not that of the published weights."""
     if not isinstance(source, catalog.Record):
         return
     if source.classes is None:
         raise ValueError(
-            f"`weights='{source.tag}'` has no trained head. Give "
-            "`include_top=False`, and add a head of your own."
+            f"`weights='{source.tag}'` has no trained head. Set "
+            "`include_top=False` and add your own head."
         )
     if classes != source.classes:
         raise ValueError(
@@ -46,7 +46,7 @@ def check_head(source, classes, activation):
 
 
 def image_shape(input_shape, input_tensor, patch_size, side):
-    """Checks the shape of the image, which is in the image data format."""
+    """Returns the shape of the image, in the image data format."""
     axes = ("height", "width", "channels")
     default = (side, side, 3)
     if keras.config.image_data_format() == "channels_first":
@@ -64,9 +64,9 @@ def image_shape(input_shape, input_tensor, patch_size, side):
         )
     if None in input_shape:
         raise ValueError(
-            "`input_shape` must be known in full, with `include_top` or "
-            "without: token mixing has one row of weights for each patch of "
-            "the image. Resize the images to one size, and give it. "
+            "`input_shape` must not contain `None`, with or without the top, "
+            "because token mixing has one row of weights for each patch of "
+            "the image. Resize all images to one size and set it here. "
             f"Received: input_shape={tuple(input_shape)}"
         )
     shape = tuple(
@@ -89,7 +89,7 @@ def _check_sides(shape, axes, patch_size):
         )
         raise ValueError(
             "The height and width of the image must be multiples of the patch "
-            f"size; the nearest are {nearest}. "
+            f"size. The nearest multiples are {nearest}. "
             f"Received: input_shape={shape}, patch_size={patch_size}"
         )
 
@@ -98,15 +98,15 @@ def _shape_of_tensor(input_tensor, input_shape):
     if not keras.utils.is_keras_tensor(input_tensor):
         raise TypeError(
             "`input_tensor` must be a Keras tensor: the output of "
-            "`keras.Input` or of a layer called on one. To use a model on "
-            "data, call it. "
+            "`keras.Input` or of a layer called on a Keras tensor. To apply a "
+            "model to data, call the model. "
             f"Received: input_tensor of type {type(input_tensor).__name__}"
         )
     shape = tuple(input_tensor.shape[1:])
     if input_shape is not None and input_shape not in (shape, list(shape)):
         raise ValueError(
-            "`input_shape` and the shape of `input_tensor` must agree; give "
-            f"only one of them. Received: input_shape={input_shape}, "
+            "`input_shape` must be the shape of `input_tensor`. Set only one "
+            f"of them. Received: input_shape={input_shape}, "
             f"input_tensor.shape={tuple(input_tensor.shape)}"
         )
     return shape
@@ -115,14 +115,14 @@ def _shape_of_tensor(input_tensor, input_shape):
 def check_scaled(input_tensor):
     if not keras.backend.is_float_dtype(input_tensor.dtype):
         raise ValueError(
-            "With `include_preprocessing=False` the model expects scaled "
-            "values, which are not whole numbers. "
+            "With `include_preprocessing=False`, `input_tensor` must contain "
+            "scaled pixels, so its dtype must be a float dtype. "
             f"Received: input_tensor of dtype {input_tensor.dtype}"
         )
 
 
 def channels_behind(shape):
-    """`(height, width, channels)`, whatever the image data format."""
+    """Converts a shape in the image data format to channels last."""
     if keras.config.image_data_format() == "channels_first":
         return (*shape[1:], shape[0])
     return shape

@@ -1,4 +1,4 @@
-"""What makes a family of models."""
+"""The record that defines a family of models."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,23 +6,25 @@ from collections.abc import Callable
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """The record of a family.
+    """Defines a family of models.
 
-    The names and axes of its weights are a table of `weights.naming`.
+    The names and axes of its weights are in a table in `weights.naming`.
 
     Args:
         name: Name of the family, a key of `naming.FAMILIES`.
         sizes: Names of the first arguments of the general constructor, in their
-            order, as axes of `naming`; the first three are "patch",
+            order, as they are called in `naming`. The first three are "patch",
             "num_blocks" and "hidden".
         variants: `{variant: sizes}`, the table of the paper.
-        norm: Makes the layer behind the last block, given its `name`.
-        activation: Activation of the MLPs, unless the weights have another.
-        scaling: Mean and standard deviation of the channels of pixels in
-            [0, 1], unless the weights have others.
-        kernel_initializer: Makes the initializer of the stem's kernel. One that
-            were shared by several models would give all the same numbers.
-        head_initializer: Makes the initializer of the head's kernel.
+        norm: Function that takes a `name` and returns the layer after the last
+            block.
+        activation: Activation of the MLPs. Weights may specify another one.
+        scaling: Mean and standard deviation of each channel, for pixels in
+            [0, 1]. Weights may specify other values.
+        kernel_initializer: Function that returns a new initializer for the
+            kernel of the stem. It is a function, because an initializer shared
+            by several models would draw the same numbers for all of them.
+        head_initializer: The same for the kernel of the head.
     """
 
     name: str
@@ -35,13 +37,14 @@ class Family:
     head_initializer: Callable
 
     def variant_of(self, sizes):
-        """The variant that has these sizes, or `None`.
+        """Returns the variant that has these sizes, or `None`.
 
-        The sizes choose the published weights of a model, never its name.
+        The published weights of a model are chosen by its sizes, not by its
+        name.
 
         Args:
-            sizes: `{name: size}`. A size that it lacks is not compared: files
-                of weights do not tell the initial value of LayerScale.
+            sizes: `{name: size}`. Missing sizes are not compared: weights files
+                do not contain the initial value of LayerScale.
         """
         for variant, values in self.variants.items():
             known = zip(self.sizes, values, strict=True)

@@ -538,15 +538,15 @@ ERRORS = [
         lambda: ResMLPBlock(11, 0.1)(keras.Input((6, None))),
         ValueError,
         "Layer 'token_norm' expects inputs of shape (batch, tokens, channels) "
-        "with a known number of channels, since it has a weight for each. "
-        "Received: shape=(None, 6, None)",
+        "with a known number of channels, because it has one weight per "
+        "channel. Received: shape=(None, 6, None)",
     ),
     (
         lambda: LayerScale(0.1)(keras.Input((6, None))),
         ValueError,
         "Layer 'layer_scale...' expects inputs of shape (batch, tokens, "
-        "channels) with a known number of channels, since it has a weight "
-        "for each. Received: shape=(None, 6, None)",
+        "channels) with a known number of channels, because it has one weight "
+        "per channel. Received: shape=(None, 6, None)",
     ),
 ]
 

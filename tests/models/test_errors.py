@@ -1,4 +1,4 @@
-"""Bad input: one table of what is called and the message that comes back."""
+"""Error messages: tables of calls and the messages they raise."""
 
 import keras
 import numpy as np
@@ -10,36 +10,36 @@ from support.helpers import matches
 
 decode = keras_mixer.mixer.decode_predictions
 
-# Options of a tiny model, the type of the error, and its message, whole but for
-# what varies ("...").
+# Options of a tiny model, the type of the error, and its message. "..." matches
+# any text.
 OPTIONS = [
     (
         {"input_shape": (10, 12, 3)},
         ValueError,
         "The height and width of the image must be multiples of the patch "
-        "size; the nearest are (8, 12). Received: input_shape=(10, 12, 3), "
-        "patch_size=4",
+        "size. The nearest multiples are (8, 12). Received: "
+        "input_shape=(10, 12, 3), patch_size=4",
     ),
     (
         {"input_shape": (1, 12, 3), "include_top": False},
         ValueError,
         "The height and width of the image must be multiples of the patch "
-        "size; the nearest are (4, 12). Received: input_shape=(1, 12, 3), "
-        "patch_size=4",
+        "size. The nearest multiples are (4, 12). Received: "
+        "input_shape=(1, 12, 3), patch_size=4",
     ),
     (
         {"input_shape": None, "patch_size": 12},
         ValueError,
         "The height and width of the image must be multiples of the patch "
-        "size; the nearest are (228, 228). Received: input_shape=(224, 224, "
-        "3), patch_size=12",
+        "size. The nearest multiples are (228, 228). Received: "
+        "input_shape=(224, 224, 3), patch_size=12",
     ),
     (
         {"input_shape": (None, None, 3), "include_top": False},
         ValueError,
-        "`input_shape` must be known in full, with `include_top` or without: "
-        "token mixing has one row of weights for each patch of the image. "
-        "Resize the images to one size, and give it. Received: "
+        "`input_shape` must not contain `None`, with or without the top, "
+        "because token mixing has one row of weights for each patch of the "
+        "image. Resize all images to one size and set it here. Received: "
         "input_shape=(None, None, 3)",
     ),
     (
@@ -70,20 +70,20 @@ OPTIONS = [
         {"input_tensor": np.zeros((1, *IMAGE))},
         TypeError,
         "`input_tensor` must be a Keras tensor: the output of `keras.Input` "
-        "or of a layer called on one. To use a model on data, call it. "
-        "Received: input_tensor of type ndarray",
+        "or of a layer called on a Keras tensor. To apply a model to data, "
+        "call the model. Received: input_tensor of type ndarray",
     ),
     (
         {"input_tensor": keras.Input(IMAGE), "input_shape": (8, 8, 3)},
         ValueError,
-        "`input_shape` and the shape of `input_tensor` must agree; give only "
-        "one of them. Received: input_shape=(8, 8, 3), "
+        "`input_shape` must be the shape of `input_tensor`. Set only one of "
+        "them. Received: input_shape=(8, 8, 3), "
         "input_tensor.shape=(None, 8, 12, 3)",
     ),
     (
         {"input_tensor": keras.Input(IMAGE), "input_shape": 8},
         ValueError,
-        "`input_shape` and the shape of `input_tensor` must agree; ... 8, ",
+        "`input_shape` must be the shape of `input_tensor`. ... 8, ",
     ),
     (
         {
@@ -91,13 +91,14 @@ OPTIONS = [
             "include_preprocessing": False,
         },
         ValueError,
-        "With `include_preprocessing=False` the model expects scaled values, "
-        "which are not whole numbers. Received: input_tensor of dtype uint8",
+        "With `include_preprocessing=False`, `input_tensor` must contain "
+        "scaled pixels, so its dtype must be a float dtype. Received: "
+        "input_tensor of dtype uint8",
     ),
     (
         {"input_tensor": keras.Input((None, 12, 3))},
         ValueError,
-        "`input_shape` must be known in full, ... Received: "
+        "`input_shape` must not contain `None`, ... Received: "
         "input_shape=(None, 12, 3)",
     ),
     (
@@ -173,14 +174,14 @@ OPTIONS = [
     (
         {"dropout_rate": 1.0},
         ValueError,
-        "`dropout_rate` must be in [0, 1): it is the share that is dropped. "
+        "`dropout_rate` must be in [0, 1): it is the fraction that is dropped. "
         "Received: dropout_rate=1.0",
     ),
     (
         {"stochastic_depth_rate": -0.1},
         ValueError,
-        "`stochastic_depth_rate` must be in [0, 1): it is the share that is "
-        "dropped. Received: stochastic_depth_rate=-0.1",
+        "`stochastic_depth_rate` must be in [0, 1): it is the fraction that "
+        "is dropped. Received: stochastic_depth_rate=-0.1",
     ),
     (
         {"stochastic_depth_rate": "0.1"},
@@ -245,8 +246,8 @@ CALLS = [
     (
         lambda: keras_mixer.ResMLPS12(weights="imagenet_dino"),
         ValueError,
-        "`weights='imagenet_dino'` has no trained head. Give "
-        "`include_top=False`, and add a head of your own.",
+        "`weights='imagenet_dino'` has no trained head. Set "
+        "`include_top=False` and add your own head.",
     ),
     (
         lambda: keras_mixer.MixerS32(weights="imagenet"),
@@ -289,9 +290,9 @@ CALLS = [
         ValueError,
         "`decode_predictions` expects predictions of shape (batch, classes), "
         "where classes is 1000 (ImageNet-1k), 21843 (ImageNet-21k), 11221 "
-        "(MIIL's part of it) or 10 (CIFAR-10): what a model with "
-        "`include_top=True` and these classes returns. Received: array of "
-        "shape (2, 7)",
+        "(ImageNet-21k of MIIL) or 10 (CIFAR-10). Use the output of a model "
+        "with `include_top=True` and one of these numbers of classes. "
+        "Received: array of shape (2, 7)",
     ),
     (
         lambda: decode(np.zeros(1000)),
@@ -311,8 +312,7 @@ CALLS = [
     (
         lambda: decode(np.full((1, 1000), np.nan)),
         ValueError,
-        "`decode_predictions` expects numbers, to put in order. Received: "
-        "predictions with NaN",
+        "`decode_predictions` cannot sort predictions that contain NaN.",
     ),
     (
         lambda: keras_mixer.ChannelMixing(7)(keras.Input((6, None))),
@@ -331,12 +331,12 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("options", "error", "message"), OPTIONS)
-def test_constructor_refuses(tiny, options, error, message):
+def test_constructor_raises(tiny, options, error, message):
     with pytest.raises(error, match=matches(message)):
         tiny(**options)
 
 
 @pytest.mark.parametrize(("call", "error", "message"), CALLS)
-def test_call_refuses(call, error, message):
+def test_call_raises(call, error, message):
     with pytest.raises(error, match=matches(message)):
         call()
