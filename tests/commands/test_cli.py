@@ -50,7 +50,7 @@ def test_weights_are_listed(capsys):
     )
     assert len(printed(capsys, "weights", "resmlp_s12.*").splitlines()) == 5
     message = refused(capsys, "weights", "mixer_b17*")
-    assert "no published weights 'mixer_b17*'. There are: mixer_b16" in message
+    assert "no published weights 'mixer_b17*'. Use one of: mixer_b16" in message
 
 
 def test_prefetch_fetches_and_names_the_file(capsys, tmp_path, monkeypatch):
@@ -129,7 +129,7 @@ def test_verify_says_what_a_file_is(capsys, official_file):
     assert lines["family"] == "mixer"
     assert lines["tokens"] == "4 (2 x 2)"
     assert lines["classes"] == "5"
-    assert lines["tensors"] == "30, all there and nothing else"
+    assert lines["tensors"] == "30, none missing, none unknown"
     assert lines["dtype"] == "float32"
     assert len(lines["SHA-256"]) == 64
     assert lines["published as"] == "unknown"
@@ -163,7 +163,9 @@ def test_refusals(capsys, official_file, tmp_path, tiny):
     assert "which is not a file" in message
     tiny().save_weights(tmp_path / "tiny.weights.h5")
     message = refused(capsys, "convert", tmp_path / "tiny.weights.h5", target)
-    assert "it is for 6 tokens, which is no square" in message
+    assert (
+        "it has weights for 6 tokens, which is not a square number" in message
+    )
     official_file.write_bytes(official_file.read_bytes()[:-500])
     for command in (("verify",), ("convert",)):
         arguments = [*command, official_file]

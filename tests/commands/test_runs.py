@@ -125,9 +125,9 @@ def test_a_folder_belongs_to_one_training(run, photos, tmp_path):
     assert message.endswith("seed: 0 there, 1 now")
     (tmp_path / "thesis.txt").write_text("mine")
     message = refused(*options(photos, tmp_path))
-    assert "holds something else than a training" in message
+    assert "not the folder of a training" in message
     message = refused(*options(photos, tmp_path / "thesis.txt"))
-    assert "holds something else than a training" in message
+    assert "not the folder of a training" in message
     assert snapshot(run) == before
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -244,7 +244,7 @@ def test_images_that_cannot_be_read_are_named(run, photos, tmp_path, caplog):
     named = [message for message in said if message.startswith("Skipped '")]
     assert len(named) == 10
     assert named[0].startswith(f"Skipped '{files[0]}': ")
-    assert "Skipped 11 files in all" in said
+    assert "Skipped 11 files in total" in said
 
 
 def test_finetuning_needs_no_network(photos, tmp_path, monkeypatch, capsys):
@@ -253,7 +253,7 @@ def test_finetuning_needs_no_network(photos, tmp_path, monkeypatch, capsys):
         photos, tmp_path / "run", learning_rate=0.1, layer_decay=0.9
     )
     cli.main(["finetune", *command[1:]])
-    assert "Accuracy on the images held out: " in capsys.readouterr().out
+    assert "Accuracy on the test images: " in capsys.readouterr().out
     record = training.read_run(tmp_path / "run")
     assert record["settings"]["weights"] == "cifar10"
     assert record["recipe"]["optimizer"] == "sgd"
@@ -274,7 +274,7 @@ def test_bad_photos_are_named_and_the_others_predicted(
     (tmp_path / "text.jpg").write_text("not an image")
     command = ["predict", "--run", run, "--top", "1"]
     message = refused(*command, tmp_path, tmp_path / "missing.png")
-    assert message == "keras_mixer: nothing was predicted for 2 paths"
+    assert message == "keras_mixer: 2 paths could not be classified"
     printed = capsys.readouterr()
     files = [line.partition(": ")[0] for line in printed.out.splitlines()]
     assert files == [str(tmp_path / "a.png"), str(tmp_path / "b" / "2.png")]
@@ -384,8 +384,11 @@ def test_a_setting_that_is_left_out_is_another_training(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"momentum": 1}, "unknown are ['momentum'], missing are []"),
-        ({"seed": None}, "unknown are [], missing are ['seed']"),
+        (
+            {"momentum": 1},
+            "Unknown settings: ['momentum']. Missing settings: []",
+        ),
+        ({"seed": None}, "Unknown settings: []. Missing settings: ['seed']"),
     ],
 )
 def test_unknown_and_missing_settings_of_a_run_are_named(
@@ -453,7 +456,7 @@ def test_in_a_folder_only_images_are_predicted(run, photos, tmp_path, capsys):
     (folder / "moved.txt").symlink_to(tmp_path / "nowhere.txt")
     (tmp_path / "empty").mkdir()
     message = refused(*command, folder, tmp_path / "empty")
-    assert "nothing was predicted for 3 paths" in message
+    assert "3 paths could not be classified" in message
     captured = capsys.readouterr()
     assert captured.out.splitlines() == lines
     assert f"{folder / 'moved.jpg'}: it links to nothing" in captured.err
@@ -534,7 +537,11 @@ def test_class_weights_weight_the_loss_of_mixed_images(
         ({"cow": 2}, ValueError, "Received: 'cow' for ['cat', 'dog', 'eel']"),
         ({3: 2}, ValueError, "indices below 3. Received: 3 for"),
         ({True: 2}, ValueError, "Received: True"),
-        ({"dog": 2, 1: 2}, ValueError, "several for 'dog', which is class 1"),
+        (
+            {"dog": 2, 1: 2},
+            ValueError,
+            "several weights for 'dog', which is cl",
+        ),
         ({"dog": -1}, ValueError, "Received: -1 for 'dog'"),
         ({"dog": np.nan}, ValueError, "Received: nan for 'dog'"),
         ({"dog": "2"}, TypeError, "must be a number"),
@@ -724,7 +731,7 @@ def test_a_stopped_training_says_how_to_resume(photos, tmp_path):
         ),
         (
             ["evaluate", "--run", "run", "--model", "MixerS32"],
-            "Give `--run`, or `--model` and `--weights`, not both.",
+            "Give either `--run`, or `--model` and `--weights`.",
         ),
     ],
 )
@@ -735,7 +742,9 @@ def test_arguments_that_do_not_fit_together(arguments, message):
 def test_a_size_that_is_none_is_refused(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "--output", "run", "--image-size", "big"])
-    assert "expected pixels, such as 224, or " in capsys.readouterr().err
+    assert (
+        "expected a size in pixels, such as 224, or " in capsys.readouterr().err
+    )
 
 
 def test_half_precision_trains_and_goes_on(photos, tmp_path):
@@ -753,7 +762,7 @@ def test_half_precision_trains_and_goes_on(photos, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"recipe": "imagenet"}, "There is no recipe 'imagenet'. There are: "),
+        ({"recipe": "imagenet"}, "There is no recipe 'imagenet'. Use one of: "),
         ({"batch_size": 500}, "500"),
         ({"image_size": 10}, "multiples of the patch size"),
         ({"data": "nowhere"}, "nowhere"),
@@ -761,7 +770,7 @@ def test_half_precision_trains_and_goes_on(photos, tmp_path):
         ({"weights": "imagenet"}, "`weights` argument should be either"),
         ({"distribute": "multiworker"}, "keras-team/keras#20585"),
         ({"distribute": "data"}, "KERAS_BACKEND=jax"),
-        ({"dataset": "mnist"}, "Give the images: `--data FOLDER`, or "),
+        ({"dataset": "mnist"}, "Give either `--data FOLDER` or "),
         ({"dataset": "mnist", "channels": 1}, "`channels` is for images in"),
         ({"epochs": 0}, "epochs"),
         ({"learning_rate": -1}, "learning"),
