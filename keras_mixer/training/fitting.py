@@ -174,7 +174,7 @@ def _unshare(model):
     At the end of `fit`, Keras 3.15 assigns the averages to the weights. On JAX
     both are then the same arrays, and the next `fit` fails: "Attempt to donate
     the same buffer twice". We found no upstream issue. Delete this function
-    when `test_a_model_with_averaged_weights_is_trained_twice` passes without
+    when `test_model_with_averaged_weights_is_trained_twice` passes without
     it.
     """
     for variable in model.trainable_variables:

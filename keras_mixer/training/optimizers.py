@@ -104,8 +104,8 @@ def _layerwise(recipe, steps, warmup_steps, layer_decay, model):
     names = _names_of_blocks(model)
     if not names:
         raise ValueError(
-            "`layer_decay` needs the number of blocks: give `model`, which "
-            f"must be a model of this package. Received: model={model!r}"
+            "`layer_decay` needs `model`, a model of this package. "
+            f"Received: model={model!r}"
         )
 
     def optimizer(depth):
