@@ -11,7 +11,8 @@ import numpy as np
 
 from keras_mixer.optional import require
 
-# Number of images that are processed in parallel: one per core.
+# Number of images that are processed in parallel: one per core. Fewer batches
+# are mixed in parallel, since they are large and need little work.
 IMAGES_AT_A_TIME = os.cpu_count()
 
 

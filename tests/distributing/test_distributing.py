@@ -407,7 +407,7 @@ def test_one_device_does_not_change_keras():
 
 def test_xla_on_cpus_without_its_flag_raises_an_error(monkeypatch):
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("MirroredStrategy is only in TensorFlow")
+        pytest.skip("MirroredStrategy exists only on TensorFlow")
     monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_clustering_debug")
     with (
         pytest.raises(ValueError, match="--tf_xla_cpu_global_jit in the env"),

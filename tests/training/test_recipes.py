@@ -374,7 +374,7 @@ def test_fit_with_accumulated_batches_equals_fit_with_large_batches(
 def test_accumulating_optimizer_is_saved_and_resumed(tmp_path):
     # Keras does not save which weights are excluded from the decay. Averages
     # are not used: on JAX, Keras 3.15 cannot `fit` twice with them, since they
-    # share their buffers with the weights, and a buffer cannot be donated twice.
+    # share buffers with the weights, and a buffer cannot be donated twice.
     recipe = dataclasses.replace(
         RECIPES["resmlp.imagenet"], weight_decay=0.0, ema=None
     )
