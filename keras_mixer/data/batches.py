@@ -333,7 +333,7 @@ class Data:
         return pixels, label
 
     def _preparation(self, augmentation, seeds):
-        """Returns a function from number and index to image, label and number."""
+        """Returns a function that prepares an image and its label."""
         tf = require("tensorflow")
         cropped = self._cropping(augmentation and augmentation.crop, seeds)
         if augmentation is None:
@@ -352,7 +352,7 @@ class Data:
         return prepare
 
     def _cropping(self, crop, seeds):
-        """Returns a function from number and index to a cropped image and label."""
+        """Returns a function that reads and crops an image."""
         tf = require("tensorflow")
         if crop not in (None, *CROPS):
             raise ValueError(
