@@ -332,7 +332,7 @@ class Plan:
 
 
 def check_data_format():
-    """Raises an error for "channels_first", which images are not read in."""
+    """Raises an error if the data format is not "channels_last"."""
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             "Images are read as (height, width, channels). Set "

@@ -61,7 +61,7 @@ def test_folder_with_two_parts_is_not_split(part, tmp_path, digits):
     assert (images.train_count, images.test_count) == (8, 3)
     (batch,) = arrays(images.test(5, crop_ratio=1.0), 2)
     np.testing.assert_array_equal(batch[1], [[0, 1]] * 3)
-    # 8 x 8 images are not resized and stay grey.
+    # 8 x 8 images are not resized, and their channels are equal.
     expected = np.repeat(x[y == 5][4:7].astype("uint8"), 3, axis=-1)
     np.testing.assert_array_equal(
         sorted(batch[0].reshape(3, -1).tolist()),
@@ -202,8 +202,8 @@ def test_all_unused_files_are_reported(tmp_path, colors):
         "labels.csv": "it is not in the folder of a class",
         ".cache": "it is hidden: its name begins with a dot",
         "cat/.hidden.png": "it is hidden: its name begins with a dot",
-        "cat/notes.txt": "cannot identify image file: Pillow knows no such "
-        "format",
+        "cat/notes.txt": "cannot identify image file: the format is "
+        "unknown to Pillow",
     }
     skipped = dict(images.skipped)
     assert "exceeds limit of" in skipped.pop(f"{tmp_path}/dog/large.tiff")
