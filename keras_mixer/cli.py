@@ -1,4 +1,4 @@
-"""The command line: names of arguments, and printed results."""
+"""The command line: parses the arguments and prints the results."""
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ def main(arguments=None):
     """Runs a command: `python -m keras_mixer --help` lists them.
 
     Args:
-        arguments: List of strings, by default those of the process.
+        arguments: List of strings; by default `sys.argv[1:]`.
     """
     args = _parser().parse_args(arguments)
     try:
@@ -40,7 +40,7 @@ def main(arguments=None):
 
 
 def _stopped(args):
-    """What is said of a command that the user stopped."""
+    """Returns the message for a command that the user stopped."""
     folder = getattr(args, "output", None)
     if folder is None:
         return "stopped"
@@ -56,13 +56,13 @@ def _parser():
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for arguments, command, text in (
         (_weights_arguments, _weights, "list the published weights"),
-        (_prefetch_arguments, _prefetch, "fetch weights into the cache"),
-        (_convert_arguments, _convert, "convert a file of weights"),
-        (_verify_arguments, _verify, "say what a file is, and if it is whole"),
+        (_prefetch_arguments, _prefetch, "download weights to the cache"),
+        (_convert_arguments, _convert, "convert a weight file"),
+        (_verify_arguments, _verify, "describe and check a weight file"),
         (_train_arguments, _train, "train a model from scratch"),
         (_finetune_arguments, _finetune, "train published weights on images"),
-        (_evaluate_arguments, _evaluate, "measure on the images held out"),
-        (_predict_arguments, _predict, "say what is on photos"),
+        (_evaluate_arguments, _evaluate, "measure the accuracy on test images"),
+        (_predict_arguments, _predict, "classify photos"),
     ):
         name = command.__name__.removeprefix("_")
         added = subparsers.add_parser(name, help=text, description=text)
@@ -77,9 +77,9 @@ def _train_arguments(add, **changed):
         "--output",
         required=True,
         metavar="FOLDER",
-        help="folder of this training: a new one, or one to resume",
+        help="folder of the training: a new folder, or one to resume",
     )
-    add("--quiet", action="store_true", help="show no progress bars")
+    add("--quiet", action="store_true", help="do not show progress bars")
 
 
 def _finetune_arguments(add):
@@ -104,7 +104,7 @@ def _train(args):
     results = train(settings, args.output, verbose=0 if args.quiet else bars)
     if results:
         print(
-            "Accuracy on the images held out: "
+            "Accuracy on the test images: "
             f"{100 * results['accuracy']:.2f} % ({results['seconds']:.0f} s). "
             f"See '{args.output}'."
         )
@@ -115,7 +115,7 @@ def _model_arguments(add):
     add_arguments(
         add,
         ("model", "weights"),
-        model=(None, "MixerNano, without --run"),
+        model=(None, "MixerNano, if there is no --run"),
         weights=(None, "the model's, cifar10 or imagenet"),
     )
 
@@ -133,7 +133,8 @@ def _evaluate_arguments(add):
         nargs="+",
         default=(),
         metavar="N",
-        help="also fit linear maps to the features of N images of each class",
+        help="also measure the accuracy of linear maps that are fitted to the "
+        "features of N images per class",
     )
 
 
@@ -156,7 +157,7 @@ def _evaluate(args):
 
 def _predict_arguments(add):
     _model_arguments(add)
-    add("files", nargs="+", metavar="PHOTO", help="a photo or a folder of them")
+    add("files", nargs="+", metavar="PHOTO", help="photo, or folder of photos")
     add(
         "--top",
         type=int,
@@ -181,7 +182,7 @@ def _predict(args):
         for name, score in result:
             print(f"{file}: {100 * score:5.1f} % {name}", flush=True)
     if failed:
-        sys.exit(f"keras_mixer: nothing was predicted for {failed} paths")
+        sys.exit(f"keras_mixer: {failed} paths could not be classified")
 
 
 def _weights_arguments(add):
@@ -189,7 +190,7 @@ def _weights_arguments(add):
         "pattern",
         nargs="?",
         default="*",
-        help="names to list, such as 'mixer_*' (default: all)",
+        help="pattern of the names to list, such as 'mixer_*' (default: all)",
     )
 
 
@@ -202,12 +203,12 @@ def _prefetch_arguments(add):
         "names",
         nargs="+",
         metavar="NAME",
-        help="name as listed, or pattern",
+        help="name of weights, or a pattern of names",
     )
 
 
 def _prefetch(args):
-    # All names are looked up before the first is fetched.
+    # Check all names before the first download.
     for record in [r for name in args.names for r in _matching(name)]:
         print(f"{record.name}: {loading.fetch(record)}")
 
@@ -217,13 +218,13 @@ def _matching(pattern):
     if not records:
         known = ", ".join(record.name for record in catalog.RECORDS)
         raise ValueError(
-            f"There are no published weights '{pattern}'. There are: {known}"
+            f"There are no published weights '{pattern}'. Use one of: {known}"
         )
     return records
 
 
 def _convert_arguments(add):
-    add("source", metavar="IN", help="file of weights, of any format")
+    add("source", metavar="IN", help="weight file of any known format")
     add(
         "target",
         metavar="OUT",
@@ -238,7 +239,7 @@ def _convert(args):
 
 
 def _verify_arguments(add):
-    add("file", metavar="FILE", help="file of weights, of any format")
+    add("file", metavar="FILE", help="weight file of any known format")
 
 
 def _verify(args):
@@ -253,7 +254,7 @@ HEADER = """\
 
 
 def table(records):
-    """Records as a table in Markdown."""
+    """Returns a Markdown table of records."""
     return HEADER + "".join(map(_row, records))
 
 

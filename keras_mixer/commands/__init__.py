@@ -1,1 +1,1 @@
-"""What the command line does. Internal: scripts use the other rooms."""
+"""The commands of the command line. Internal: not for use in scripts."""

@@ -1,4 +1,4 @@
-"""Files of weights to files of weights, and what is in one."""
+"""The commands `convert` and `verify`, for weight files."""
 
 import hashlib
 import pathlib
@@ -15,19 +15,19 @@ KERAS_SUFFIXES = (".weights.h5", ".keras")
 
 
 def convert(source, target):
-    """Writes the weights of one file in the format of another.
+    """Converts a weight file to another format.
 
     Args:
-        source: Path of a file of weights, of any format that `weights=` takes.
+        source: Path of a weight file, of any format that `weights=` accepts.
         target: Path of the file to write: `.npz` (Flax), `.safetensors` (timm),
-            `.weights.h5` or `.keras`. One that exists is replaced.
+            `.weights.h5` or `.keras`. An existing file is replaced.
 
     Returns:
-        `(rows, columns)` of the tokens that the weights were taken to be for.
+        `(rows, columns)`, the grid of tokens that was assumed.
 
     Raises:
-        WeightsError: If the source is damaged, or does not tell its grid.
-        ValueError: If the target's name has no such ending.
+        WeightsError: If the source is damaged, or its grid is unknown.
+        ValueError: If the target's name has another ending.
         OSError: If a file cannot be read or written.
     """
     source, target = pathlib.Path(source), pathlib.Path(target)
@@ -36,9 +36,10 @@ def convert(source, target):
     grid = checkpoint.grid or writing.square(sizes["tokens"])
     if checkpoint.grid is None and grid[0] != grid[1]:
         raise WeightsError(
-            f"Cannot convert '{source}': it is for {sizes['tokens']} tokens, "
-            "which is no square, and does not say how many rows and columns "
-            "they are. Load it into its model, and give that to "
+            f"Cannot convert '{source}': it has weights for "
+            f"{sizes['tokens']} tokens, which is not a square number, and the "
+            "file does not contain the numbers of rows and columns. Load it "
+            "into its model, and pass the model to "
             "`keras_mixer.export_weights`."
         )
     if target.name.endswith(KERAS_SUFFIXES):
@@ -63,7 +64,7 @@ def _sizes(checkpoint):
 
 def _model(checkpoint, sizes, grid):
     family, constructor = FAMILIES[checkpoint.family]
-    # The weights replace what a file does not tell, the initial LayerScale.
+    # The initial LayerScale is not in the file; the weights replace it.
     given = [sizes.get(name, 1.0) for name in family.sizes]
     rows, columns = grid
     patch = sizes["patch"]
@@ -85,17 +86,18 @@ def _save(model, target):
 
 
 def inspect_file(path):
-    """Reads a file of weights whole, and says what it is.
+    """Reads a whole weight file, and describes it.
 
     Args:
         path: Path of the file.
 
     Returns:
-        `{what: text}`, in the order to show it in.
+        A dict `{property: text}`, in the order to print.
 
     Raises:
-        WeightsError: If the file is damaged, or not the weights of one model.
-        ValueError: If there is no such file.
+        WeightsError: If the file is damaged, or does not have the weights of
+            exactly one model.
+        ValueError: If the file does not exist.
     """
     path = _check_file(path)
     checkpoint = loading.open_checkpoint(path)
@@ -110,14 +112,14 @@ def inspect_file(path):
         "SHA-256": _sha256(path),
         "layout": checkpoint.layout,
         "family": family.name,
-        "variant": variant or "none of the published",
+        "variant": variant or "not a published one",
         "sizes": ", ".join(
             f"{name} {sizes[name]}" for name in family.sizes if name in sizes
         ),
         "tokens": f"{sizes['tokens']} ({rows} x {columns})",
         "channels of the image": str(sizes["in_channels"]),
         "classes": str(sizes.get("classes", "no head")),
-        "tensors": f"{len(arrays)}, all there and nothing else",
+        "tensors": f"{len(arrays)}, none missing, none unknown",
         "parameters": f"{sum(array.size for array in arrays):,}",
         "dtype": ", ".join(sorted({str(array.dtype) for array in arrays})),
         "checksum in the file": checkpoint.checksum or "none",
@@ -131,7 +133,7 @@ def _sha256(path):
 
 
 def _published(path, variant, sizes):
-    """Names of the published files that this one may be, told by its size."""
+    """Returns the names of published files with the same size."""
     names = [
         record.name
         for record in catalog.RECORDS

@@ -1,4 +1,4 @@
-"""What `evaluate` does: measures a model on images with labels."""
+"""The command `evaluate`: measures a model on images with labels."""
 
 import dataclasses
 
@@ -26,26 +26,29 @@ def evaluate(
     batch_size=64,
     shots=(),
 ):
-    """Accuracy of a model on the images to test on, and few-shot accuracies.
+    """Returns the accuracy of a model on test images.
 
     Args:
         run: Path of the folder of a training, or `None`.
-        model: Otherwise the name of a constructor, by default "MixerNano".
+        model: If `run` is `None`, the name of a constructor, by default
+            "MixerNano".
         weights: Tag of its published weights.
         data: Path of a folder of images. Without `data` and `dataset` the
-            images of the training are taken.
-        dataset: Or the name of a data set of TFDS.
+            images of the training are used.
+        dataset: Name of a TFDS data set, instead of `data`.
         data_dir: Folder in which TFDS keeps its data sets.
         batch_size: Positive integer.
-        shots: Integers, of how many images per class to fit a linear map.
+        shots: Integers, the numbers of images per class for the few-shot
+            accuracy.
 
     Returns:
-        A dict: `images`, their number; `accuracy`, where the model knows all
-        their classes; and `few_shot`, `{shots: accuracy}`, if there are any.
+        A dict with `images`, their number; `accuracy`, if the model knows all
+        their classes; and `few_shot`, `{shots: accuracy}`, if `shots` is not
+        empty.
 
     Raises:
-        ValueError: If there is nothing to evaluate on, or the images have
-            classes that the model does not know and no shots are asked for.
+        ValueError: If no images are given, or the images have classes that the
+            model does not know and `shots` is empty.
     """
     source = {"data": data, "dataset": dataset, "data_dir": data_dir}
     if run is None:
@@ -73,7 +76,7 @@ def evaluate(
 
 
 def _published(model, weights, source):
-    """A model with published weights, and images with as many channels."""
+    """Returns a model with published weights, and images for it."""
     model = model or DEFAULT_MODEL
     record = published_record(model, weights)
     size = catalog.image_size(record.variant)
@@ -82,7 +85,7 @@ def _published(model, weights, source):
 
 
 def _trained_here(run, model, weights, source):
-    """The model of a training, and its images unless others are named."""
+    """Returns the model of a training, and its images or the given ones."""
     trained = load_trained(run, model, weights)
     settings = settings_of(run)
     if (source["data"], source["dataset"]) == (None, None):
@@ -91,7 +94,7 @@ def _trained_here(run, model, weights, source):
     images = load_images(
         image_size=size,
         channels=channels,
-        # What was held out is held out again.
+        # Hold out the same images as in the training.
         seed=settings.seed,
         **source,
     )
@@ -116,19 +119,19 @@ def _few_shot(trained, images, batch_size, shots):
 
 
 def _names_of(class_names, names):
-    """The one of several lists of class names that fits best."""
+    """Returns the list of names with the most names of `class_names`."""
     return max(names, key=lambda known: len(set(class_names) & set(known)))
 
 
 def _accuracy_by_name(model, batches, class_names, known):
-    """The share of images whose most probable class has their class's name.
+    """Returns the accuracy, where classes with the same name are one class.
 
     Args:
-        model: A model that gives a score for each of `known`.
+        model: A model that returns a score for each of `known`.
         batches: Batches of images and of one-hot labels of `class_names`.
         class_names: Names of the classes of the images, in any order.
-        known: Names of the classes of the model. Those that have the same
-            name, as two cranes and two maillots of ImageNet, count as one.
+        known: Names of the classes of the model. A name can occur twice, such
+            as "crane" and "maillot" in ImageNet.
     """
     known, class_names = np.array(known), np.array(class_names)
     correct = []

@@ -1,4 +1,4 @@
-"""The images that a command can name."""
+"""Loads the images that are named on the command line."""
 
 import logging
 
@@ -6,35 +6,33 @@ from keras_mixer import data as datasets
 
 logger = logging.getLogger("keras_mixer")
 
-# How many of the files that were skipped the log names; `run.json` has them
-# all.
+# At most this many skipped files are logged. `run.json` lists all of them.
 MOST_NAMED = 10
 
 
 def load_images(
     data, dataset, image_size, *, data_dir=None, channels=3, seed=0, index=None
 ):
-    """The images of a folder, or of a data set of TFDS.
+    """Loads the images of a folder or of a TFDS data set.
 
     Args:
         data: Path of a folder, or `None`.
-        dataset: Name of a data set of TFDS, or `None`.
+        dataset: Name of a TFDS data set, or `None`.
         image_size: Positive integer, or height and width.
         data_dir: Folder in which TFDS keeps its data sets, or `None`.
         channels: Channels of the images of a folder.
-        seed: Integer, of the choice of what is held out.
+        seed: Integer, the seed of the choice of held-out images.
         index: A `keras_mixer.data.ImageIndex` of the folder, or `None`.
 
     Returns:
-        A `keras_mixer.data.Data`. The first files that are not used are named
-        in the log.
+        A `keras_mixer.data.Data`. The first skipped files are logged.
 
     Raises:
-        ValueError: If both `data` and `dataset` are given, or none.
+        ValueError: If both or neither of `data` and `dataset` are given.
     """
     if (data is None) == (dataset is None):
         raise ValueError(
-            "Give the images: `--data FOLDER`, or `--dataset NAME` of TFDS. "
+            "Give either `--data FOLDER` or `--dataset NAME` (of TFDS). "
             f"Received: data={data}, dataset={dataset}"
         )
     if data is not None:
@@ -48,5 +46,5 @@ def load_images(
     for path, reason in images.skipped[:MOST_NAMED]:
         logger.warning("Skipped '%s': %s", path, reason)
     if len(images.skipped) > MOST_NAMED:
-        logger.warning("Skipped %d files in all", len(images.skipped))
+        logger.warning("Skipped %d files in total", len(images.skipped))
     return images

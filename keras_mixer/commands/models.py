@@ -1,4 +1,4 @@
-"""The models that a command can name, published or trained."""
+"""The models that can be named on the command line."""
 
 import inspect
 import typing
@@ -11,20 +11,20 @@ from keras_mixer.weights import catalog
 
 
 def record_of(settings):
-    """The record of the published weights that settings name, or `None`."""
+    """Returns the record of the published weights in `settings`, or `None`."""
     return catalog.find(variant_name(settings.model), settings.weights)
 
 
 def variant_name(model):
-    """The variant that a constructor builds, such as "mixer_b16"."""
+    """Returns the variant that a constructor builds, such as "mixer_b16"."""
     return inspect.signature(MODELS[model]).parameters["name"].default
 
 
 def default_weights(model):
-    """The tag of the weights that a model is fine-tuned from by default.
+    """Returns the tag of the weights to fine-tune a model from by default.
 
     Raises:
-        ValueError: If the model has no default; the error lists its tags.
+        ValueError: If the model has no default. The message lists its tags.
     """
     tag = catalog.default_tag(variant_name(model))
     if tag is None:
@@ -36,39 +36,39 @@ def default_weights(model):
     return tag
 
 
-# The model of `evaluate` and `predict` without `--run` and `--model`: its
-# weights are in the package.
+# The model of `evaluate` and `predict` without `--run` and `--model`. Its
+# weights are part of the package.
 DEFAULT_MODEL = "MixerNano"
 
 
 class Trained(typing.NamedTuple):
-    """A model to evaluate or to predict with."""
+    """A trained model, for evaluation and prediction."""
 
-    model: keras.Model  # it gives probabilities
-    names: list  # lists of names that its classes go by, the one to show first
+    model: keras.Model  # returns probabilities
+    names: list  # lists of class names; the first list is for printing
     evaluation: dict  # `crop_ratio` and `interpolation` of its images
 
 
 def published_record(model, weights=None):
-    """The record of published weights with a head.
+    """Returns the record of published weights that have a head.
 
     Args:
         model: Name of a constructor.
-        weights: Tag of its weights, by default as in `default_weights`.
+        weights: Tag of its weights; see `default_weights` for the default.
 
     Returns:
         A `Record`.
 
     Raises:
-        ValueError: If there are no such weights, or they have no head.
+        ValueError: If the weights do not exist or have no head.
     """
     weights = weights or default_weights(model)
     record = catalog.find(variant_name(model), weights)
     if record is None:
         raise ValueError(
             f"There are no published weights '{weights}' of {model}. "
-            "`python -m keras_mixer weights` lists them; models that you have "
-            "trained are the folder of their training."
+            "`python -m keras_mixer weights` lists the published weights. For "
+            "a model that you trained, give the folder of the training."
         )
     if record.classes is None:
         raise ValueError(f"The weights '{record.name}' have no trained head.")
@@ -76,12 +76,13 @@ def published_record(model, weights=None):
 
 
 def published(model, record, channels=3):
-    """A model with published weights, a `Trained`.
+    """Returns a model with published weights, as a `Trained`.
 
     Args:
         model: Name of its constructor.
         record: Its `Record`, from `published_record`.
-        channels: Integer, of the images, to which the stem is adapted.
+        channels: Integer, the channels of the images. The stem is adapted to
+            them.
     """
     size = catalog.image_size(record.variant)
     built = MODELS[model](
@@ -90,7 +91,8 @@ def published(model, record, channels=3):
         input_shape=(size, size, channels),
     )
     wnids, names = map(list, zip(*class_names(record.classes), strict=True))
-    # Numbers, which CIFAR-10 has for ids, would fit the digits of MNIST.
+    # The ids of CIFAR-10 are numbers. They are not used as names, since they
+    # would match the classes of MNIST.
     known = [names] if wnids[0].isdecimal() else [names, wnids]
     evaluation = {
         "crop_ratio": record.source.crop_ratio,

@@ -1,4 +1,4 @@
-"""What `predict` does: names the most probable classes of photos."""
+"""The command `predict`: the most probable classes of photos."""
 
 import mimetypes
 import pathlib
@@ -13,20 +13,21 @@ from keras_mixer.optional import require
 
 
 def predict(files, *, run=None, model=None, weights=None, top=5):
-    """The most probable classes of photos, one photo after the other.
+    """Predicts the most probable classes of photos.
 
     Args:
-        files: Paths of photos, or of folders: all images below them. Other
-            files in a folder are passed over, unless they have the name of an
-            image.
+        files: Paths of photos or folders. All images in a folder and its
+            subfolders are used. Files that are not images are ignored, unless
+            their name has the ending of an image.
         run: Path of the folder of a training, or `None`.
-        model: Otherwise the name of a constructor, by default "MixerNano".
+        model: If `run` is `None`, the name of a constructor, by default
+            "MixerNano".
         weights: Tag of its published weights.
         top: Integer, the number of classes for each photo.
 
     Returns:
         An iterator over `(path, result)`. The result is a list of `(name,
-        probability)`; or a string, the reason why a file could not be read or
+        probability)`, or a string with the reason if a file cannot be read or
         a folder has no images.
 
     Raises:
@@ -50,9 +51,10 @@ def predict(files, *, run=None, model=None, weights=None, top=5):
 
 
 def _photos(files):
-    """Files, and the images below folders, each with a reason to skip it.
+    """Yields `(path, reason)` of files and of the images in folders.
 
-    The reason is `None` for files to read. Images are sorted within a folder.
+    The reason is `None` for files to read, else a string why the file is
+    skipped. The images of a folder are sorted.
     """
     for file in files:
         if not pathlib.Path(file).is_dir():
@@ -73,13 +75,13 @@ def _has_name_of_image(path):
 
 
 def _is_image(path):
-    """Whether a file has the name of an image, or Pillow can open it."""
+    """Returns whether a file has an image ending, or Pillow can open it."""
     image_module = require("PIL.Image")
     if _has_name_of_image(path):
         return True
     try:
         with image_module.open(path):
             return True
-    # Pillow's formats raise nearly anything on files of another kind.
+    # On other files, Pillow can raise almost any exception.
     except Exception:
         return False

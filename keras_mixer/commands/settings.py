@@ -1,10 +1,10 @@
 """The settings of a training, from the command line to `run.json`.
 
-`Settings` is the one list of them: the arguments of the command line are made
-from its fields, and `run.json` keeps its values. A training is compared by them
-when it is started again. Whatever the command line leaves open is decided
-before they are written, so that a later version with other defaults repeats the
-same training.
+`Settings` defines them once: the arguments of the command line are created from
+its fields, and `run.json` stores its values. They are compared when a training
+is started again. Settings that are not given are set to their defaults before
+they are written, so a later version with other defaults can repeat the same
+training.
 """
 
 import argparse
@@ -26,23 +26,23 @@ from keras_mixer.weights import catalog
 
 
 def parse_size(text):
-    """`(height, width)` of "224" or "192x320"."""
+    """Parses "224" or "192x320" to `(height, width)`."""
     sides = text.split("x")
     if len(sides) > 2 or not all(s.isdecimal() and int(s) for s in sides):
         raise argparse.ArgumentTypeError(
-            "expected pixels, such as 224, or height and width, such as "
-            f"192x320. Received: {text}"
+            "expected a size in pixels, such as 224, or height x width, such "
+            f"as 192x320. Received: {text}"
         )
     return (int(sides[0]), int(sides[-1]))
 
 
 def _setting(default, text, shown=None, **argument):
-    """A field that is an argument of the command line.
+    """Returns a field that is also an argument of the command line.
 
     Args:
-        default: Its default.
-        text: What it is, with its unit.
-        shown: The default as the help shows it, by default its value.
+        default: The default value.
+        text: The help text, with the unit.
+        shown: The default in the help text; by default the default value.
         **argument: Options of `argparse.ArgumentParser.add_argument`.
     """
     metadata = {"text": text, "shown": shown or default, "argument": argument}
@@ -50,12 +50,12 @@ def _setting(default, text, shown=None, **argument):
 
 
 def add_arguments(add_argument, names, **changed):
-    """Adds arguments of settings to a parser.
+    """Adds an argument for each setting to a parser.
 
     Args:
         add_argument: The parser's `add_argument`.
         names: Names of settings.
-        **changed: Other defaults, each as `(default, text of the default)`.
+        **changed: Other defaults, as `(default, text for the help)`.
     """
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     for name in names:
@@ -72,20 +72,19 @@ def add_arguments(add_argument, names, **changed):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that a training depends on.
+    """All settings of a training.
 
-    The text of each field is its help on the command line. Fields of images are
-    those of `keras_mixer.data`, the others those of `keras_mixer.recipes` and
-    `model.compile`.
+    The text of each field is its help on the command line. For details see
+    `keras_mixer.data`, `keras_mixer.recipes` and `model.compile`.
 
     Raises:
-        ValueError: If a setting has a value that it cannot have.
+        ValueError: If a setting has a wrong value.
         TypeError: If a setting has the wrong type.
     """
 
     data: str | None = _setting(
         None,
-        "folder of images, with a folder for each class",
+        "folder of images, with one subfolder per class",
         "none",
         metavar="FOLDER",
     )
@@ -102,7 +101,7 @@ class Settings:
         metavar="FOLDER",
     )
     batch_size: int = _setting(
-        64, "images in a batch, of all devices together", type=int
+        64, "images in a batch, on all devices together", type=int
     )
     model: str = _setting(
         "MixerNano",
@@ -111,7 +110,7 @@ class Settings:
         metavar="NAME",
     )
     weights: str | None = _setting(
-        None, "weights to begin with: a tag or a file", "none"
+        None, "weights to start from: a tag or a file", "none"
     )
     recipe: str = _setting(
         "nano.cifar10",
@@ -126,7 +125,7 @@ class Settings:
     )
     layer_decay: float = _setting(
         1.0,
-        "learning rate of a block, divided by that of the next block",
+        "learning rate of a block divided by that of the next block",
         type=float,
     )
     image_size: tuple | None = _setting(
@@ -137,8 +136,8 @@ class Settings:
     )
     crop_ratio: float | None = _setting(
         None,
-        "share of the height and width of an image that is kept to validate "
-        "and to test, in (0, 1]",
+        "fraction of the height and width of an image that is kept for "
+        "validation and test, in (0, 1]",
         "that of the published weights, or the recipe's",
         type=float,
     )
@@ -150,7 +149,7 @@ class Settings:
     )
     accumulate: int = _setting(
         1,
-        "batches for one update of the weights: an update sees N times "
+        "batches per update of the weights: an update uses N times "
         "--batch-size images",
         type=int,
         metavar="N",
@@ -177,13 +176,13 @@ class Settings:
         action=argparse.BooleanOptionalAction,
     )
     seed: int = _setting(0, "seed of all random numbers", type=int)
-    # Decided by `resolved`; there is no argument for it.
+    # Set by `resolved`. It has no argument.
     interpolation: str | None = None
 
     def __post_init__(self):
         if self.recipe not in recipes.RECIPES:
             raise ValueError(
-                f"There is no recipe '{self.recipe}'. There are: "
+                f"There is no recipe '{self.recipe}'. Use one of: "
                 + ", ".join(recipes.RECIPES)
             )
         for name in ("epochs", "batch_size", "accumulate"):
@@ -196,22 +195,22 @@ class Settings:
             )
         if self.dataset is not None and self.channels != 3:
             raise ValueError(
-                "`channels` is for images in folders: those of TFDS keep the "
-                "channels that they have. Received: "
+                "`channels` is only for images in folders. TFDS data sets "
+                "keep their channels. Received: "
                 f"channels={self.channels}, dataset={self.dataset}"
             )
 
     @classmethod
     def from_record(cls, record, folder):
-        """The settings that `run.json` holds.
+        """Returns the settings in `run.json`.
 
         Args:
             record: Dict, the content of `run.json`.
-            folder: Path of its folder, for the error.
+            folder: Path of its folder, for the error message.
 
         Raises:
-            ValueError: If a setting is unknown, or one is missing that every
-                version has written.
+            ValueError: If a setting is unknown, or a setting that all versions
+                write is missing.
         """
         settings = record.get("settings", {})
         known = {field.name for field in dataclasses.fields(cls)}
@@ -219,18 +218,19 @@ class Settings:
         missing = sorted(known - settings.keys() - ADDED.keys())
         if unknown or missing:
             raise ValueError(
-                f"The settings of the training in '{folder}' are not those of "
-                f"this version: unknown are {unknown}, missing are {missing}. "
-                "Use the version of keras_mixer that has written them, which "
-                "is in run.json, or another folder."
+                f"The training in '{folder}' was started by another version "
+                f"of keras_mixer. Unknown settings: {unknown}. Missing "
+                f"settings: {missing}. Use the version in run.json, or another "
+                "folder."
             )
         size = settings["image_size"]
         return cls(**{**settings, "image_size": size and tuple(size)})
 
     def resolved(self):
-        """Settings that mean the same in any folder and for any version.
+        """Returns settings with absolute paths and without open defaults.
 
-        Only `epochs` may still be open: it can depend on the number of images.
+        They mean the same in any working folder and for any version. Only
+        `epochs` can still be `None`: it can depend on the number of images.
         """
         recipe, record = recipes.RECIPES[self.recipe], record_of(self)
         is_whole = recipe.augmentation.crop != "inception"
@@ -252,22 +252,22 @@ class Settings:
 
     @classmethod
     def names(cls):
-        """The names of the settings that have an argument."""
+        """Returns the names of the settings that have an argument."""
         return [
             field.name for field in dataclasses.fields(cls) if field.metadata
         ]
 
     @property
     def evaluation(self):
-        """How images to evaluate on are cropped and resized, a dict."""
+        """A dict: how to crop and resize images for evaluation."""
         return {
             "crop_ratio": self.crop_ratio,
             "interpolation": self.interpolation,
         }
 
 
-# Settings that records of earlier versions do not have, and the values that
-# those trainings had.
+# Settings that earlier versions did not have, with the values that those
+# versions used.
 ADDED = {
     field.name: field.default
     for field in dataclasses.fields(Settings)
@@ -276,7 +276,7 @@ ADDED = {
 
 
 def _whole(path, applies=lambda path: True):
-    """A path from the root on, if it is one."""
+    """Returns an absolute path. Other values are returned unchanged."""
     if path is None or not applies(pathlib.Path(path)):
         return path
     return str(pathlib.Path(path).resolve())
@@ -284,14 +284,14 @@ def _whole(path, applies=lambda path: True):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A training with nothing left open.
+    """The settings, the recipe and the number of updates of a training.
 
     Args:
-        settings: `Settings`, resolved, with a number of epochs.
-        recipe: The `Recipe` as it is used. The published recipes are for long
-            trainings: in a shorter one the warm-up and the average of weights
-            are shorter too.
-        updates: Integer, how often the weights are updated.
+        settings: Resolved `Settings`, with a number of epochs.
+        recipe: The `Recipe` to use. The published recipes are for long
+            trainings. For a shorter training the warm-up and the average of
+            the weights are shorter too.
+        updates: Integer, the number of updates of the weights.
     """
 
     settings: Settings
@@ -300,11 +300,11 @@ class Plan:
 
     @classmethod
     def of(cls, settings, images):
-        """The plan of a training on images.
+        """Returns the plan of a training on `images`.
 
         Raises:
-            ValueError: If the weights would never be updated, or there are
-                fewer images than in a batch.
+            ValueError: If the weights would never be updated, or a batch is
+                larger than the training set.
         """
         recipe = recipes.RECIPES[settings.recipe]
         steps_per_epoch = images.steps_per_epoch(settings.batch_size)
@@ -332,7 +332,7 @@ class Plan:
 
 
 def check_data_format():
-    """Refuses "channels_first", in which no image is read."""
+    """Raises an error if the data format is not "channels_last"."""
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             "Images are read as (height, width, channels). Set "

@@ -1,7 +1,7 @@
-"""What `train` and `finetune` do, step by step.
+"""The commands `train` and `finetune`.
 
-The steps are functions of the other rooms; whoever wants another loop calls
-them from a script.
+Their steps are functions of the other packages. To write another training
+loop, call these functions in a script.
 """
 
 import dataclasses
@@ -29,28 +29,28 @@ IMAGES_FILE = "images.json"
 
 
 def train(settings, folder, verbose="auto"):
-    """Trains in a folder, or resumes the training there.
+    """Trains a model in a folder, or resumes the training there.
 
     Args:
         settings: The `Settings`.
         folder: Path of a new folder, or of a training with these settings.
-        verbose: What Keras takes: 0 for silence.
+        verbose: As in Keras; 0 prints nothing.
 
     Returns:
-        A dict: the accuracy on the images to test on, and the seconds it took;
-        an empty one in all processes but the first.
+        A dict with `accuracy`, on the test images, and `seconds`. If several
+        processes train together, it is empty in all except the first.
 
     Raises:
-        ValueError: If a setting has a value that it cannot have, or the folder
-            belongs to something else. Nothing was written then.
+        ValueError: If a setting has a wrong value, or the folder has other
+            files or another training. Nothing is written then.
         FloatingPointError: If the loss becomes NaN or infinite.
         OSError: If images cannot be read, or the folder cannot be written.
-        ImportError: If something of the extra `train` is not installed.
+        ImportError: If a package of the extra `train` is not installed.
     """
     check_data_format()
     folder = pathlib.Path(folder)
     if (folder / training.RUN_FILE).exists():
-        settings_of(folder)  # raises what it cannot be resumed with
+        settings_of(folder)  # raises an error if they are unknown
     if distributing.is_one_of_several():
         distributing.join(seed=settings.seed)
     keras.utils.set_random_seed(settings.seed)
@@ -70,7 +70,8 @@ def train(settings, folder, verbose="auto"):
             "devices": devices,
             "verbose": verbose,
         }
-        # Raises what is missing for the augmentation, before there is a folder.
+        # Raises an error if a package for the augmentation is missing. This
+        # must come before the folder is created.
         images.train(plan.recipe.augmentation, settings.batch_size)
         training.open_run(
             folder,
@@ -106,7 +107,7 @@ def _images(settings, index):
 
 
 def _compiled(plan, images, devices):
-    """The model to train, compiled as the recipe says for these devices."""
+    """Returns the model to train, compiled with the recipe."""
     model = _model(plan, images)
     options = recipes.compile_options(
         plan.recipe,
@@ -120,7 +121,7 @@ def _compiled(plan, images, devices):
 
 
 def _model(plan, images):
-    """The model to train, which gives logits."""
+    """Returns the model to train. Its outputs are logits."""
     options = {
         "input_shape": images.image_shape,
         "weights": plan.settings.weights,
@@ -149,10 +150,11 @@ def _class_weights(plan, images):
 
 
 def _validation_batches(plan, images, devices):
-    """The images to validate on after each epoch.
+    """Returns batches of the images to validate on after each epoch.
 
-    On many devices a last, smaller batch is left out: it cannot be divided
-    equally. The final accuracy is measured on all test images, on one device.
+    On several devices a smaller last batch is left out, since it cannot be
+    split equally. The final accuracy is measured on all test images, on one
+    device.
     """
     options, batch_size = plan.settings.evaluation, plan.settings.batch_size
     if devices.replicas == 1:
@@ -160,16 +162,16 @@ def _validation_batches(plan, images, devices):
     most = images.validation_count // devices.replicas * devices.replicas
     if not most:
         raise ValueError(
-            "There are too few images to validate on, "
-            f"{images.validation_count}, for {devices.replicas} replicas. "
-            "Train on fewer devices."
+            f"There are {images.validation_count} images to validate on, "
+            f"fewer than the {devices.replicas} replicas. Use more images or "
+            "fewer devices."
         )
     batch_size = min(batch_size, most)
     return images.validation(batch_size, drop_remainder=True, **options)
 
 
 def _facts(plan, images):
-    """What is worth knowing later, and follows from the settings."""
+    """Returns facts that follow from the settings, for `run.json`."""
     return {
         "data": {
             "name": images.name,
@@ -184,7 +186,7 @@ def _facts(plan, images):
 
 
 def _fit(model, plan, images, folder, **options):
-    """Trains the model; returns the seconds that it took."""
+    """Trains the model, and returns the time in seconds."""
     logger.info(
         "Training on %d images, validating on %d after each epoch, testing on "
         "%d at the end",
@@ -208,7 +210,7 @@ def _fit(model, plan, images, folder, **options):
 
 
 def _accuracy(folder, plan, images):
-    """The accuracy of the saved model, on one device."""
+    """Returns the accuracy of the saved model, on one device."""
     model = keras.saving.load_model(folder / training.MODEL_FILE)
     model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
     batches = images.test(plan.settings.batch_size, **plan.settings.evaluation)

@@ -1,4 +1,4 @@
-"""The model that a training has left in its folder."""
+"""Loads the model and the settings in the folder of a training."""
 
 import pathlib
 
@@ -13,43 +13,44 @@ from keras_mixer.commands.settings import Settings
 
 
 def settings_of(run):
-    """The `Settings` of the training in a folder.
+    """Returns the `Settings` of the training in a folder.
 
     Raises:
-        ValueError: If it is not the folder of a training, or was written by
+        ValueError: If `run` is not the folder of a training, or was written by
             another version with other settings.
     """
     return Settings.from_record(training.read_run(run), run)
 
 
 def load_trained(run, model=None, weights=None):
-    """The model of a training, or one with published weights.
+    """Loads the model of a training, or a model with published weights.
 
     Args:
         run: Path of the folder of a training, or `None`.
-        model: Otherwise the name of a constructor, by default `DEFAULT_MODEL`.
-        weights: Tag of its weights, by default as in `default_weights`.
+        model: If `run` is `None`, the name of a constructor, by default
+            `DEFAULT_MODEL`.
+        weights: Tag of its weights; see `default_weights` for the default.
 
     Returns:
         A `Trained`.
 
     Raises:
-        ValueError: If the training is not finished, or there are no such
-            weights.
+        ValueError: If the training is not finished, or the weights do not
+            exist.
     """
     if run is None:
         model = model or DEFAULT_MODEL
         return published(model, published_record(model, weights))
     if (model, weights) != (None, None):
         raise ValueError(
-            "Give `--run`, or `--model` and `--weights`, not both. "
+            "Give either `--run`, or `--model` and `--weights`. "
             f"Received: run={run}, model={model}, weights={weights}"
         )
     settings = settings_of(run)
     file = pathlib.Path(run, training.MODEL_FILE)
     if not file.exists():
         raise ValueError(
-            f"The training in '{run}' is not finished: there is no "
+            f"The training in '{run}' is not finished: it has no "
             f"{training.MODEL_FILE}. Repeat its command to resume it."
         )
     names = training.read_run(run)["data"]["class_names"]

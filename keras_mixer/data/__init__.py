@@ -1,4 +1,4 @@
-"""Images on disk to batches: `load_folder` and `load_tfds`."""
+"""Loading of image data sets: `load_folder` and `load_tfds`."""
 
 from keras_mixer.data.batches import Data
 from keras_mixer.data.examining import ImageIndex

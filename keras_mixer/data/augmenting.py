@@ -1,13 +1,13 @@
-"""Changes of training images, as functions of pixels and random numbers.
+"""Augmentation of training images, as functions of pixels and random numbers.
 
-Nothing here draws by itself. The layers of Keras and keras-cv draw from
-generators that count from call to call, or from TensorFlow's global one: what
-an image gets depends on how many images were drawn before it, and on the order
-of threads. Here every function takes its random numbers, or their seed, and
-always returns the same for them, so a training can begin at any step.
+A training must be resumable at any step. So each function here takes its random
+numbers, or their seed, as an argument, and always returns the same result for
+them. The layers of Keras and keras-cv are different: they use random number
+generators with a state. What an image gets then depends on the number of images
+before it, and on the order of threads.
 
-MixUp, CutMix and erasing are written out: in keras-cv and Keras they draw
-inside of the function that changes the images.
+MixUp, CutMix and erasing are implemented here, since the functions of Keras and
+keras-cv draw random numbers themselves.
 
 TensorFlow is imported where it is used.
 """
@@ -22,7 +22,7 @@ from keras_mixer.optional import require
 
 
 def image_changes(augmentation, seeds):
-    """Functions of an image and its number, in the order of their use."""
+    """Yields functions of an image and its number, in the order to apply."""
     tf = require("tensorflow")
 
     def at_random(share, seed, change):
@@ -57,7 +57,7 @@ def image_changes(augmentation, seeds):
 
 
 class Seeds(typing.NamedTuple):
-    """One for each purpose, so that no two see the same numbers."""
+    """One seed for each purpose, so that the random numbers differ."""
 
     order: int
     crop: int
@@ -75,7 +75,7 @@ class Seeds(typing.NamedTuple):
 
 
 def batch_mixing(augmentation, seeds, batch_size):
-    """From images, labels and numbers of a batch to images and labels."""
+    """Returns a function that mixes the images and labels of a batch."""
     tf = require("tensorflow")
     mixup = augmentation.mixup if augmentation else 0
     cutmix = augmentation.cutmix if augmentation else 0
@@ -102,8 +102,8 @@ def batch_mixing(augmentation, seeds, batch_size):
     return mix
 
 
-# Random erasing: the area and the proportions of a box, and the noise in it,
-# which is N(0, 1) in pixels that are scaled as ImageNet's.
+# Random erasing: the area and the aspect ratio of a box, and the noise in it.
+# The noise is N(0, 1) for pixels that are normalized as for ImageNet.
 ERASED_AREA = (0.02, 1 / 3)
 
 
@@ -119,15 +119,16 @@ NOISE_STD = 255 * 0.226
 def erase(image, seed):
     """Fills a random box of an image with noise.
 
-    Source: Random Erasing (arXiv 1708.04896), per pixel, as ResMLP was trained
-    with it: `--reprob 0.25 --remode pixel` of facebookresearch/deit.
+    Source: Random Erasing (arXiv 1708.04896) with noise per pixel, as in the
+    training of ResMLP: `--reprob 0.25 --remode pixel` of
+    facebookresearch/deit.
 
     Args:
         image: Uint8 tensor of shape `(height, width, channels)`.
         seed: Two integers.
 
     Returns:
-        A tensor of that shape.
+        A tensor of the same shape.
 
     Example:
 
@@ -149,7 +150,7 @@ def erase(image, seed):
     sides = (tf.sqrt(area * ratio), tf.sqrt(area / ratio))
     box = _box_within((height, width), sides, place)
     top, bottom, left, right = box
-    # Other numbers than those above, which the same seed would give again.
+    # `fold_in`: the same seed would give the random numbers above again.
     noise = tf.random.stateless_normal(
         (1, bottom - top, right - left, channels),
         tf.random.fold_in(seed, 1),
@@ -160,14 +161,15 @@ def erase(image, seed):
 
 
 def mix_up(images, labels, alpha, seed):
-    """Mixes each image, and its label, with the one before.
+    """Mixes each image and its label with the previous image.
 
-    Source: `get_mixup` of google-research/big_vision: one weight for a batch,
-    from Beta(alpha, alpha), and never below a half.
+    Source: `get_mixup` of google-research/big_vision. All images of a batch
+    have the same weight. It is drawn from Beta(alpha, alpha), and is at least
+    0.5.
 
     Args:
-        images: Uint8 tensor of shape `(1 + batch, height, width, channels)`;
-            the first is the one before the batch.
+        images: Uint8 tensor of shape `(1 + batch, height, width, channels)`.
+            The first image is the one before the batch.
         labels: Float32 tensor of shape `(1 + batch, classes)`.
         alpha: Positive number.
         seed: Two integers.
@@ -193,7 +195,8 @@ def mix_up(images, labels, alpha, seed):
         image, before = (tf.cast(part, "float32") for part in pair)
         return to_bytes(weight * image + (1 - weight) * before)
 
-    # One by one, in the processor's cache: five times as fast as a batch.
+    # One image at a time fits into the cache of the processor: five times as
+    # fast as a whole batch.
     signature = tf.TensorSpec(images.shape[1:], "uint8")
     images = tf.map_fn(
         mixed, (images[1:], images[:-1]), fn_output_signature=signature
@@ -202,18 +205,19 @@ def mix_up(images, labels, alpha, seed):
 
 
 def cut_mix(images, labels, alpha, seed):
-    """Puts a box of the image before into each image of a batch.
+    """Replaces a box of each image by pixels of the previous image.
 
-    Source: CutMix (arXiv 1905.04899), algorithm A1: the box lies around a
-    point of the image, what lies outside is cut off, and the labels are mixed
-    as the pixels are. One box for a batch.
+    Source: CutMix (arXiv 1905.04899), algorithm A1. The centre of the box is a
+    random point of the image, and the box is clipped to the image. The labels
+    are mixed in proportion to the pixels. All images of a batch have the same
+    box.
 
     Args:
-        images: Uint8 tensor of shape `(1 + batch, height, width, channels)`;
-            the first is the one before the batch.
+        images: Uint8 tensor of shape `(1 + batch, height, width, channels)`.
+            The first image is the one before the batch.
         labels: Float32 tensor of shape `(1 + batch, classes)`.
-        alpha: Positive number, of the Beta distribution of the share that
-            stays.
+        alpha: Positive number, the parameter of the Beta distribution of the
+            fraction of pixels that stay.
         seed: Two integers.
 
     Returns:
@@ -253,7 +257,7 @@ def _beta(alpha, seed):
 
 
 def _box_within(size, sides, place):
-    """Top, bottom, left and right of a box of these sides in an image."""
+    """Returns top, bottom, left and right of a box within an image."""
     tf = require("tensorflow")
 
     box = []
@@ -266,7 +270,7 @@ def _box_within(size, sides, place):
 
 
 def _box_around(size, sides, place):
-    """Likewise, of a box around a point, cut off where the image ends."""
+    """Returns the same for a box around a point, clipped to the image."""
     tf = require("tensorflow")
 
     box = []
@@ -278,7 +282,7 @@ def _box_around(size, sides, place):
 
 
 def _pasted(images, patches, box):
-    """Copies, which takes a fraction of the time of choosing by a mask."""
+    """Replaces a box by slices and `concat`: much faster than a mask."""
     tf = require("tensorflow")
 
     top, bottom, left, right = box
@@ -289,7 +293,7 @@ def _pasted(images, patches, box):
 
 
 def to_bytes(image):
-    """Pixels as the nearest of 0 to 255, uint8; such as are so already stay.
+    """Rounds and clips pixels to uint8. Images of uint8 are not changed.
 
     Example:
 

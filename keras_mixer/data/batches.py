@@ -1,24 +1,22 @@
-"""Images with labels to batches, the same ones whenever they are asked for.
+"""Reproducible batches of images with labels.
 
-A training that was stopped must go on with the images that it would have seen.
-So the batch of step `k` is a function of the seed and of `k`, and of nothing
-that was read before:
+A resumed training must get the same images as one that was not stopped. So the
+batch of step `k` depends only on the seed and on `k`, not on earlier batches:
 
 - The order of an epoch is a stateless shuffle of indices, and images are read
   by index.
-- All random numbers of an image come from the seed and from its number in the
-  training; `augmenting` takes them from there.
-- Operations run in one thread each, and images in many: sums that are split
-  over threads would differ in the last bit.
+- All random numbers of an image (see `augmenting`) depend only on the seed and
+  on the number of the image in the training.
+- Images are processed in parallel, but each operation runs in one thread: sums
+  that are split over threads would differ in the last bit.
 
-Pixels are bytes until they are in the network, where the first layer scales
-them: a batch of floats would take four times as long to copy to a device.
+Pixels are uint8 until the first layer of the network scales them: it would take
+four times as long to copy a batch of float32 to a device.
 
-TensorFlow does the work on every backend of Keras.
+TensorFlow creates the batches on all backends of Keras.
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -44,19 +42,18 @@ BATCHES_AT_A_TIME = min(4, IMAGES_AT_A_TIME)
 class Data:
     """Images with labels, to train, validate and test on.
 
-    Validation images are looked at after each epoch, and test images once, at
-    the end. Where there is only one part to hold out, it is used for both.
+    Validation images are used after each epoch, and test images once, at the
+    end. If there is only one held-out part, it is used for both.
 
     Args:
-        name: What was loaded.
+        name: Name of the data set, or path of the folder.
         class_names: Tuple of strings.
         image_shape: `(height, width, channels)` of the batches.
-        skipped: Tuple of `(path, reason)`, files that are not used.
+        skipped: Tuple of `(path, reason)` of files that are not used.
         train_images: `Images` to train on.
         test_images: `Images` to test on.
-        validation_images: `Images` to validate on; `None` for `test_images`.
-
-    Source: this library; `keras_mixer.data` makes them.
+        validation_images: `Images` to validate on. If `None`, `test_images`
+            are used.
 
     Example:
 
@@ -102,8 +99,8 @@ class Data:
     def train_paths(self) -> tuple[str, ...]:
         """Tuple of the paths of the images to train on, as strings.
 
-        They are sorted by class and path; batches have them in another order.
-        Empty for data sets of TFDS, whose images are not files.
+        They are sorted by class and path. The order in batches is another one.
+        Empty for TFDS data sets, whose images are not files.
         """
         return self.train_images.paths
 
@@ -111,7 +108,7 @@ class Data:
     def validation_paths(self) -> tuple[str, ...]:
         """Tuple of the paths of the images of `validation()`, in its order.
 
-        Empty for data sets of TFDS, whose images are not files.
+        Empty for TFDS data sets, whose images are not files.
         """
         return self._images_to_validate_on.paths
 
@@ -119,7 +116,7 @@ class Data:
     def test_paths(self) -> tuple[str, ...]:
         """Tuple of the paths of the images of `test()`, in its order.
 
-        Empty for data sets of TFDS, whose images are not files.
+        Empty for TFDS data sets, whose images are not files.
         """
         return self.test_images.paths
 
@@ -130,14 +127,14 @@ class Data:
         return self.validation_images
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """How many full batches the training images make.
+        """Returns the number of full batches of training images in an epoch.
 
         Args:
             batch_size: Positive integer.
 
         Raises:
-            ValueError: If there are fewer images than that.
-            TypeError: If it is no integer.
+            ValueError: If `batch_size` is larger than the number of images.
+            TypeError: If `batch_size` is not an integer.
         """
         batch_size = check_positive_int("batch_size", batch_size)
         if batch_size > self.train_count:
@@ -148,42 +145,36 @@ class Data:
         return self.train_count // batch_size
 
     def train(
-        self,
-        augmentation: Any,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        start: int = 0,
-        hosts: int = 1,
-        host: int = 0,
-    ) -> Any:
-        """Batches to train on, without end.
+        self, augmentation, batch_size, *, seed=0, start=0, hosts=1, host=0
+    ):
+        """Returns an infinite data set of batches to train on.
 
-        The batch of a step is a function of the seed and the step, bit for bit.
-        Each epoch has another order, and leaves out the images that fill no
-        batch.
+        The batch of a step depends only on the seed and the step, bit for bit.
+        Each epoch has another order. The last images of an epoch are left out
+        if they are fewer than a batch.
 
         Args:
-            augmentation: A `keras_mixer.recipes.Augmentation`; with `None` the
+            augmentation: A `keras_mixer.recipes.Augmentation`. If `None`, the
                 images are resized and cropped around the centre.
-            batch_size: Positive integer, of all hosts together.
+            batch_size: Positive integer, the images of all hosts together.
             seed: Non-negative integer.
-            start: Non-negative integer, the step to begin with.
-            hosts: Positive integer, how many processes train together. Each
-                gets its part of every batch: in the order of the hosts these
-                are the batch that one would get.
-            host: Integer below `hosts`, which of them this is.
+            start: Non-negative integer, the first step.
+            hosts: Positive integer, the number of processes that train
+                together. Each gets its part of each batch. The concatenation of
+                the parts, in the order of the hosts, is the batch of one host.
+            host: Integer below `hosts`, the index of this process.
 
         Returns:
             A `tf.data.Dataset` of uint8 images of shape `(batch, height,
-            width, channels)` in [0, 255] and one-hot, or mixed, float32 labels
-            of shape `(batch, classes)`.
+            width, channels)` in [0, 255], and float32 labels of shape
+            `(batch, classes)`, which are one-hot or mixed.
 
         Raises:
-            ValueError: If the batch is larger than the training set, does not
-                divide over the hosts, or another argument has a wrong value.
+            ValueError: If the batch is larger than the training set, cannot be
+                split equally over the hosts, or another argument has a wrong
+                value.
             TypeError: If an argument has the wrong type.
-            ImportError: If RandAugment is asked for without keras-cv.
+            ImportError: If RandAugment is used and keras-cv is not installed.
         """
         tf = require("tensorflow")
         steps = self.steps_per_epoch(batch_size)
@@ -199,7 +190,8 @@ class Data:
         seeds = Seeds.of(seed)
         count = self.train_count
         mixed = augmentation and (augmentation.mixup or augmentation.cutmix)
-        # An image is mixed with the one before it, which another host may have.
+        # An image is mixed with the previous one, which can be that of another
+        # host. So this host reads it too.
         positions = (
             np.arange(host * share - bool(mixed), (host + 1) * share)
             % batch_size
@@ -245,27 +237,28 @@ class Data:
 
     def test(
         self,
-        batch_size: int,
-        crop_ratio: float = CROP_RATIO,
-        interpolation: str = INTERPOLATION,
-        drop_remainder: bool = False,
-    ) -> Any:
-        """All images to test on, in order.
+        batch_size,
+        crop_ratio=CROP_RATIO,
+        interpolation=INTERPOLATION,
+        drop_remainder=False,
+    ):
+        """Returns batches of all test images, in order.
 
-        A box around the centre is resized with antialiasing, as
-        `keras_mixer.load_image` does it; see there.
+        A centred box is resized with antialiasing, as in
+        `keras_mixer.load_image`.
 
         Args:
-            batch_size: Positive integer; the last batch may be smaller.
-            crop_ratio: Float in (0, 1], how much of the largest centred box
-                with the proportions of the batches is kept.
+            batch_size: Positive integer. The last batch can be smaller.
+            crop_ratio: Float in (0, 1], the fraction to keep of the height and
+                width of the largest centred box with the aspect ratio of the
+                batches.
             interpolation: One of `"nearest"`, `"bilinear"`, `"bicubic"`,
                 `"lanczos"` and `"area"`.
-            drop_remainder: Boolean, whether to leave the last batch out if it
-                is smaller, for devices that need equal parts.
+            drop_remainder: Boolean, whether to leave out a smaller last batch,
+                for devices that need equal parts.
 
         Returns:
-            A `tf.data.Dataset` as from `train`, with an end.
+            A finite `tf.data.Dataset` of images and labels as in `train`.
 
         Raises:
             ValueError: If an argument has a wrong value.
@@ -281,23 +274,23 @@ class Data:
 
     def validation(
         self,
-        batch_size: int,
-        crop_ratio: float = CROP_RATIO,
-        interpolation: str = INTERPOLATION,
-        drop_remainder: bool = False,
-    ) -> Any:
-        """All images to validate on, in order.
+        batch_size,
+        crop_ratio=CROP_RATIO,
+        interpolation=INTERPOLATION,
+        drop_remainder=False,
+    ):
+        """Returns batches of all validation images, in order.
 
-        They are the test images where there are no others.
+        If there are no validation images, the test images are used.
 
         Args:
-            batch_size: As `test` takes it.
-            crop_ratio: As `test` takes it.
-            interpolation: As `test` takes it.
-            drop_remainder: As `test` takes it.
+            batch_size: As in `test`.
+            crop_ratio: As in `test`.
+            interpolation: As in `test`.
+            drop_remainder: As in `test`.
 
         Returns:
-            A `tf.data.Dataset` as from `test`.
+            A `tf.data.Dataset` as in `test`.
 
         Raises:
             ValueError: If an argument has a wrong value.
@@ -331,13 +324,67 @@ class Data:
             )
         )
 
+    def _decoded(self, images, index):
+        pixels, label = images.read(index)
+        if not images.decoded:
+            pixels = decode(pixels, self.image_shape[-1])
+        return pixels, label
+
+    def _preparation(self, augmentation, seeds):
+        """Returns a function that prepares an image and its label."""
+        tf = require("tensorflow")
+        cropped = self._cropping(augmentation and augmentation.crop, seeds)
+        if augmentation is None:
+            changes = []
+        else:
+            changes = list(image_changes(augmentation, seeds))
+
+        def prepare(number, index):
+            image, label = cropped(number, index)
+            image = tf.ensure_shape(image, self.image_shape)
+            for change in changes:
+                image = change(image, number)
+            label = tf.one_hot(label, len(self.class_names))
+            return augmenting.to_bytes(image), label, number
+
+        return prepare
+
+    def _cropping(self, crop, seeds):
+        """Returns a function that reads and crops an image."""
+        tf = require("tensorflow")
+        if crop not in (None, *CROPS):
+            raise ValueError(
+                f"`crop` must be one of {CROPS}. Received: crop={crop!r}"
+            )
+        size = self.image_shape[:2]
+        images = self.train_images
+
+        def inception(number, index):
+            pixels, label = images.read(index)
+            seed = (seeds.crop, number)
+            if images.decoded:
+                pixels = inception_crop(pixels, seed)
+            else:
+                channels = self.image_shape[-1]
+                pixels = decode_inception_crop(pixels, channels, seed)
+            return tf.image.resize(pixels, size), label
+
+        def resized(number, index):
+            pixels, label = self._decoded(images, index)
+            image = central(pixels, size, 1.0, INTERPOLATION)
+            if crop == "pad":
+                image = shifted(image, (seeds.crop, number))
+            return image, label
+
+        return inception if crop == "inception" else resized
+
 
 def _finished(dataset):
     tf = require("tensorflow")
     options = tf.data.Options()
     options.deterministic = True
     options.threading.max_intra_op_parallelism = 1
-    # Hosts have their parts already.
+    # The data is already split over the hosts.
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.OFF
     )

@@ -1,8 +1,8 @@
-"""Crops of images in TensorFlow, to train and to evaluate on.
+"""Crops of images in TensorFlow, for training and evaluation.
 
-Images to evaluate on are resized as `load_image` does it with Pillow, so a data
-set and a single photo give the same. Images to train on are cropped while they
-are decoded: of a JPEG only the crop is computed.
+For evaluation, images are resized as in `load_image`, so a data set and a
+single photo give the same pixels. For training, a JPEG is cropped while it is
+decoded, so pixels outside the crop are not computed.
 
 TensorFlow is imported where it is used.
 """
@@ -24,7 +24,7 @@ CROP_RATIOS = (0.75, 1.33)
 
 
 def decode_inception_crop(data, channels, seed):
-    """The same crop of an encoded image, of which JPEGs decode no more."""
+    """Decodes a random crop of an image; of a JPEG only the crop."""
     tf = require("tensorflow")
 
     def jpeg():
@@ -41,6 +41,7 @@ def decode_inception_crop(data, channels, seed):
 
 
 def inception_crop(pixels, seed):
+    """Returns a random crop of decoded pixels."""
     tf = require("tensorflow")
     top, left, height, width = tf.unstack(
         _inception_box(tf.shape(pixels), seed)
@@ -49,7 +50,7 @@ def inception_crop(pixels, seed):
 
 
 def _inception_box(shape, seed):
-    """Top, left, height and width of a box of random size and proportions."""
+    """Returns top, left, height and width of a random box."""
     tf = require("tensorflow")
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
@@ -64,7 +65,7 @@ def _inception_box(shape, seed):
 
 
 def shifted(image, seed):
-    """An image moved by up to an eighth of its sides, black where it was."""
+    """Shifts an image by up to 1/8 of its sides, and fills with black."""
     tf = require("tensorflow")
     height, width, _ = image.shape
     margins = [[math.ceil(side / 8)] * 2 for side in (height, width)]
@@ -75,17 +76,18 @@ def shifted(image, seed):
 def central(pixels, size, crop_ratio, interpolation):
     """Resizes a centred box of an image with antialiasing.
 
-    The box is resampled as `keras_mixer.load_image` does it: its sides need not
-    be whole pixels.
+    The box is resampled as in `keras_mixer.load_image`. Its sides can be
+    fractions of pixels.
 
     Args:
         pixels: Tensor of shape `(height, width, channels)`.
-        size: Height and width of what is returned.
+        size: Height and width of the result.
         crop_ratio: Float in (0, 1].
-        interpolation: As `load_image` takes it.
+        interpolation: As in `load_image`.
 
     Returns:
-        A float32 tensor in [0, 255], or `pixels` where nothing is to be done.
+        A float32 tensor in [0, 255]; or `pixels` unchanged, if they have this
+        size and `crop_ratio` is 1.
 
     Example:
 
@@ -101,7 +103,7 @@ def central(pixels, size, crop_ratio, interpolation):
     pixels = tf.cast(pixels, "float32")
     sides = tf.cast(tf.shape(pixels)[:2], "float32")
     target = np.array(size, "float32")
-    # Pixels of the image for one of the result.
+    # Pixels of the image per pixel of the result.
     step = crop_ratio * tf.reduce_min(sides / target)
     begin = (sides - step * target) / 2
     if interpolation == "nearest":

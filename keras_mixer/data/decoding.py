@@ -1,7 +1,7 @@
-"""Image files to pixels in TensorFlow, as Pillow decodes them.
+"""Decoding of image files in TensorFlow, with the same pixels as Pillow.
 
-TensorFlow ignores EXIF data; `folders` lets Pillow read photos that have to be
-turned. TensorFlow is imported where it is used.
+TensorFlow ignores EXIF data. So `folders` reads photos that must be rotated
+with Pillow. TensorFlow is imported where it is used.
 """
 
 from keras_mixer.optional import require
@@ -10,8 +10,9 @@ from keras_mixer.optional import require
 def decode(data, channels):
     """Decodes an image file to uint8 of shape `(height, width, channels)`.
 
-    As Pillow does it: JPEG by its accurate method, transparency laid on white,
-    colors to grey by the weights of ITU-R 601-2.
+    The result is that of Pillow: JPEG is decoded with the accurate method,
+    transparent pixels are blended with white, and colors are converted to grey
+    with the weights of ITU-R 601-2.
     """
     tf = require("tensorflow")
 
@@ -40,7 +41,7 @@ def decode(data, channels):
 
 
 def grey(pixels):
-    """Converts RGB to one channel, with the numbers of Pillow."""
+    """Converts RGB to one channel, with the integer arithmetic of Pillow."""
     tf = require("tensorflow")
     red, green, blue = tf.unstack(tf.cast(pixels, "int32"), axis=-1)
     grey = (19595 * red + 38470 * green + 7471 * blue + 2**15) // 2**16

@@ -1,8 +1,8 @@
-"""Which image files can be read, and by which decoder.
+"""Checks which image files can be read, and by which decoder.
 
-Every file is decoded once, in full: a truncated file often begins well. What
-was found can be kept (`ImageIndex`), so that the files are not decoded again
-when a training is resumed.
+Each file is decoded once, completely: a truncated file often has a valid
+beginning. The results can be stored (`ImageIndex`), so that the files are not
+decoded again when a training is resumed.
 """
 
 import json
@@ -19,13 +19,13 @@ from keras_mixer.data.photos import is_turned
 from keras_mixer.data.photos import upright
 from keras_mixer.optional import require
 
-# How files begin that TensorFlow decodes as Pillow does.
+# The first bytes of files that TensorFlow decodes like Pillow.
 JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG")
 
 
 logger = logging.getLogger("keras_mixer")
 
-# How many unreadable files an error names.
+# At most this many unreadable files are in an error message.
 MOST_NAMED = 3
 
 
@@ -37,14 +37,14 @@ class File(typing.NamedTuple):
 
 
 class ImageIndex:
-    """The image files that were found to be whole.
+    """The image files that can be decoded.
 
-    A file whose size and time of modification are the same need not be decoded
-    again to know that.
+    A file is not decoded again if its size and its time of modification are
+    unchanged.
 
     Args:
-        entries: Dict `{path: [bytes, modified, height, width, by_pillow]}`; the
-            time in nanoseconds.
+        entries: Dict `{path: [bytes, modified, height, width, by_pillow]}`;
+            `modified` is in nanoseconds.
     """
 
     def __init__(self, entries: dict[str, list] | None = None) -> None:
@@ -52,30 +52,32 @@ class ImageIndex:
 
     @classmethod
     def read(cls, path: pathlib.Path) -> typing.Self:
-        """The index in a file; an empty one if it is missing or damaged."""
+        """Reads an index. It is empty if the file is missing or damaged."""
         if not path.is_file():
             return cls()
         try:
             content = json.loads(path.read_text("utf-8"))
             return cls({key: _checked(entry) for key, entry in content.items()})
         except (AttributeError, RecursionError, TypeError, ValueError):
-            logger.warning("'%s' is damaged: images are examined again", path)
+            logger.warning("'%s' is damaged: images are checked again", path)
             return cls()
 
     def write(self, path: pathlib.Path) -> None:
-        """Writes the index, whole or not at all.
+        """Writes the index. The file is complete or not written.
 
         Raises:
-            OSError: If it cannot be written.
+            OSError: If the file cannot be written.
         """
         part = path.with_suffix(".part")
         part.write_text(json.dumps(self._entries), "utf-8")
         part.replace(path)
 
     def get(self, path: pathlib.Path) -> File | None:
-        """The `File` of a path, or `None` if it is not known or has changed."""
-        entry = self._entries.get(str(path))
-        if entry is None or entry[:2] != _status(path):
+        """Returns the `File` of a path; `None` if it is unknown or changed."""
+        *status, height, width, by_pillow = self._entries.get(
+            str(path), (None,) * 5
+        )
+        if status != _status(path):
             return None
         _, _, height, width, by_pillow = entry
         return File((height, width), by_pillow)
@@ -98,11 +100,11 @@ def _status(path):
 
 
 def examined(paths, index):
-    """Decodes files that an index does not know, and adds them to it.
+    """Decodes the files that are not in an index, and adds them to it.
 
     Returns:
-        `{path: result}`, where the result is a `File`, or a string that says
-        why the file cannot be read.
+        `{path: result}`. The result is a `File`, or a string with the reason
+        if the file cannot be read.
     """
     files = {path: index.get(path) for path in paths}
     files = {path: file for path, file in files.items() if file is not None}
@@ -117,7 +119,10 @@ def examined(paths, index):
 
 
 def _may_be_decoded(path):
-    """Whether TensorFlow is to look at a file; others may be very large."""
+    """Returns whether TensorFlow may read a file.
+
+    Other files are not read, since they can be very large.
+    """
     if path.suffix.lower() in (".jpeg", ".jpg", ".png"):
         return True
     try:
@@ -128,7 +133,7 @@ def _may_be_decoded(path):
 
 
 def _examined_by_tensorflow(paths):
-    """`{path: _File}` of the files that TensorFlow decodes as `load_image`."""
+    """Returns `{path: File}` of files that TensorFlow decodes like Pillow."""
     tf = require("tensorflow")
     names = [os.fsencode(path) for path in paths]
     shapes = mapped(
@@ -145,15 +150,16 @@ def _examined_by_tensorflow(paths):
 
 
 def _shape(name):
-    """The shape of an image, once all of it has been read.
+    """Returns the shape of an image after decoding all of it.
 
-    Zeros if it is for Pillow.
+    The shape is zeros if Pillow must decode the image.
     """
     tf = require("tensorflow")
     data = tf.io.read_file(name)
 
     def jpeg():
-        # All of it: decoded to an eighth, a file may end too early unseen.
+        # Decode at full size: with `ratio=8` a truncated file can remain
+        # undetected.
         return tf.shape(tf.io.decode_jpeg(data, 3, fancy_upscaling=False))
 
     def shape():
@@ -173,7 +179,7 @@ def _is_for_pillow(data):
 
 
 def _examined_by_pillow(paths):
-    """`{path: _File}`, or a string that says why Pillow cannot read it."""
+    """Returns `{path: result}`, a `File` or the reason of a failure."""
     if not paths:
         return {}
     require("PIL")
@@ -204,7 +210,7 @@ def _shape_or_reason(name):
 
 
 def usable_of(paths, results):
-    """`{path: _File}` of those that can be read."""
+    """Returns `{path: File}` of the files that can be read."""
     return {
         path: results[path] for path in paths if isinstance(results[path], File)
     }
@@ -219,7 +225,7 @@ def unreadable_of(results):
 
 
 def some_reasons(results):
-    """The end of an error: what files could not be read, and why."""
+    """Returns the end of an error message: unreadable files and reasons."""
     unreadable = unreadable_of(results)
     text = "".join(
         f"; '{path}': {reason}" for path, reason in unreadable[:MOST_NAMED]

@@ -1,8 +1,8 @@
-"""Which files of a folder are the images of which class, by their names alone.
+"""Finds the image files of each class in a folder, by their paths only.
 
-Nothing is decoded here. Every file below the folder is either among the files
-of a class or in `skipped`, with the reason; only the files that operating
-systems leave behind (`.DS_Store`, `Thumbs.db`) are passed over in silence.
+No file is decoded here. Each file below the folder is either a file of a class,
+or in `skipped` with the reason. Only files of the operating system
+(`.DS_Store`, `Thumbs.db`) are ignored without a reason.
 """
 
 import mimetypes
@@ -11,9 +11,9 @@ import pathlib
 import re
 import typing
 
-# The names that folders of the parts have, in any case and with or without
-# "_set" at the end. Source: the keywords that Hugging Face's `imagefolder`
-# knows (`datasets/data_files.py`).
+# The names of the folders of each part, in lower or upper case, with or without
+# "_set" at the end. Source: the keywords of Hugging Face's `imagefolder`
+# (`datasets/data_files.py`).
 PARTS = {
     "train": ("train", "training"),
     "validation": ("val", "valid", "validation", "dev"),
@@ -22,22 +22,22 @@ PARTS = {
 
 
 _EXPECTED = (
-    "Expected a folder of images for each class, and at least two classes; or "
-    "such folders inside "
+    "Expected one folder of images per class, and at least two classes; or "
+    "these folders inside "
     + ", ".join(f"{'/'.join(names)} ({part})" for part, names in PARTS.items())
     + ", in lower or upper case."
 )
 
 
-# What macOS, Windows and KDE write into folders, in lower case.
+# Files that macOS, Windows and KDE write into folders, in lower case.
 _SYSTEM_FILES = (".ds_store", ".directory", "desktop.ini", "thumbs.db")
 
 
 class Found(typing.NamedTuple):
     """The files of a folder.
 
-    `parts` is `{part: {class name: paths}}`, with the part "train" and, where
-    the folder has them, "validation" and "test". `skipped` is a list of
+    `parts` is `{part: {class name: paths}}`. The part "train" always exists,
+    "validation" and "test" only if the folder has them. `skipped` is a list of
     `(path, reason)`.
     """
 
@@ -46,10 +46,10 @@ class Found(typing.NamedTuple):
 
 
 def find(folder):
-    """Finds the files of each class, in an order that depends on names alone.
+    """Finds the files of each class, sorted by path.
 
-    The files of a class are all below its folder, in subfolders too, sorted by
-    path. Links are followed; a folder that is reached twice is read once.
+    The files of a class are all files in its folder and in subfolders. Links
+    are followed. A folder that is reached twice is read once.
 
     Args:
         folder: Path of the folder.
@@ -58,10 +58,10 @@ def find(folder):
         A `Found`.
 
     Raises:
-        OSError: If there is no such folder, or it cannot be read.
+        OSError: If the folder does not exist or cannot be read.
         ValueError: If there are fewer than two classes, a class without files,
-            or held-out images of an unknown class; or if the folders could not
-            be understood.
+            or held-out images of an unknown class; or if the folders do not
+            have one of the expected structures.
 
     Example:
 
@@ -91,14 +91,14 @@ def find(folder):
         unknown = sorted(set(files[part]) - set(files["train"]))
         if unknown:
             raise ValueError(
-                "The classes of the images held out must be among those to "
-                f"train on. Received: {unknown} in '{part_folder}' alone"
+                "The classes of held-out images must also have images to "
+                f"train on. Received: {unknown} only in '{part_folder}'"
             )
     return Found(files, skipped)
 
 
 def _parts(folder):
-    """`{part: folder}`, "train" first, and what lies beside them."""
+    """Returns `{part: folder}`, "train" first, and skipped paths."""
     names, skipped = _content(folder)
     found = {
         part: [name for name in names if _part_of(name) == part]
@@ -108,16 +108,16 @@ def _parts(folder):
         found["validation"] or found["test"] or len(names) == 1
     ):
         _check_no_parts(folder, names)
-        # What lies beside the classes is listed with them.
+        # `_files_of_classes` adds the skipped paths.
         return {"train": folder}, []
     for part, same in found.items():
         if len(same) > 1:
             raise ValueError(
-                f"There must be one folder of {part} images in '{folder}'. "
+                f"There must be only one {part} folder in '{folder}'. "
                 f"Received: {same}"
             )
     skipped += [
-        (folder / name, "it is not named like a train, val or test folder")
+        (folder / name, "its name is not that of a train, val or test folder")
         for name in names
         if _part_of(name) is None
     ]
@@ -126,7 +126,7 @@ def _parts(folder):
 
 
 def _part_of(name):
-    """The part that a folder of this name holds, or `None`."""
+    """Returns the part for the name of a folder, or `None`."""
     name = name.lower().removesuffix("_set")
     for part, names in PARTS.items():
         if name in names:
@@ -135,10 +135,10 @@ def _part_of(name):
 
 
 def _check_no_parts(folder, names):
-    """Refuses to take folders of parts for classes.
+    """Raises an error if folders of classes look like folders of parts.
 
-    Files are found in subfolders too, so "seg_train" and "seg_test" would make
-    a data set of two classes.
+    Without this check, folders "seg_train" and "seg_test" would be two classes,
+    since files in subfolders are used too.
     """
     known = {name for names_of_part in PARTS.values() for name in names_of_part}
     for name in names:
@@ -146,7 +146,7 @@ def _check_no_parts(folder, names):
         if words & known and _holds_folders_but_no_images(folder / name):
             raise ValueError(
                 f"{_EXPECTED} Received: the folders {names} in '{folder}', "
-                f"where '{name}' holds folders but no images"
+                f"where '{name}' has subfolders but no images"
             )
 
 
@@ -157,7 +157,7 @@ def _holds_folders_but_no_images(folder):
 
 
 def _content(folder):
-    """Names of the folders in a folder, sorted; other paths, with a reason."""
+    """Returns the sorted names of subfolders, and skipped paths."""
     names, skipped = [], []
     for child in _children(folder, skipped):
         if child.is_dir():
@@ -168,7 +168,7 @@ def _content(folder):
 
 
 def _children(folder, skipped):
-    """Paths in a folder, sorted; the hidden ones are added to `skipped`."""
+    """Yields the sorted paths in a folder; adds hidden ones to `skipped`."""
     for child in sorted(folder.iterdir()):
         if child.name.startswith(".") and not _is_of_system(child):
             skipped.append((child, "it is hidden: its name begins with a dot"))
@@ -182,7 +182,7 @@ def _is_of_system(path):
 
 
 def _files_of_classes(folder, skipped):
-    """`{class name: paths}`; what is left out is added to `skipped`."""
+    """Returns `{class name: paths}`; adds other files to `skipped`."""
     names, beside = _content(folder)
     skipped += beside
     return {name: files_below(folder / name, skipped) for name in names}
@@ -197,30 +197,30 @@ def _check_classes(folder, files):
     if empty:
         raise ValueError(
             "Every class must have images in its folder. "
-            f"Received: none for {empty} in '{folder}'"
+            f"Received: no images for {empty} in '{folder}'"
         )
 
 
 def files_below(folder, skipped):
-    """All files below a folder, sorted by path.
+    """Returns all files in a folder and its subfolders, sorted by path.
 
     Args:
         folder: `pathlib.Path` of the folder.
-        skipped: A list, to which `(path, reason)` of others are added.
+        skipped: A list. `(path, reason)` of skipped paths is appended to it.
     """
     files = []
-    # Folders around this one hold other classes: links to them are not
-    # followed, and neither is a link into what was read already.
+    # Links to parent folders are not followed, since these have other classes.
+    # Links to a folder that was read already are not followed either.
     around = {*folder.absolute().parents, *folder.resolve().parents}
     read = {_identity(each) for each in around}
-    # Links come last: what they lead to has its path without them if there is
-    # one.
+    # Links are read last: if a folder can be reached without a link, its files
+    # have the path without the link.
     folders, links = [folder], []
     while folders or links:
         current = (folders or links).pop(0)
         if _identity(current) in read:
             skipped.append(
-                (current, "it links to a folder that is read already")
+                (current, "it is a link to a folder that is read already")
             )
             continue
         read.add(_identity(current))
@@ -230,13 +230,13 @@ def files_below(folder, skipped):
             elif child.is_file():
                 files.append(child)
             elif child.is_symlink() and not child.exists():
-                skipped.append((child, "it links to nothing"))
+                skipped.append((child, "it is a broken link"))
             else:
                 skipped.append((child, "it is not a regular file"))
     return sorted(files)
 
 
 def _identity(folder):
-    """The same for all paths of a folder."""
+    """Returns a value that is the same for all paths of a folder."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino

@@ -1,12 +1,12 @@
-"""Images in folders that are named like their classes.
+"""Images in folders that have the names of their classes.
 
-`finding` lists the files, `examining` finds which of them can be read. This
-module decides which are trained on and which are held out.
+`finding` lists the files, and `examining` checks which of them can be read.
+This module splits them into images to train on and held-out images.
 
-TensorFlow decodes JPEG and PNG. Other formats, and photos that their EXIF data
-says to turn, are decoded by Pillow and passed on as BMP, so that all files are
-then read in one way. TensorFlow's own decoders of BMP, GIF and WebP ignore
-palettes or transparency.
+TensorFlow decodes JPEG and PNG. Pillow decodes other formats, since
+TensorFlow's decoders of BMP, GIF and WebP ignore palettes or transparency. It
+also decodes photos that must be rotated as in their EXIF data. The result is
+passed on as BMP, so that all files are then decoded in the same way.
 
 TensorFlow is imported where it is used.
 """
@@ -15,7 +15,6 @@ import io
 import itertools
 import math
 import os
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,60 +37,55 @@ from keras_mixer.data.indexed import mapped
 from keras_mixer.data.indexed import on_host
 from keras_mixer.data.photos import upright
 from keras_mixer.optional import require
-from keras_mixer.types import Path
 
 VERBS = {"train": "train", "validation": "validate", "test": "test"}
 
 
 def load_folder(
-    path: Path,
-    image_size: int | Sequence[int],
-    *,
-    channels: int = 3,
-    held_out: float = 0.2,
-    seed: int = 0,
-    index: ImageIndex | None = None,
-) -> Data:
-    """Images in folders that are named like their classes.
+    path, image_size, *, channels=3, held_out=0.2, seed=0, index=None
+):
+    """Loads images from folders that have the names of their classes.
 
-    The folders of the classes lie in `path`, where a part of each class is held
-    out; or in `path/train` and `path/validation`, `path/test` or both. Other
-    usual names of these are known too: "training", "val", "valid", "dev",
-    "testing", "eval", "evaluation", in any case. Images in subfolders of a
-    class belong to the class.
+    The folders of the classes are in one of two places:
 
-    Every file that Pillow can read is used, whatever its name ends with. It is
-    turned upright as its EXIF data says and brought to `channels` as
-    `keras_mixer.load_image` does it: 16-bit values keep their range, and
-    transparency is laid on white. Of several images in a file the first is
-    taken. Every image is decoded once while it is loaded. Files that cannot be
+    - in `path`: a part of each class is held out;
+    - in `path/train`, and in `path/validation`, `path/test` or both. The names
+      "training", "val", "valid", "dev", "testing", "eval" and "evaluation" are
+      recognized too, in lower or upper case.
+
+    Images in subfolders of a class belong to the class.
+
+    Every file that Pillow can read is used, with any file name extension. As in
+    `keras_mixer.load_image`, images are rotated as in their EXIF data and
+    converted to `channels`, 16-bit values are scaled to 8 bits, and transparent
+    pixels are blended with white. If a file has several images, the first is
+    used. Each image is decoded once here, to check it. Files that cannot be
     read, hidden files and files outside the folders of the classes are listed
     in `skipped`, each with a reason.
 
-    Source: this library; the folders are those of Keras's
+    Source: the structure of the folders is that of Keras's
     `image_dataset_from_directory`.
 
     Args:
         path: Path of the folder.
         image_size: Positive integer, or height and width.
         channels: 3 for RGB, or 1 for grey.
-        held_out: Float in (0, 1), the part that is held out where no folder
-            holds images to validate or to test on.
-        seed: Non-negative integer, of the choice of what is held out.
-        index: Optional `ImageIndex` of files that are not decoded again to
-            find out whether they are whole. Those that are new are added.
+        held_out: Float in (0, 1), the fraction of images that is held out, if
+            there is no folder of validation or test images.
+        seed: Non-negative integer, the seed of the choice of held-out images.
+        index: Optional `ImageIndex`. Files in it are not decoded to check them.
+            New files are added to it.
 
     Returns:
         A `Data`.
 
     Raises:
-        OSError: If there is no such folder, or it cannot be read.
-        ValueError: If it holds fewer than two classes, a class without an image
-            that can be used, or held-out images of an unknown class; or if an
-            argument has a wrong value.
+        OSError: If the folder does not exist or cannot be read.
+        ValueError: If there are fewer than two classes, a class without an
+            image that can be read, or held-out images of an unknown class; or
+            if an argument has a wrong value.
         TypeError: If an argument has the wrong type.
-        ImportError: If TensorFlow is not installed, or Pillow where it is
-            needed.
+        ImportError: If TensorFlow is not installed, or Pillow if it is needed.
 
     Example:
 
@@ -159,8 +153,8 @@ def _check_every_class(train, results, path):
     if unusable:
         files = itertools.chain.from_iterable(unusable.values())
         raise ValueError(
-            "Every class must have images that can be read. Received: none for "
-            f"{list(unusable)} in '{path}'"
+            "Every class must have images that can be read. Received: no "
+            f"images for {list(unusable)} in '{path}'"
             + some_reasons({file: results[file] for file in files})
         )
 
@@ -170,14 +164,14 @@ def _check_every_part(parts, results, path):
         if not any(classes.values()):
             raise ValueError(
                 f"There must be images to {VERBS[part]} on. "
-                f"Received: none in '{path}'" + some_reasons(results)
+                f"Received: no images in '{path}'" + some_reasons(results)
             )
 
 
 def _split(part, held_out, seed):
-    """Two parts of the images of `{class: {path: _File}}`.
+    """Splits `{class: {path: File}}` into images to train and to test on.
 
-    The same share of each class is held out.
+    The same fraction of each class is held out.
     """
     train, test = {}, {}
     rng = np.random.default_rng(seed)
@@ -196,7 +190,7 @@ def _split(part, held_out, seed):
 
 
 def _bytes_of(parts, channels):
-    """The size of all images, decoded."""
+    """Returns the number of bytes of all decoded images."""
     return sum(
         math.prod(file.shape) * channels
         for part in parts.values()
@@ -229,7 +223,7 @@ def _file_images(part, names, channels, keep):
 
 
 def _content(name, by_pillow):
-    """The bytes of a file, or of a BMP that Pillow makes of it."""
+    """Returns the bytes of a file, or of a BMP that Pillow converted it to."""
     tf = require("tensorflow")
     return tf.cond(
         by_pillow,

@@ -1,7 +1,7 @@
 """Images that are read by index.
 
-Images whose decoded pixels are small together are decoded once and kept in
-memory, as bytes.
+If all decoded images of a data set are small together, they are decoded once
+and kept in memory as uint8.
 """
 
 import os
@@ -11,50 +11,55 @@ import numpy as np
 
 from keras_mixer.optional import require
 
-# What is worked on in parallel. An image is work for a core; a batch is little
-# work, and large.
-IMAGES_AT_A_TIME = os.cpu_count() or 1
+# Number of images that are processed in parallel: one per core. Fewer batches
+# are mixed in parallel, since they are large and need little work.
+IMAGES_AT_A_TIME = os.cpu_count()
 
 
 class Images(typing.NamedTuple):
-    count: int  # type: ignore[assignment]  # `tuple.count` is not used
-    # From an index to an image and a label, tensors. The image is an encoded
-    # file, or pixels where `decoded` is true.
+    """Images with labels that are read by index."""
+
+    count: int
+    # A function from an index to the tensors of an image and a label. The image
+    # is pixels if `decoded` is true, else the bytes of a file.
     read: typing.Callable
     decoded: bool
-    # Of the files, strings; empty where images are not files.
+    # Paths of the files as strings; empty if the images are not files.
     paths: tuple = ()
 
 
 def mapped(dataset, function, at_a_time=IMAGES_AT_A_TIME):
-    """A data set of what a function, which needs no AutoGraph, returns.
+    """Maps a function over a data set, in order and without AutoGraph.
 
-    In order, and without tf.data's autotuning: its thread sleeps longer and
-    longer, and an iterator waits for it to wake when it is deleted. A training
-    of 20 seconds was seen to end after 40.
+    Autotuning of tf.data is switched off. Its thread sleeps for longer and
+    longer times, and deleting an iterator waits until the thread is awake. A
+    training of 20 seconds ended after 40 seconds because of this.
     """
     tf = require("tensorflow")
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.map(
-        # Converting takes longer than tracing.
+        # AutoGraph would take longer than tracing.
         tf.autograph.experimental.do_not_convert(function),
         num_parallel_calls=at_a_time,
         deterministic=True,
     ).with_options(options)
 
 
-# Images that are smaller together, decoded, are kept in memory.
+# Decoded images are kept in memory up to this total size.
 MAX_BYTES_KEPT = 512 * 2**20
 
 
 def fits_in_memory(size):
-    """Whether decoded images of so many bytes are kept in memory."""
+    """Returns whether decoded images of `size` bytes are kept in memory."""
     return size <= MAX_BYTES_KEPT
 
 
 def kept(arrays, labels):
-    """Images in memory: as one array, or one behind the other."""
+    """Returns `Images` in memory.
+
+    Images of the same shape are stacked. Others are concatenated as bytes.
+    """
     tf = require("tensorflow")
     arrays = list(arrays)
     channels = arrays[0].shape[-1]
@@ -80,7 +85,7 @@ def kept(arrays, labels):
 
 
 def on_host(values):
-    """A tensor in the memory of the host, whatever devices there are."""
+    """Returns a tensor in the memory of the host, also if there is a GPU."""
     tf = require("tensorflow")
     with tf.device("cpu"):
         return tf.constant(values)

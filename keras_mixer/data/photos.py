@@ -1,10 +1,10 @@
-"""A photo to a batch of one, with Pillow.
+"""Loads a photo as a batch of one image, with Pillow.
 
-A photo is resized and cropped in one step, by resampling the box that the crop
-would leave. The result is that of "resize the short side to 256, then crop 224
-from the centre", without the rounding of the size in between. It holds for
-rectangles too, and a photo of one pixel by a million never becomes an image of
-256 by 256 million pixels on the way.
+A photo is resized and cropped in one step: only the box that the crop would
+keep is resampled. The result is that of "resize the short side to 256, then
+crop 224 from the centre", except that the intermediate size is not rounded. It
+works for rectangles too. A photo of 1 x 1,000,000 pixels is not enlarged to
+256 x 256,000,000 pixels first.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ CROP_RATIO = 224 / 256
 INTERPOLATION = "bilinear"
 
 
-# Beyond this many pixels an image is refused before it is decoded. Pillow
-# itself refuses more than 179 million unless its limit was raised.
+# Larger images raise an error before they are decoded. Pillow's own limit is
+# 179 million pixels, but it can be raised.
 MAX_PIXELS = 200_000_000
 
-# The names of interpolations, and what Pillow and TensorFlow's
-# `ScaleAndTranslate` call them; the latter has no "nearest".
+# The names of interpolations here, in Pillow and in TensorFlow's
+# `ScaleAndTranslate`, which has no "nearest".
 INTERPOLATIONS = {
     "nearest": ("NEAREST", None),
     "area": ("BOX", "box"),
@@ -47,12 +47,12 @@ def load_image(
     crop_ratio: float = CROP_RATIO,
     interpolation: str = INTERPOLATION,
 ) -> np.ndarray:
-    """Loads a photo as a batch of one that `model` can classify.
+    """Loads a photo as a batch of one image for `model`.
 
-    The photo is turned upright as its EXIF data says, brought to the colours of
-    the model (transparency is laid on white), resized with antialiasing and
-    cropped around its centre to the size of the model's input. Its sides keep
-    their proportion.
+    The photo is rotated as in its EXIF data, and converted to RGB or grey as
+    the model expects; transparent pixels are blended with white. Then it is
+    resized with antialiasing and cropped around its centre to the size of the
+    model's input. The aspect ratio does not change.
 
     Source: the evaluation of the official Mixers, `resize_small(256)` and
     `central_crop(224)` in google-research/big_vision.
@@ -63,13 +63,14 @@ def load_image(
             - the path of an image file;
             - a binary file object that can seek;
             - `bytes`, the content of an image file;
-            - a `PIL.Image.Image`, which is left as it is;
+            - a `PIL.Image.Image`, which is not changed;
             - a uint8 array of shape `(height, width)` or `(height, width, 1)`
               for grey, `(height, width, 3)` for RGB or `(height, width, 4)` for
               RGBA. OpenCV returns BGR: pass `array[..., ::-1]`.
-        model: A Keras model with one input, an image of one or three channels.
-        crop_ratio: Float in (0, 1], how much of the largest centred box with
-            the proportions of the input is kept: 224/256 by default.
+        model: A Keras model with one input, images of 1 or 3 channels.
+        crop_ratio: Float in (0, 1], the fraction to keep of the height and
+            width of the largest centred box with the aspect ratio of the input.
+            The default is 224/256.
         interpolation: One of `"nearest"`, `"bilinear"`, `"bicubic"`,
             `"lanczos"` and `"area"`.
 
@@ -80,12 +81,12 @@ def load_image(
         with `include_preprocessing=False` expects these scaled to [-1, 1].
 
     Raises:
-        OSError: If there is no such file, or it cannot be opened.
+        OSError: If the file does not exist or cannot be opened.
         ValueError: If the file is not an image, is truncated, has no defined
-            range of values or too many pixels (Pillow's limit, 179 million, and
-            200 million where that was raised); if an array has another shape or
-            dtype; if the model has another kind of input, or an argument
-            another value.
+            range of values or too many pixels (Pillow's limit of 179 million,
+            or 200 million if that limit was raised); if an array has another
+            shape or dtype; if the model has another kind of input; or if an
+            argument has a wrong value.
         TypeError: If an argument has the wrong type.
         ImportError: If Pillow is not installed.
 
@@ -125,7 +126,7 @@ def load_image(
 
 
 def check_interpolation(value):
-    """Refuses what is not the name of an interpolation."""
+    """Raises an error if `value` is not the name of an interpolation."""
     if value not in list(INTERPOLATIONS):
         raise ValueError(
             f"`interpolation` must be one of {sorted(INTERPOLATIONS)}. "
@@ -143,7 +144,7 @@ def _input_image_shape(model):
         if height and width and channels in (1, 3):
             return height, width, channels
     raise ValueError(
-        "`model` must be a Keras model with one input: images of a known size "
+        "`model` must be a Keras model with one input: images of a fixed size "
         "with 1 or 3 channels, in the data format "
         f"'{keras.config.image_data_format()}'. "
         f"Received: model={model!r} with input_shape={shape}"
@@ -151,15 +152,15 @@ def _input_image_shape(model):
 
 
 def _check_photo(image_module, photo):
-    """Refuses other types and arrays, before anything is read."""
+    """Checks the type of a photo before anything is read."""
     if isinstance(photo, np.ndarray):
         _check_array(photo)
     elif not isinstance(
         photo, (str, os.PathLike, *_BYTES, image_module.Image)
     ) and not hasattr(photo, "read"):
         raise TypeError(
-            "`file` must be a path, a binary file object, bytes, an image of "
-            "Pillow or a NumPy array. "
+            "`file` must be a path, a binary file object, bytes, a Pillow "
+            "image or a NumPy array. "
             f"Received: file of type {type(photo).__name__}"
         )
 
@@ -182,17 +183,18 @@ def _check_array(array):
 
 
 def upright(photo, channels):
-    """Reads a photo as an upright 8-bit image of Pillow.
+    """Reads a photo as an upright 8-bit Pillow image.
 
     Args:
-        photo: As `load_image` takes it.
+        photo: As in `load_image`.
         channels: 1 or 3.
 
     Returns:
-        A `PIL.Image.Image` of mode "L" or "RGB". Transparency is laid on white.
+        A `PIL.Image.Image` of mode "L" or "RGB". Transparent pixels are blended
+        with white.
 
     Raises:
-        OSError: If there is no such file, or it cannot be opened.
+        OSError: If the file does not exist or cannot be opened.
         ValueError: If Pillow cannot read it. The message is the reason, without
             the name of the file.
         ImportError: If Pillow is not installed.
@@ -215,17 +217,17 @@ def upright(photo, channels):
     ):
         raise
     except image_module.UnidentifiedImageError as error:
-        # Without the name of the file or the address of an object.
+        # Pillow's message has the path of the file or the address of an object.
         raise ValueError(
-            "cannot identify image file: Pillow knows no such format"
+            "cannot identify image file: the format is unknown to Pillow"
         ) from error
-    # Pillow's decoders raise nearly anything on broken files.
+    # On damaged files, Pillow can raise almost any exception.
     except Exception as error:
         raise ValueError(f"{error or type(error).__name__}") from error
 
 
 def _opened(image_module, photo):
-    """An image of Pillow, as a context that closes what it opened."""
+    """Returns a Pillow image as a context manager that closes the file."""
     if isinstance(photo, np.ndarray):
         array = photo[..., 0] if photo.shape[2:] == (1,) else photo
         return image_module.fromarray(np.ascontiguousarray(array))
@@ -238,13 +240,13 @@ def _opened(image_module, photo):
 
 
 def is_turned(data):
-    """Whether EXIF data says that an image is not stored upright.
+    """Returns whether an image must be rotated, as in its EXIF data.
 
     Args:
         data: `bytes`, the content of an image file.
     """
-    # Looking for the names is much faster than parsing, and most files have
-    # none of them: EXIF of JPEG and WebP, of PNG (two ways), XMP.
+    # Most files have none of these names, and searching is much faster than
+    # parsing. They are: EXIF in JPEG and WebP, EXIF in PNG (two forms), XMP.
     names = (b"Exif\0\0", b"eXIf", b"Raw profile type", b"tiff:Orientation")
     if not any(name in data for name in names):
         return False
@@ -252,7 +254,8 @@ def is_turned(data):
     try:
         with image_module.open(io.BytesIO(data)) as image:
             return image.getexif().get(0x0112) in range(2, 9)
-    # Pillow raises nearly anything on broken files; decoding them will tell.
+    # On damaged files, Pillow can raise almost any exception. The error is
+    # reported when the file is decoded.
     except Exception:
         return False
 
@@ -260,17 +263,17 @@ def is_turned(data):
 def _flatten(image_module, image, channels):
     image_ops = require("PIL.ImageOps")
 
-    # Pillow brings the values of a PGM with more than 8 bits to this range.
+    # Pillow scales the values of a PGM with more than 8 bits to 16 bits.
     is_16_bit = image.mode.startswith("I;16") or image.format == "PPM"
     image = image_ops.exif_transpose(image)
     if is_16_bit and image.mode.startswith("I"):
-        # Converting would clip everything above 255.
+        # `convert` would clip values above 255.
         levels = np.asarray(image).astype("float32") / 257
         image = image_module.fromarray(levels.round().astype("uint8"))
     if image.mode in ("I", "F"):
         raise ValueError(
-            f"its mode '{image.mode}' does not say which value is white; "
-            "convert it to 8 or 16 bits"
+            f"the mode '{image.mode}' does not define which value is white; "
+            "convert the image to 8 or 16 bits"
         )
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -280,7 +283,7 @@ def _flatten(image_module, image, channels):
 
 
 def _centred_box(size, target, crop_ratio):
-    """The box (left, top, right, bottom) of an image that fills `target`."""
+    """Returns the box (left, top, right, bottom) to resize to `target`."""
     scale = crop_ratio * min(size[0] / target[0], size[1] / target[1])
     width, height = target[0] * scale, target[1] * scale
     left, top = (size[0] - width) / 2, (size[1] - height) / 2

@@ -1,10 +1,10 @@
 """RandAugment, as a function of an image and random numbers.
 
-The colors are changed by keras-cv: its layers have `augment_images`, a function
-of images and a given transformation. The transformations are those of the
-official code; keras-cv's own policy shears and translates several times as far.
-What moves an image is one operation of TensorFlow with a matrix: one of
-keras-cv's layers for this fails on JAX and PyTorch.
+Colors are changed by the layers of keras-cv, with their method
+`augment_images`, which takes the transformation as an argument. The strengths
+are those of the official code: the policy of keras-cv shears and translates
+several times as far. Images are moved by one TensorFlow operation with a
+matrix, since one of keras-cv's layers for this fails on JAX and PyTorch.
 
 TensorFlow and keras-cv are imported where they are used.
 """
@@ -16,11 +16,12 @@ from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_real
 from keras_mixer.optional import require
 
-# What is found where an image was moved away, as in the official code.
+# Fill value for pixels moved in from outside the image, as in the official
+# code.
 GREY = 128
 
 
-# Distances are published in pixels of images of 224.
+# Distances are published in pixels, for images of 224 x 224.
 TRANSLATION = 100 / 224
 
 
@@ -48,32 +49,33 @@ OPERATIONS = (
 )
 
 
-# For an operation: which one, which sign, and where.
+# Random numbers of an operation: its index, its sign, and a place (two).
 DRAWS_PER_OPERATION = 4
 
 
 def rand_augment(num_operations, magnitude):
-    """A function that changes an image as RandAugment does.
+    """Returns a function that applies RandAugment to an image.
 
     Source: RandAugment (arXiv 1909.13719), with the 16 operations and the
-    strengths of `pp/autoaugment.py` in google-research/big_vision. It differs
-    from that code in three points: contrast is changed around the mean of each
-    channel (there around a number that depends on the size of the image);
-    values between two levels are kept; distances grow with the image.
+    strengths of `pp/autoaugment.py` in google-research/big_vision. There are
+    three differences to that code. Contrast is changed around the mean of each
+    channel, not around a number that depends on the size of the image. Values
+    are not rounded between operations. Distances are proportional to the size
+    of the image.
 
     Args:
-        num_operations: Positive integer, operations for each image.
-        magnitude: Non-negative number, their strength; 10 is the range of each
-            operation, and more goes beyond.
+        num_operations: Positive integer, the number of operations per image.
+        magnitude: Non-negative number, the strength. 10 is the full range of
+            each operation; larger values are allowed.
 
     Returns:
-        A function of an image, a float32 tensor of shape `(height, width,
-        channels)` with 1 or 3 channels in [0, 255], and of numbers in [0, 1),
-        a tensor of shape `(num_operations, 4)`. It returns the changed image.
+        A function of two tensors: a float32 image of shape `(height, width,
+        channels)` with 1 or 3 channels in [0, 255], and random numbers in
+        [0, 1) of shape `(num_operations, 4)`. It returns the changed image.
 
     Raises:
         ImportError: If keras-cv is not installed.
-        ValueError: If an argument is not in its range.
+        ValueError: If an argument is out of range.
         TypeError: If an argument has the wrong type.
 
     Example:
@@ -105,7 +107,7 @@ def rand_augment(num_operations, magnitude):
 
 @functools.cache
 def _operation(level):
-    """One operation on an image; traced once for all pipelines."""
+    """Returns a function for one operation, traced once for all pipelines."""
     tf = require("tensorflow")
 
     keras_cv = require("keras_cv")
@@ -125,16 +127,16 @@ def _operation(level):
 
 
 def _changes(keras_cv, level):
-    """The operations that leave everything in its place."""
+    """Returns the operations that change colors."""
     tf = require("tensorflow")
 
-    # Whatever the policy: the pixels would not fit into 16 bits.
+    # float32 for any dtype policy: 16 bits are too few for the pixels.
     options = {"dtype": "float32", "value_range": (0, 255)}
     layers = keras_cv.layers
     auto_contrast = layers.AutoContrast(**options)
     equalization = layers.Equalization(**options)
-    # The official bits, of which it keeps more the stronger it is; with none
-    # left, where it is weak, the image would be black.
+    # As in the official code, a higher level keeps more bits. At least one bit
+    # is kept: with 0 bits, at low levels, the image would be black.
     bits = min(max(int(4 * level), 1), 8)
     posterization = layers.Posterization(bits=bits, **options)
     solarization = layers.Solarization(**options)
@@ -143,7 +145,7 @@ def _changes(keras_cv, level):
     sharpness = layers.RandomSharpness(0.0, **options)
 
     threshold, addition = float(int(256 * level)), float(int(110 * level))
-    factor = 0.1 + 1.8 * level  # 1 leaves the image as it is
+    factor = 0.1 + 1.8 * level  # 1 does not change the image
 
     def colored(x, *_):
         if x.shape[-1] == 1:
@@ -169,7 +171,7 @@ def _changes(keras_cv, level):
 
 
 def _moves(keras_cv, level):
-    """The operations that move an image, or cover a part of it."""
+    """Returns the operations that move an image or cover a part of it."""
     tf = require("tensorflow")
 
     cutout = keras_cv.layers.RandomCutout(
@@ -177,7 +179,7 @@ def _moves(keras_cv, level):
     )
 
     def moved(x, *matrix):
-        """Takes each pixel from where these two rows of a matrix say."""
+        """Moves an image by the first two rows of a projective matrix."""
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=x,
             transforms=[[*matrix, 0.0, 0.0]],
@@ -190,7 +192,7 @@ def _moves(keras_cv, level):
     def rotate(x, sign, _):
         angle = sign * level * math.radians(30)
         sine, cosine = tf.sin(angle), tf.cos(angle)
-        # Of the corner, such that the centre stays.
+        # The offsets keep the centre in its place.
         middle_y, middle_x = ((side - 1) / 2 for side in x.shape[1:3])
         left = middle_x - middle_x * cosine + middle_y * sine
         top = middle_y - middle_x * sine - middle_y * cosine

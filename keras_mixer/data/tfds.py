@@ -1,8 +1,8 @@
-"""Data sets of TensorFlow Datasets.
+"""Data sets of TensorFlow Datasets (TFDS).
 
-TFDS's own pipelines cannot begin in the middle of a training: they would have
-to read all records before, and to repeat their shuffling. Here images are read
-by index, so the records of TFDS's files are located first.
+The pipelines of TFDS cannot start in the middle of a training: they would have
+to read all previous records, and to repeat the shuffling. So images are read by
+index here, and the positions of the records in TFDS's files are found first.
 
 TensorFlow and TFDS are imported where they are used.
 """
@@ -36,13 +36,12 @@ def load_tfds(
     held_out: float = 0.2,
     seed: int = 0,
 ) -> Data:
-    """A data set of TFDS, which is downloaded and prepared if it is not yet.
+    """Loads a TFDS data set, and downloads and prepares it if necessary.
 
-    It is validated on the split "validation" and tested on the split "test".
-    Where only one of them is there and has labels (ImageNet's test images have
-    none), it is used for both; where neither is, a part of the training split
-    is held out. Images are decoded as TFDS does it, without regard to EXIF
-    data.
+    The split "validation" is used for validation, and "test" for the test. If
+    only one of them exists and has labels (ImageNet's test images do not have
+    labels), it is used for both. If neither exists, a part of the training
+    split is held out. EXIF data is ignored, as in TFDS.
 
     Source: the splits and features of `tensorflow_datasets`.
 
@@ -50,19 +49,19 @@ def load_tfds(
         name: Name of the data set, such as `"cifar10"`, `"cmaterdb/bangla"` or
             `"mnist:3.0.1"`.
         image_size: Positive integer, or height and width.
-        data_dir: Folder of the data sets; TFDS's own by default.
-        held_out: Float in (0, 1), the part that is held out where there is no
-            split to validate or to test on.
-        seed: Non-negative integer, of the choice of what is held out.
+        data_dir: Folder of the data sets; the default is that of TFDS.
+        held_out: Float in (0, 1), the fraction of images that is held out, if
+            there is no split for validation or test.
+        seed: Non-negative integer, the seed of the choice of held-out images.
 
     Returns:
-        A `Data`. Images of one channel keep it.
+        A `Data`. Grey images keep one channel.
 
     Raises:
-        ValueError: If there is no data set of that name, or it does not have
-            images with one label each; or if an argument has a wrong value.
-        OSError: If it is not there and cannot be downloaded, which TFDS tries
-            for some minutes.
+        ValueError: If the data set does not exist, or does not have images with
+            one label each; or if an argument has a wrong value.
+        OSError: If the data set is not in the folder and cannot be downloaded.
+            TFDS tries to download for some minutes.
         TypeError: If an argument has the wrong type.
         ImportError: If TensorFlow or TFDS is not installed.
 
@@ -90,7 +89,7 @@ def load_tfds(
     for split in ("validation", "test"):
         if split in splits and splits[split].num_examples:
             images = _split_images(tfds, builder, split, image_key, label_key)
-            # Where labels are secret, they are all -1.
+            # Labels that are not published are all -1.
             if images.read(0)[1] >= 0:
                 held.append(images)
     if not held:
@@ -114,7 +113,7 @@ def load_tfds(
 def _builder(tfds, name, data_dir):
     if not isinstance(name, str):
         raise TypeError(
-            "`name` must be the name of a data set of TFDS. "
+            "`name` must be the name of a TFDS data set. "
             f"Received: name={name!r} (of type {type(name).__name__})"
         )
     try:
@@ -124,15 +123,16 @@ def _builder(tfds, name, data_dir):
         base = name.partition("/")[0].partition(":")[0]
         close = difflib.get_close_matches(base, known)
         raise ValueError(
-            "Expected the name of a data set of TFDS"
+            "Expected the name of a TFDS data set"
             + (f", such as {close}" if close else "")
             + f". Received: name={name!r}"
         ) from None
     except (AssertionError, ValueError) as error:
-        # A configuration or a version that does not exist; more lines list all.
+        # The configuration or version does not exist. The other lines of the
+        # message list all that exist.
         first, *_ = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            "Expected a data set of TFDS with an existing configuration and "
+            "Expected a TFDS data set with an existing configuration and "
             f"version. Received: name={name!r}: {first}"
         ) from error
 
@@ -149,8 +149,8 @@ def _supervised_keys(tfds, builder):
             return keys
     raise ValueError(
         "Expected a data set of images (of 8 bits) with one label each. "
-        f"Received: '{builder.info.full_name}' with {list(features)}, of which "
-        f"to train on: {keys}"
+        f"Received: '{builder.info.full_name}' with the features "
+        f"{list(features)} and the supervised keys {keys}"
     )
 
 
@@ -158,13 +158,14 @@ def _prepare(builder, name):
     tf = require("tensorflow")
     try:
         builder.download_and_prepare()
-    # What a missing network makes of the many ways to download.
+    # Without a network, the ways to download raise different exceptions.
     except (OSError, RuntimeError, AssertionError, tf.errors.OpError) as error:
         first, *_ = str(error).strip().splitlines() or [type(error).__name__]
         raise OSError(
             f"'{name}' is not in '{builder.data_dir}' and could not be "
-            "downloaded. Connect to the network, or put what has to be "
-            "downloaded by hand into 'downloads/manual' of the data folder. "
+            "downloaded. Connect to the network. If the files must be "
+            "downloaded by hand, put them into 'downloads/manual' of the data "
+            "folder. "
             f"Received: {first}"
         ) from error
 
@@ -192,12 +193,12 @@ def _split_images(tfds, builder, split, image_key, label_key):
 
 
 def _record_images(tfds, builder, split, image_key, label_key):
-    """Images that are read from TFDS's files when they are asked for."""
+    """Returns `Images` that are read from TFDS's files one by one."""
     tf = require("tensorflow")
     info = builder.info.splits[split]
     if builder.info.file_format.value != "tfrecord":
         raise ValueError(
-            "Expected a data set that TFDS has prepared as 'tfrecord'. "
+            "Expected a data set that TFDS prepared as 'tfrecord'. "
             f"Received: '{builder.info.full_name}' as "
             f"'{builder.info.file_format.value}'"
         )
@@ -224,10 +225,10 @@ def _record_images(tfds, builder, split, image_key, label_key):
 
 
 def _record_places(path):
-    """Where the records of a TFRecord file begin, and their lengths.
+    """Returns the positions and the lengths of the records in a TFRecord file.
 
-    A record is its length (8 bytes) and a checksum (4), then the data and a
-    checksum (4).
+    A record is its length (8 bytes), a checksum (4 bytes), the data, and
+    another checksum (4 bytes).
     """
     places = []
     with open(path, "rb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""Training on many devices, by the engines that Keras has for them."""
+"""Training on several devices, with the engines of Keras."""
 
 from keras_mixer.distributing.devices import KINDS
 from keras_mixer.distributing.devices import Devices

@@ -1,26 +1,27 @@
-"""Training on many devices, by the engines that Keras has for them.
+"""Training on several devices, with the engines of Keras.
 
-`tf.distribute` on TensorFlow, `keras.distribution` on JAX, and on one device
-neither: `devices` opens any of them, knows its number of replicas, and says
-what `model.compile` needs there. A training ends with the weights that one
-device reaches on the same batches; what Keras 3.15 needs help with for that:
+The engines are `tf.distribute` on TensorFlow and `keras.distribution` on JAX.
+`devices` opens one of them, or a single device without an engine. It returns
+the number of replicas and the arguments of `model.compile`. The final weights
+are those of a training on one device with the same batches. Keras 3.15 has four
+problems, which are solved or avoided as follows:
 
-- Clipping. Under `tf.distribute` Keras's optimizers clip the gradient of each
-  replica, and sum what is left: the clipped norm is another one than that of
-  the batch (tensorflow/tensorflow#33929 tells the history). Here the sum is
-  clipped, which is what every recipe with `clip_norm` means.
+- Clipping. Under `tf.distribute`, Keras's optimizers clip the gradient of each
+  replica and then add them. The result differs from clipping the gradient of
+  the batch (history: tensorflow/tensorflow#33929). Here the sum is clipped,
+  which is the meaning of `clip_norm` in the recipes.
 - XLA. `jit_compile=True` fails under `MirroredStrategy`, since Keras compiles
-  the steps of all replicas as one, for the first device
-  (keras-team/keras#19005, #17187, tensorflow/tensorflow#53140). TensorFlow's
-  auto-clustering compiles within each replica what can be compiled, and leaves
-  the exchange of gradients between them; that is what is switched on here.
-- `MultiWorkerMirroredStrategy` fails in `fit` (keras-team/keras#20585): several
-  hosts train with JAX.
-- A process that dies. JAX lets the others wait for 100 seconds, and Keras has
-  no option for that: `join` starts JAX's service itself.
+  the steps of all replicas as one function, for the first device
+  (keras-team/keras#19005, #17187, tensorflow/tensorflow#53140). Here
+  TensorFlow's auto-clustering is used. It compiles operations within each
+  replica, but not the exchange of gradients between the replicas.
+- `MultiWorkerMirroredStrategy` fails in `fit` (keras-team/keras#20585). To
+  train on several hosts, use JAX.
+- A process that dies. The others wait for 100 seconds by default in JAX, and
+  Keras has no option for this time. `join` starts the service of JAX itself.
 
-On PyTorch Keras has no engine for this: `DistributedDataParallel` takes a Keras
-model as it takes any module, in a loop of your own; `fit` knows nothing of it.
+Keras has no engine for PyTorch. `DistributedDataParallel` accepts a Keras model
+like any module, but only in your own training loop: `fit` does not use it.
 """
 
 import contextlib
@@ -38,7 +39,6 @@ from keras_mixer.distributing.processes import told_of_the_others
 from keras_mixer.distributing.strategies import auto_clustering
 from keras_mixer.distributing.strategies import clip_sums
 from keras_mixer.distributing.strategies import mirrored_strategy
-from keras_mixer.distributing.strategies import tpu_strategy
 
 _BACKENDS = {
     "none": ("tensorflow", "jax", "torch"),
@@ -64,14 +64,14 @@ _INSTEAD = {
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """What trains a model together; `devices` makes it.
+    """The devices that train a model. Use `devices` to create it.
 
     Args:
         kind: One of `KINDS`, but not `"auto"`.
-        replicas: Integer, into how many parts a batch is cut.
-        processes: Integer, how many processes there are.
-        process: Integer, which of them this one is; 0 is the one that saves.
-        jit_compile: Boolean or `"auto"`, what `model.compile` takes.
+        replicas: Integer, the number of parts of a batch.
+        processes: Integer, the number of processes.
+        process: Integer, the index of this process. Process 0 saves.
+        jit_compile: Boolean or `"auto"`, as in `model.compile`.
 
     Example:
 
@@ -88,16 +88,16 @@ class Devices:
     jit_compile: bool | str = "auto"
 
     def local_batch_size(self, batch_size: int) -> int:
-        """How many samples of each batch this process feeds to `fit`.
+        """Returns the number of samples per batch in this process.
 
         Args:
             batch_size: Positive integer, the samples of a batch on all devices.
 
         Returns:
-            An integer: `batch_size` where there is one process.
+            An integer. It equals `batch_size` if there is one process.
 
         Raises:
-            ValueError: If the replicas cannot have equal parts of a batch.
+            ValueError: If a batch cannot be split equally over the replicas.
             TypeError: If `batch_size` is not an integer.
 
         Example:
@@ -117,14 +117,14 @@ class Devices:
         return batch_size // self.processes
 
     def check_equal(self, what: str, number: int) -> None:
-        """Refuses to go on where the processes do not agree on a number.
+        """Checks that all processes have the same number.
 
         Args:
-            what: What the number is, for the message.
-            number: Integer, that of this process.
+            what: Name of the number, for the error message.
+            number: Integer, the number of this process.
 
         Raises:
-            ValueError: In all processes, if it differs between them.
+            ValueError: In all processes, if the numbers differ.
 
         Example:
 
@@ -143,11 +143,11 @@ class Devices:
             )
 
     def compile_options(self, **options: Any) -> dict[str, Any]:
-        """What `model.compile` takes on these devices.
+        """Returns the arguments of `model.compile` for these devices.
 
         Args:
-            **options: What it takes on one. An optimizer that clips is changed,
-                to clip what the replicas found together.
+            **options: The arguments for one device. An optimizer that clips is
+                changed to clip the sum of the gradients of all replicas.
 
         Returns:
             A dict, `options` with `jit_compile`.
@@ -173,42 +173,43 @@ def devices(
     model_devices: int | None = None,
     tpu: str | None = None,
 ) -> Iterator[Devices]:
-    """Opens devices: what is built, compiled and trained within uses them all.
+    """Opens devices, as a context manager.
 
-    A batch is cut into equal parts, one for each replica, so its size is a
-    multiple of their number, also that of the last batch of an epoch (drop the
-    remainder). With several processes (`join`) each feeds its own part, of
-    `local_batch_size`; all of them build, load and train. The one whose
-    `process` is 0 saves, once the devices are closed: Keras makes an optimizer
-    when it saves, only to look at it, and what is made on devices of several
-    processes is compared between them. The checkpoints of `training.fit` need
-    none, and are written in between.
+    Build, compile and train a model in the context to use all devices.
+
+    A batch is split into equal parts, one per replica. So the batch size must
+    be a multiple of the number of replicas, also for the last batch of an epoch
+    (drop the remainder). With several processes (`join`), all of them build,
+    load and train the model, and each feeds its own part of a batch, of
+    `local_batch_size`.
+
+    Process 0 saves the model, after the context: while Keras saves, it creates
+    an optimizer, which in the context would need all processes. The checkpoints
+    of `training.fit` do not need this and are written in the context.
 
     Source: the guides of Keras, "Multi-GPU distributed training with
     TensorFlow" and "Distributed training with Keras 3", and TensorFlow's "Use
     TPUs".
 
     Args:
-        kind: What to open:
+        kind: The devices to open:
             `"none"`: one device, on any backend.
             `"mirrored"`: the GPUs of this host, each with a copy of the model
-            (TensorFlow; where there is no GPU its logical CPUs).
-            `"tpu"`: the cores of a TPU, likewise (TensorFlow).
-            `"data"`: the devices of all processes, likewise (JAX).
-            `"model"`: the devices of this process, but groups of
-            `model_devices` share a copy, whose MLPs are cut up as in
-            `model_layout` (JAX).
-            `"auto"`: `"mirrored"` or `"data"` where there is more than one
-            device, else `"none"`.
+            (TensorFlow). Without a GPU, the logical CPUs are used.
+            `"tpu"`: the cores of a TPU, each with a copy (TensorFlow).
+            `"data"`: the devices of all processes, each with a copy (JAX).
+            `"model"`: the devices of this process (JAX). Each group of
+            `model_devices` devices shares a copy, split as in `model_layout`.
+            `"auto"`: `"mirrored"` or `"data"` if there are several devices,
+            else `"none"`.
         jit_compile: Boolean or `"auto"`, whether XLA compiles the step, as in
-            `model.compile`. Under `"mirrored"`, `"auto"` is `False`, as in
-            Keras, and `True` means TensorFlow's auto-clustering, which on CPUs
+            `model.compile`. For `"mirrored"`, `"auto"` means `False`, as in
+            Keras, and `True` means TensorFlow's auto-clustering. On CPUs this
             needs `TF_XLA_FLAGS=--tf_xla_cpu_global_jit` in the environment.
             A TPU always compiles.
-        model_devices: Positive integer, how many devices share a copy under
-            `"model"`; all of them by default.
-        tpu: The name or address of a TPU; by default the one that TensorFlow
-            finds.
+        model_devices: Positive integer, the number of devices that share a copy
+            for `"model"`. The default is all devices.
+        tpu: The name or address of a TPU. By default TensorFlow finds it.
 
     Yields:
         `Devices`.
@@ -239,8 +240,8 @@ def devices(
                 stack.enter_context(auto_clustering())
             jit_compile = False
         elif kind == "tpu":
-            strategy = tpu_strategy(tpu)
-            jit_compile = False  # of Keras's: the strategy compiles by itself
+            strategy = _tpu_strategy(tpu)
+            jit_compile = False  # for Keras: the strategy compiles itself
         if kind in ("mirrored", "tpu"):
             stack.enter_context(strategy.scope())
             opened = Devices(
@@ -309,3 +310,103 @@ def _most_devices(backend):
     if backend == "jax" and keras.distribution.get_device_count() > 1:
         return "data"
     return "none"
+
+
+def _mirrored_strategy():
+    import tensorflow as tf
+
+    found = tf.config.list_logical_devices("GPU")
+    found = found or tf.config.list_logical_devices("CPU")
+    return _strategy_of(tuple(device.name for device in found))
+
+
+# Only one strategy is created for the same devices. Two of them would use the
+# same numbers for their exchanges, and could get tensors of each other.
+@functools.cache
+def _strategy_of(names):
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(names)
+
+
+def _tpu_strategy(tpu):
+    import tensorflow as tf
+
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)
+
+
+@contextlib.contextmanager
+def _auto_clustering():
+    import tensorflow as tf
+
+    flags = os.environ.get("TF_XLA_FLAGS", "")
+    on_cpus = not tf.config.list_logical_devices("GPU")
+    if on_cpus and "--tf_xla_cpu_global_jit" not in flags:
+        raise ValueError(
+            "TensorFlow clusters operations of CPUs for XLA only if it started "
+            "with TF_XLA_FLAGS=--tf_xla_cpu_global_jit in the environment. Set "
+            "it, or leave `jit_compile` as it is. "
+            f"Received: jit_compile=True, TF_XLA_FLAGS={flags!r}"
+        )
+    before = tf.config.optimizer.get_jit()
+    tf.config.optimizer.set_jit("autoclustering")
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_jit(before)
+
+
+def _clip_sums(optimizer):
+    """Makes an optimizer sum gradients over replicas before it clips them.
+
+    Keras clips and sums in two methods. The first is replaced by a function
+    that does both, and the second then does nothing.
+    """
+    if not (
+        optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
+    ):
+        return
+    clip, add_up = (
+        optimizer._clip_gradients,
+        optimizer._all_reduce_sum_gradients,
+    )
+
+    def clip_sums(gradients):
+        pairs = add_up(zip(gradients, gradients, strict=True))
+        return clip([gradient for gradient, _ in pairs])
+
+    optimizer._clip_gradients = clip_sums
+    optimizer._all_reduce_sum_gradients = list
+
+
+def _distribution(kind, model_devices):
+    found = keras.distribution.list_devices()
+    if kind == "data":
+        mesh = keras.distribution.DeviceMesh((len(found),), ["batch"], found)
+        return keras.distribution.DataParallel(mesh, auto_shard_dataset=False)
+    processes, process = process_count_and_index()
+    if processes > 1:
+        raise ValueError(
+            "Keras cannot save weights that are cut up over several processes: "
+            'train with `kind="data"`, or with one process. '
+            f"Received: kind={kind!r} in process {process} of {processes}"
+        )
+    if model_devices is None:
+        model_devices = len(found)
+    model_devices = check_positive_int("model_devices", model_devices)
+    if len(found) % model_devices:
+        raise ValueError(
+            "`model_devices` must divide the number of devices, which is "
+            f"{len(found)}. Received: model_devices={model_devices}"
+        )
+    mesh = keras.distribution.DeviceMesh(
+        (len(found) // model_devices, model_devices), ["batch", "model"], found
+    )
+    return keras.distribution.ModelParallel(
+        layout_map=model_layout(mesh),
+        batch_dim_name="batch",
+        auto_shard_dataset=False,
+    )

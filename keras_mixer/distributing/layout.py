@@ -1,4 +1,4 @@
-"""How the weights of a model are split over devices."""
+"""Layout of the weights of a model on several devices."""
 
 import keras
 
@@ -9,13 +9,13 @@ from keras_mixer.distributing.processes import process_count_and_index
 def model_layout(
     mesh: keras.distribution.DeviceMesh,
 ) -> keras.distribution.LayoutMap:
-    """How the weights of Mixers and ResMLPs are cut up over devices.
+    """Returns the layout that splits Mixers and ResMLPs over devices.
 
-    Of the two kernels of an MLP the first is cut by columns and the second by
-    rows: each device computes a part of the hidden units, from the whole input,
-    and one sum over the devices completes the output. The widths of the MLPs
-    must be multiples of the devices. ResMLP's token mixing, a single kernel,
-    and all other weights are on each device.
+    The first kernel of an MLP is split by columns, and the second by rows. Each
+    device gets the whole input and computes a part of the hidden units. The sum
+    over the devices is the output. The widths of the MLPs must be multiples of
+    the number of devices. All other weights are copied to each device, also the
+    single kernel of ResMLP's token mixing.
 
     Source: section 3 of Megatron-LM (arXiv 1909.08053).
 
@@ -26,7 +26,7 @@ def model_layout(
         A `keras.distribution.LayoutMap`.
 
     Raises:
-        ValueError: If the mesh has no such axis.
+        ValueError: If the mesh does not have this axis.
 
     Example:
 

@@ -1,7 +1,7 @@
-"""Several processes, on one host or on many, that train together.
+"""Several JAX processes, on one or more hosts, that train together.
 
-They are those of JAX. When a process dies, JAX lets the others wait for 100
-seconds, and Keras has no option for that: `join` starts JAX's service itself.
+If a process dies, the others wait for 100 seconds by default in JAX. Keras has
+no option for this time, so `join` starts the service of JAX itself.
 """
 
 import contextlib
@@ -10,42 +10,39 @@ import secrets
 
 import keras
 
-# How long processes that are done wait for the last one, in seconds.
+# Time that finished processes wait for the last one, in seconds.
 SHUTDOWN_TIMEOUT = 3600
 
 
 def join(
-    address: str | None = None,
-    processes: int | None = None,
-    process: int | None = None,
-    seed: int | None = None,
-    heartbeat_timeout: int = 30,
-) -> None:
-    """Makes this process one of several that train together, on JAX.
+    address=None, processes=None, process=None, seed=None, heartbeat_timeout=30
+):
+    """Connects this process with others that train together, on JAX.
 
-    Call it in each process, once, before anything is computed; then open
-    `devices("data")`. If one of them dies the others end, at the latest when
-    they have not heard of it for some time; start all again, from the last file
-    that was saved.
+    Call it once in each process, before anything is computed. Then open
+    `devices("data")`. If a process dies, the others end too, after
+    `heartbeat_timeout` at the latest. To resume the training, start all of them
+    again.
 
-    Source: `jax.distributed.initialize`, and `keras.distribution.initialize`,
-    whose names of environment variables are the defaults here.
+    Source: `jax.distributed.initialize`. The environment variables are those of
+    `keras.distribution.initialize`.
 
     Args:
-        address: `"host:port"` of process 0, with a port that is free there; by
-            default `KERAS_DISTRIBUTION_JOB_ADDRESSES`, and without that what
-            JAX finds on a TPU, or under Slurm.
-        processes: Positive integer, how many there are; by default
+        address: `"host:port"` of process 0, where the port must be free. The
+            default is `KERAS_DISTRIBUTION_JOB_ADDRESSES`. If that is not set,
+            JAX finds the address on a TPU or with Slurm.
+        processes: Positive integer, the number of processes. The default is
             `KERAS_DISTRIBUTION_NUM_PROCESSES`.
-        process: Integer, which this is, from 0; by default
+        process: Integer, the index of this process, from 0. The default is
             `KERAS_DISTRIBUTION_PROCESS_ID`.
-        seed: Integer, the seed of all; by default process 0 draws one.
-        heartbeat_timeout: Positive integer, after how many seconds without a
-            sign of life a process is held to be dead.
+        seed: Integer, the seed of all processes. By default, process 0 draws a
+            random seed.
+        heartbeat_timeout: Positive integer, the seconds without a signal from a
+            process until it counts as dead.
 
     Raises:
         ValueError: If the backend is not JAX.
-        RuntimeError: If JAX has computed something before.
+        RuntimeError: If JAX has already computed something.
 
     Example:
 
@@ -54,7 +51,7 @@ def join(
     """
     if keras.backend.backend() != "jax":
         raise ValueError(
-            "Several processes train together with KERAS_BACKEND=jax. "
+            "Several processes can only train together with KERAS_BACKEND=jax. "
             f"Received: the backend {keras.backend.backend()!r}"
         )
     import jax
@@ -62,21 +59,21 @@ def join(
 
     env = os.environ
     if address is None:
-        # Of a list, the first is that of process 0.
+        # The first address is that of process 0.
         addresses = env.get("KERAS_DISTRIBUTION_JOB_ADDRESSES")
         address = addresses and addresses.split(",")[0]
     if processes is None and "KERAS_DISTRIBUTION_NUM_PROCESSES" in env:
         processes = int(env["KERAS_DISTRIBUTION_NUM_PROCESSES"])
     if process is None and "KERAS_DISTRIBUTION_PROCESS_ID" in env:
         process = int(env["KERAS_DISTRIBUTION_PROCESS_ID"])
-    # It would keep SIGTERM from ending the process, for a use that is not ours.
+    # Otherwise SIGTERM would not end the process. The service is not used here.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         address,
         processes,
         process,
         heartbeat_timeout_seconds=heartbeat_timeout,
-        # The others wait in the end for the one that evaluates and saves.
+        # At the end, the others wait while process 0 evaluates and saves.
         shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
     )
     if seed is None:
@@ -86,9 +83,9 @@ def join(
 
 
 def is_one_of_several() -> bool:
-    """Whether the environment says that this process trains with others.
+    """Returns whether this process trains with others.
 
-    Source: the variables of `keras.distribution.initialize`.
+    It checks the environment variables of `keras.distribution.initialize`.
 
     Example:
 
@@ -107,17 +104,17 @@ def process_count_and_index():
 
 @contextlib.contextmanager
 def told_of_the_others(processes):
-    """Says what a failed exchange between processes is likely to mean."""
+    """Adds the likely cause to errors of communication between processes."""
     import jax
 
     try:
         yield
-    # JAX raises both.
+    # JAX can raise both.
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if processes > 1:
             error.add_note(
-                "If that was an exchange between the processes, one of the "
-                f"{processes} has ended: see what each of them printed. Start "
-                "all again, from the last file that was saved."
+                "If communication between the processes failed, one of the "
+                f"{processes} has ended: read the output of each process. To "
+                "resume the training, start all of them again."
             )
         raise

@@ -1,4 +1,4 @@
-"""Batches and a recipe to a trained model, in a folder that can be resumed."""
+"""Training of a model in a folder, from which it can be resumed."""
 
 from keras_mixer.training.callbacks import StopOnLostLoss
 from keras_mixer.training.callbacks import learning_rate

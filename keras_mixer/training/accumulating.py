@@ -1,11 +1,11 @@
 """Gradient accumulation: several small batches for one update of the weights.
 
-Keras's optimizers have `gradient_accumulation_steps`. In Keras 3.15 it counts
-some things per batch that belong to an update: the step of the learning rate
-schedule, and the moving average of the weights (`use_ema`), which then forgets
-faster. Under `tf.distribute` it fails. `Accumulate` gives the optimizer within
-it the mean gradient of all batches at once, so that the optimizer sees one
-large batch and counts nothing but updates.
+Keras's optimizers have `gradient_accumulation_steps`. In Keras 3.15 it fails
+under `tf.distribute`. It also advances the learning rate schedule and the
+moving average of the weights (`use_ema`) once per batch, not once per update,
+so the average forgets faster. `Accumulate` passes the mean gradient of all
+batches to its inner optimizer. The inner optimizer runs once per update, as
+with one large batch.
 """
 
 import keras
@@ -21,10 +21,7 @@ class Accumulate(keras.optimizers.Optimizer):
     For a loss that is a mean over the batch, `steps` batches of `n` samples
     change the weights as one batch of `steps * n` samples does. The learning
     rate schedule, weight decay, clipping and the moving average of the weights
-    are those of the inner optimizer, which runs once for each update.
-
-    Source: this library; see `gradient_accumulation_steps` of
-    `keras.optimizers.Optimizer` for Keras's.
+    are those of the inner optimizer, which runs once per update.
 
     Args:
         optimizer: The Keras optimizer that updates the weights.
@@ -33,8 +30,8 @@ class Accumulate(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: If `steps` is not positive, or `optimizer` is a
-            `LossScaleOptimizer` (which Keras puts around this one) or
-            accumulates itself.
+            `LossScaleOptimizer` (which must be around this one) or
+            accumulates gradients itself.
         TypeError: If an argument has the wrong type.
 
     Example:
@@ -87,7 +84,7 @@ class Accumulate(keras.optimizers.Optimizer):
                 trainable=False,
                 name=f"{variable.path.replace('/', '_')}_gradient_sum",
                 layout=getattr(variable, "_layout", None),
-                # Under `tf.distribute` each replica has a sum of its own.
+                # Under `tf.distribute` each replica has its own sum.
                 aggregation="sum",
                 synchronization="on_read",
             )
@@ -97,7 +94,7 @@ class Accumulate(keras.optimizers.Optimizer):
 
     @property
     def optimizers(self):
-        """The optimizers within this one: Keras's callbacks look for them."""
+        """The inner optimizers; Keras's callbacks read this attribute."""
         return getattr(self.inner, "optimizers", [self.inner])
 
     @property
@@ -106,7 +103,7 @@ class Accumulate(keras.optimizers.Optimizer):
 
     @property
     def iterations(self):
-        """How often the weights were updated."""
+        """Number of updates of the weights."""
         return self.inner.iterations
 
     @property
@@ -146,8 +143,9 @@ class Accumulate(keras.optimizers.Optimizer):
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
-            # Within `tf.distribute` a replica cannot branch by itself around
-            # an exchange with the others. `LossScaleOptimizer` does the same.
+            # In a replica of `tf.distribute`, `cond` must not contain
+            # communication between replicas. So the condition is evaluated
+            # outside the replicas, as in `LossScaleOptimizer`.
             if tf.distribute.has_strategy():
 
                 def update_all(strategy):
@@ -175,7 +173,7 @@ class Accumulate(keras.optimizers.Optimizer):
             variable.assign(value)
 
     def stateless_apply(self, optimizer_variables, grads, trainable_variables):
-        """For JAX, whose `cond` has no side effects."""
+        """Applies gradients on JAX, where `cond` cannot have side effects."""
         count = len(self._variables)
         iterations, rate, *sums = map(
             ops.convert_to_tensor, optimizer_variables[:count]

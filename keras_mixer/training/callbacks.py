@@ -1,4 +1,4 @@
-"""Callbacks that every training uses."""
+"""Callbacks that `fit` adds to each training."""
 
 import math
 from typing import Any
@@ -9,10 +9,11 @@ from keras_mixer.training.runs import read_log
 
 
 class SameMetrics(keras.callbacks.Callback):
-    """Ends a resumed training that measures something else than its log.
+    """Stops a resumed training whose metrics differ from those of its log.
 
-    `CSVLogger` would append the values under the wrong names. Keras does not
-    know the names of the metrics before the first epoch is over.
+    `CSVLogger` would append the values to the wrong columns. The check is at
+    the end of an epoch, since Keras does not know the names of the metrics
+    before.
     """
 
     def __init__(self, folder):
@@ -30,15 +31,14 @@ class SameMetrics(keras.callbacks.Callback):
 
 
 class StopOnLostLoss(keras.callbacks.Callback):
-    """Ends a training whose loss is NaN or infinite, with an error.
+    """Raises an error if the loss is NaN or infinite.
 
-    Keras's `TerminateOnNaN` ends it as if it were finished. The checkpoints of
-    the epochs before stay.
-
-    Source: this library.
+    Keras's `TerminateOnNaN` stops such a training without an error. The
+    checkpoints of the previous epochs are kept.
 
     Raises:
-        FloatingPointError: In `model.fit`, with the step and the learning rate.
+        FloatingPointError: In `model.fit`. The message has the step and the
+            learning rate.
 
     Example:
 
@@ -62,8 +62,9 @@ class StopOnLostLoss(keras.callbacks.Callback):
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
-        # One step late: to look at the loss of this step would wait for the
-        # device. It is the mean of the epoch so far, so it stays not finite.
+        # Check the loss of the previous step: reading the loss of this step
+        # would wait for the device. The loss is the mean over the epoch so
+        # far, so it does not become finite again.
         self._check()
         self._step, self._loss = batch + 1, (logs or {})["loss"]
 
@@ -76,19 +77,21 @@ class StopOnLostLoss(keras.callbacks.Callback):
         loss = float(self._loss)
         if math.isfinite(loss):
             return
-        # Counted here: an optimizer counts updates of the weights, which are
-        # fewer than steps where gradients are accumulated.
+        # `optimizer.iterations` is not used for the step: it counts updates,
+        # and with gradient accumulation there are fewer updates than steps.
         raise FloatingPointError(
             f"The loss is not finite ({loss}) at step {self._step} of epoch "
             f"{self._epoch + 1}, with a learning rate of "
             f"{learning_rate(self.model.optimizer):.3g}. Use a smaller "
-            "learning rate, a longer warm-up or `clip_norm`. The training is "
-            "resumed from its last checkpoint."
+            "learning rate, a longer warm-up or `clip_norm`. The checkpoints "
+            "of the previous epochs are kept."
         )
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The learning rate of an optimizer; the largest of several.
+    """Returns the learning rate of an optimizer.
+
+    If there are several inner optimizers, returns the largest of their rates.
 
     Args:
         optimizer: A Keras optimizer.
@@ -104,6 +107,6 @@ def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
 
 
 def optimizers_of(optimizer):
-    """Those within an optimizer, of several or of scaled losses; or itself."""
+    """Returns a list of the inner optimizers, or of the optimizer itself."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return getattr(optimizer, "optimizers", [optimizer])

@@ -1,14 +1,16 @@
-"""Checkpoints from which a training that was killed goes on.
+"""Checkpoints, from which a training that was killed is resumed.
 
-Keras's `BackupAndRestore` keeps the weights in one file and the epoch in
-another, and writes both in place: killed in the middle, it leaves half a file
-or two that do not belong together, and a file that is damaged without being
-unreadable is not noticed. Nor is a full disk always: h5py, with which Keras
-writes, drops errors that come up while a file is closed. Here a checkpoint is
-one file of NumPy's, which is on the disk in full before it gets its name, and
-the name holds the epoch and a checksum of the content. In it are all variables
-of the model and of its optimizer: the weights and their averages, the step (and
-so the learning rate), and the state of the random numbers.
+Keras's `BackupAndRestore` is not safe enough for this. It writes the weights
+and the epoch to two files, in place: if the process is killed meanwhile, a file
+can be incomplete, or the two files can be of different epochs. It has no
+checksum, so some damage is not detected. It does not always report a full disk:
+h5py, which writes the weights, ignores errors while it closes a file.
+
+Here a checkpoint is one NumPy file. It is complete on the disk before it gets
+its final name, and the name contains the epoch and a checksum of the content.
+The file holds all variables of the model and of its optimizer: the weights and
+their averages, the step (which determines the learning rate), and the state of
+the random number generators.
 """
 
 import hashlib
@@ -34,18 +36,18 @@ _UNFINISHED = "unfinished.npz"
 class Checkpoints(keras.callbacks.Callback):
     """Saves the state of a training after each epoch, and restores it.
 
-    Source: this library; see `keras.callbacks.BackupAndRestore` for Keras's.
-
     Args:
-        folder: Path of a folder of its own; made if it is not there.
-        keep: Positive integer, how many of the last checkpoints are kept.
-        writes: Boolean, whether this process saves: one of several does.
+        folder: Path of a folder for the checkpoints only. It is created if it
+            does not exist.
+        keep: Positive integer, the number of last checkpoints to keep.
+        writes: Boolean, whether this process saves. If several processes train
+            together, only one of them saves.
 
     Raises:
-        OSError: In `model.fit`, if a checkpoint cannot be written, the disk
-            being full, say. The ones before stay as they are.
-        ValueError: In `restore` and `last`, if there are checkpoints but none
-            is whole; in `restore` and `load`, if they are of another model.
+        OSError: In `model.fit`, if a checkpoint cannot be written, for example
+            because the disk is full. Earlier checkpoints are kept.
+        ValueError: In `restore` and `last`, if all checkpoints are damaged; in
+            `restore` and `load`, if the checkpoint is of another model.
 
     Example:
 
@@ -71,13 +73,13 @@ class Checkpoints(keras.callbacks.Callback):
         self.writes = writes
 
     def restore(self, model):
-        """Loads the last whole checkpoint into a compiled model.
+        """Loads the last undamaged checkpoint into a compiled model.
 
         Args:
             model: A compiled Keras model.
 
         Returns:
-            The number of epochs that are done: the `initial_epoch` of `fit`; 0
+            The number of epochs that are done, for `initial_epoch` of `fit`; 0
             if there is no checkpoint.
         """
         epoch, path = self.last()
@@ -85,35 +87,36 @@ class Checkpoints(keras.callbacks.Callback):
         return epoch
 
     def load(self, model, path):
-        """Loads a checkpoint that `last` has found.
+        """Loads a checkpoint that `last` returned.
 
         Args:
             model: A compiled Keras model.
-            path: Path of the checkpoint, or `None`: nothing is loaded.
+            path: Path of the checkpoint. If `None`, nothing is loaded.
         """
-        # Also where nothing is loaded: TensorFlow traces a step twice that has
-        # to make the optimizer's variables, and tracing takes longest there.
+        # Build the optimizer even if nothing is loaded: if the first step has
+        # to create its variables, TensorFlow traces the step twice, which is
+        # slow.
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         if path is not None:
             _load(model, path)
 
     def last(self):
-        """The last whole checkpoint; all of it is read, to see that.
+        """Finds the last undamaged checkpoint, by reading the whole file.
 
         Returns:
-            The number of epochs that were done, and its path; 0 and `None` if
-            there is no checkpoint.
+            The number of epochs that are done, and the path of the checkpoint;
+            0 and `None` if there is no checkpoint.
         """
         saved = self._saved()
         for epoch, digest, path in reversed(saved):
             if _digest(path) == digest:
                 return epoch, path
-            logger.warning("%s is damaged; trying the one before", path)
+            logger.warning("%s is damaged; trying the one before it", path)
         if saved:
             raise ValueError(
-                f"Every checkpoint in '{self.folder}' is damaged. Delete that "
-                "folder to begin anew, or restore it from a backup."
+                f"Every checkpoint in '{self.folder}' is damaged. Delete this "
+                "folder to start again, or restore it from a backup."
             )
         return 0, None
 
@@ -131,14 +134,14 @@ class Checkpoints(keras.callbacks.Callback):
             unfinished.unlink(missing_ok=True)
             raise OSError(
                 f"The checkpoint of epoch {epoch + 1} could not be written to "
-                f"'{self.folder}': {error}. The ones before are whole: make "
-                "room, and start the training again to go on from there."
+                f"'{self.folder}': {error}. Earlier checkpoints are kept: free "
+                "disk space, and start the training again to resume it."
             ) from error
         for _, _, path in self._saved()[: -self.keep]:
             path.unlink()
 
     def _saved(self):
-        """`(epoch, digest, path)` of the checkpoints, the oldest first."""
+        """Returns a list of `(epoch, digest, path)`, the oldest first."""
         found = []
         if self.folder.is_dir():
             for path in self.folder.iterdir():
@@ -148,7 +151,11 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def _variables(model):
-    """`{name: variable}`, by number: Keras numbers layers in every process."""
+    """Returns `{name: variable}`.
+
+    The names are numbered. Keras's own names of variables are not used: they
+    can differ in another process.
+    """
     metrics = {id(variable) for variable in model.metrics_variables}
     variables = [v for v in model.variables if id(v) not in metrics]
     return {
@@ -165,7 +172,7 @@ def _save(model, path):
     arrays = {}
     for name, variable in _variables(model).items():
         array = keras.ops.convert_to_numpy(variable)
-        # NumPy's files do not know bfloat16; float32 holds it exactly.
+        # NumPy files do not support bfloat16. float32 holds it exactly.
         arrays[name] = array.astype("f4") if array.dtype.kind == "V" else array
     with path.open("wb") as file:
         np.savez(file, **arrays)
@@ -179,8 +186,8 @@ def _load(model, path):
         shapes = {name: arrays[name].shape for name in arrays.files}
         if shapes != {name: tuple(v.shape) for name, v in variables.items()}:
             raise ValueError(
-                f"'{path}' is the checkpoint of another model, or of one with "
-                "another optimizer. Give another folder."
+                f"'{path}' is the checkpoint of another model, or of a model "
+                "with another optimizer. Use another folder."
             )
         for name, variable in variables.items():
             variable.assign(arrays[name])
@@ -192,7 +199,7 @@ def _digest(path):
 
 
 def _sync_names(folder):
-    """Waits until the names in a folder are on the disk."""
+    """Waits until the names of the files in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,7 +11,7 @@ from keras_mixer.optional import require
 
 
 def list_of_weights(class_weights, images):
-    """The weight of each class in a list, or `None`."""
+    """Returns a list with the weight of each class, or `None`."""
     if class_weights is None:
         return None
     names = list(images.class_names)
@@ -19,14 +19,14 @@ def list_of_weights(class_weights, images):
         class_weights = balanced_class_weights(images)
     if not isinstance(class_weights, dict):
         raise TypeError(
-            '`class_weights` must be "balanced", or a dict of the weights of '
-            f"classes. Received: class_weights={class_weights!r} "
+            '`class_weights` must be "balanced", or a dict from classes to '
+            f"weights. Received: class_weights={class_weights!r} "
             f"(of type {type(class_weights).__name__})"
         )
     weights = {}
     for key, weight in class_weights.items():
         index = names.index(key) if key in names else key
-        # `True` is an integer for Python.
+        # In Python, `True` is an integer.
         if isinstance(index, bool) or index not in range(len(names)):
             raise ValueError(
                 "The keys of `class_weights` must be names of classes, or "
@@ -34,8 +34,8 @@ def list_of_weights(class_weights, images):
             )
         if index in weights:
             raise ValueError(
-                "`class_weights` must have one weight for a class. Received: "
-                f"several for {names[index]!r}, which is class {index}"
+                "`class_weights` must have one weight per class. Received: "
+                f"several weights for {names[index]!r}, which is class {index}"
             )
         check_real(f"class_weights[{key!r}]", weight)
         if not 0 <= weight < math.inf:
@@ -64,7 +64,7 @@ def weighted(batches, weights):
 
 
 def balanced_class_weights(images: Data) -> dict[str, float]:
-    """Weights with which all classes count the same in the loss.
+    """Returns weights with which all classes count the same in the loss.
 
     The weight of a class is the number of training images, divided by the
     number of classes and by the number of images of this class.
@@ -104,7 +104,7 @@ def balanced_class_weights(images: Data) -> dict[str, float]:
         missing = [names[i] for i in np.flatnonzero(counts == 0)]
         raise ValueError(
             "Every class must have an image to train on. "
-            f"Received: none for {missing}"
+            f"Received: no images for {missing}"
         )
     return {
         name: float(images.train_count / (len(names) * count))

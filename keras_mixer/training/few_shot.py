@@ -1,7 +1,4 @@
-"""How good features are, by what a linear map makes of a few of them."""
-
-from collections.abc import Sequence
-from typing import Any
+"""Few-shot accuracy: a measure of how good the features of a model are."""
 
 import keras
 import numpy as np
@@ -20,21 +17,21 @@ STD_EPSILON = 1e-5
 
 
 def few_shot(
-    model: keras.Model,
-    train: Any,
-    test: Any,
-    shots: Sequence[int] = (1, 5, 10, 25),
-    l2: float = L2,
-    repeats: int = 3,
-    batch_size: int = 32,
-    seed: int = 0,
-) -> dict[int, float]:
-    """Accuracy of a linear classifier that saw a few images of each class.
+    model,
+    train,
+    test,
+    shots=(1, 5, 10, 25),
+    l2=L2,
+    repeats=3,
+    batch_size=32,
+    seed=0,
+):
+    """Measures how good features are, with few images of each class.
 
     The model is not trained: its outputs are the features of an image. A linear
-    map from features to classes is found by least squares with an l2 penalty,
-    from `shots` images per class, drawn at random; this is repeated with other
-    images, and the mean of the accuracies returned.
+    map from features to classes is fitted to `shots` random images per class,
+    by least squares with an l2 penalty. The fit is repeated with other images,
+    and the mean accuracy is returned.
 
     Source: the "linear 5-shot" evaluation of MLP-Mixer (arXiv 2105.01601,
     section 3); its constants are those of `evaluators/fewshot_lsr.py` in
@@ -47,12 +44,12 @@ def few_shot(
             such as one built with `include_top=False, pooling="avg"`.
         train: `(images, labels)`, arrays of shape `(n, ...)` and `(n,)`; labels
             are integers. Or a dataset of batches of images and one-hot labels,
-            such as `keras_mixer.data` makes.
-        test: Likewise, of the same classes.
-        shots: Positive integers, how many images of each class.
+            as `keras_mixer.data` returns it.
+        test: Like `train`, with the same classes.
+        shots: Positive integers, the numbers of images per class.
         l2: Positive number, the penalty.
-        repeats: Positive integer, how many draws of images the mean is of.
-        batch_size: Positive integer, images at a time, where they are arrays.
+        repeats: Positive integer, the number of random draws of images.
+        batch_size: Positive integer, for images in arrays.
         seed: Integer, the seed of the draws.
 
     Returns:
@@ -60,7 +57,7 @@ def few_shot(
 
     Raises:
         ValueError: If a class has too few images, arrays do not fit together,
-            or the model does not give one vector for an image.
+            or the model does not return one vector per image.
         TypeError: If an argument has the wrong type.
 
     Example:
@@ -118,7 +115,7 @@ def _check_pair(name, pair):
     x, y = pair[0], np.asarray(pair[1])
     if y.ndim != 1 or y.dtype.kind not in "iu" or len(x) != len(y):
         raise ValueError(
-            f"`{name}` must hold as many images as labels, which are integers. "
+            f"`{name}` must hold one integer label per image. "
             f"Received: {len(x)} images, labels of shape {y.shape} and dtype "
             f"{y.dtype}"
         )
@@ -126,7 +123,7 @@ def _check_pair(name, pair):
 
 
 def _places(y, y_test, needed):
-    """`{label: where its images are}`, of which there are enough."""
+    """Returns `{label: indices of its images}`; checks their number."""
     places = {int(label): np.flatnonzero(y == label) for label in np.unique(y)}
     few = {
         label: len(place)
@@ -136,14 +133,14 @@ def _places(y, y_test, needed):
     if few or len(places) < 2:
         raise ValueError(
             f"Every class must have {needed} images to train on, and there "
-            "must be two classes at least. Received: "
+            "must be at least two classes. Received: "
             + (f"{{label: images}} = {few}" if few else f"labels {set(places)}")
         )
     unknown = set(np.unique(y_test).tolist()) - set(places)
     if unknown:
         raise ValueError(
             "The labels of `test` must be among those of `train`. "
-            f"Received: labels {sorted(unknown)} in `test` alone"
+            f"Received: labels {sorted(unknown)} only in `test`"
         )
     return places
 
@@ -152,14 +149,14 @@ def _check_model(model):
     shape = getattr(model, "output_shape", None)
     if not isinstance(model, keras.Model) or len(shape or ()) != 2:
         raise ValueError(
-            "`model` must be a Keras model that gives one vector for an image: "
+            "`model` must be a Keras model that returns one vector per image: "
             'build it with `include_top=False, pooling="avg"`. '
             f"Received: model={model!r} with output_shape={shape}"
         )
 
 
 def _features(model, name, images, batch_size):
-    """Features in float64, and integer labels."""
+    """Returns features in float64, and integer labels."""
     if hasattr(images, "element_spec"):
         batches = [
             (model.predict_on_batch(x), np.argmax(y, axis=1)) for x, y in images
@@ -176,6 +173,6 @@ def _with_constant(features):
 
 
 def _least_squares(x, labels, l2):
-    """Weights of shape `(features, classes)`."""
+    """Returns weights of shape `(features, classes)`."""
     targets = 2.0 * (labels[:, None] == np.arange(labels.max() + 1)) - 1
     return np.linalg.solve(x.T @ x + l2 * np.eye(x.shape[1]), x.T @ targets)

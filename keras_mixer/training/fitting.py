@@ -1,12 +1,11 @@
-"""`model.fit` in the folder of a training.
+"""Training with `model.fit`, in a folder from which it can be resumed.
 
-The loop and most callbacks are Keras's. Added are the checkpoints from which a
-training is resumed, and an error when the loss is not finite.
+The loop and most callbacks are Keras's. This module adds checkpoints, from
+which a training is resumed, and an error if the loss is not finite.
 """
 
 import contextlib
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -35,43 +34,44 @@ def fit(
     augmentation: Any,
     folder: Path,
     *,
-    batch_size: int,
-    epochs: int,
-    seed: int = 0,
-    validation_data: Any = None,
-    devices: Devices = ONE_DEVICE,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    class_weights: dict[str | int, float] | str | None = None,
-    verbose: int | str = "auto",
-) -> list[dict[str, float]]:
-    """Trains a compiled model in a folder, or goes on where it was stopped.
+    batch_size,
+    epochs,
+    seed=0,
+    validation_data=None,
+    devices=ONE_DEVICE,
+    callbacks=(),
+    class_weights=None,
+    verbose="auto",
+):
+    """Trains a compiled model in a folder, or resumes the training there.
 
-    After each epoch there is a checkpoint, of which the last two are kept. A
-    training that goes on has the weights, optimizer, averages, random numbers
-    and images of one that was never stopped.
+    A checkpoint is saved after each epoch, and the last two are kept. A resumed
+    training has the same weights, optimizer state, averages, random numbers and
+    images as a training that was not stopped.
 
     Args:
-        model: A Keras model, compiled, that gives logits.
+        model: A compiled Keras model that returns logits.
         images: What `keras_mixer.data.load_folder` or `load_tfds` returns.
         augmentation: A `recipes.Augmentation`, or `None`.
-        folder: Path of the folder of the training, made by `open_run`.
-        batch_size: Positive integer, images in a step, of all devices and
+        folder: Path of the folder of the training, created by `open_run`.
+        batch_size: Positive integer, the images in a step on all devices and
             processes together.
         epochs: Positive integer.
-        seed: Integer, of the order of the images and of their augmentation.
+        seed: Integer, the seed of the order of the images and of their
+            augmentation.
         validation_data: Dataset of images and labels to evaluate on after each
-            epoch, by default `images.validation(batch_size)`; on many devices
-            without the last, smaller batch.
-        devices: What `distributing.devices` opened.
-        callbacks: Further Keras callbacks. What they keep in Python is not in
-            the checkpoints, and begins anew when the training is resumed. A
-            training that a callback stopped early is resumed by the next call.
+            epoch. The default is `images.validation(batch_size)`; on several
+            devices, a smaller last batch is left out.
+        devices: The `Devices` from `distributing.devices`.
+        callbacks: More Keras callbacks. Their Python state is not in the
+            checkpoints: it is lost when the training is resumed. If a callback
+            stops the training early, the next call resumes it.
         class_weights: Optional dict from the name or the index of a class to
-            its weight, 1 for other classes; or `"balanced"`, for what
-            `balanced_class_weights` returns. The loss of an image is multiplied
-            by the weight of its class. A mixed image has the mean of the
-            weights of its classes, weighted as its label.
-        verbose: What Keras takes: 0 for silence.
+            its weight, 1 for classes that are not in it; or `"balanced"`, to
+            use `balanced_class_weights`. The loss of an image is multiplied by
+            the weight of its class. For a mixed image, this is the mean of the
+            weights of its classes, weighted by its label.
+        verbose: As in Keras; 0 prints nothing.
 
     Returns:
         What `read_log` returns.
@@ -81,7 +81,7 @@ def fit(
         OSError: If a checkpoint cannot be written.
         ValueError: If the batch size does not fit the images or the devices,
             a class in `class_weights` is unknown or has a wrong weight, the
-            metrics are not those of the training to resume, or every
+            metrics differ from those of the training to resume, or every
             checkpoint is damaged.
         TypeError: If an argument has the wrong type.
 
@@ -118,12 +118,12 @@ def fit(
     writes = devices.process == 0
     checkpoints = Checkpoints(folder / CHECKPOINTS, writes=writes)
     done, last = checkpoints.last()
-    # Before they load it, which they do together.
+    # Check before loading, which all processes do together.
     devices.check_equal("epochs that are done", done)
     checkpoints.load(model, last)
     averages = any(each.use_ema for each in optimizers_of(model.optimizer))
     if done >= epochs:
-        # A checkpoint has the weights, and beside them their averages.
+        # A checkpoint holds the weights and their averages separately.
         model.optimizer.finalize_variable_values(model.trainable_variables)
         if averages:
             _unshare(model)
@@ -131,7 +131,7 @@ def fit(
     added = [StopOnLostLoss()]
     if averages:
         added.append(keras.callbacks.SwapEMAWeights())
-    # In front of the checkpoint, which saves what they change.
+    # Before the checkpoint, which saves what the callbacks change.
     added += callbacks
     log = keras.callbacks.CSVLogger(folder / LOG_FILE, append=True)
     if writes:
@@ -139,11 +139,11 @@ def fit(
         added += [SameMetrics(folder), log]
         if is_installed("tensorboard"):
             added.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
-    # Behind the log: what is in a checkpoint has been logged, and what was
-    # logged without one is done again.
+    # After the log: each epoch with a checkpoint is then in the log. Epochs
+    # that were logged without a checkpoint are repeated.
     added.append(checkpoints)
     with contextlib.ExitStack() as stack:
-        # Keras leaves it open where the training ends with an error.
+        # Keras does not close the log if the training raises an error.
         stack.callback(lambda: log.csv_file and log.csv_file.close())
         batches = images.train(
             augmentation,
@@ -162,7 +162,7 @@ def fit(
             initial_epoch=done,
             epochs=epochs,
             steps_per_epoch=steps,
-            shuffle=False,  # the images come in an order of their own
+            shuffle=False,  # the images are shuffled already
             callbacks=added,
             verbose=verbose if writes else 0,
         )
@@ -172,12 +172,12 @@ def fit(
 
 
 def _unshare(model):
-    """Gives the weights of a model memory of their own.
+    """Copies the weights of a model, so that the averages do not share memory.
 
     At the end of `fit`, Keras 3.15 assigns the averages to the weights. On JAX
     both are then the same arrays, and the next `fit` fails: "Attempt to donate
     the same buffer twice". We found no upstream issue. Delete this function
-    when `test_a_model_with_averaged_weights_is_trained_twice` passes without
+    when `test_model_with_averaged_weights_is_trained_twice` passes without
     it.
     """
     for variable in model.trainable_variables:

@@ -1,13 +1,12 @@
-"""What `model.compile` takes for a recipe: optimizer, loss and metrics.
+"""The arguments of `model.compile` for a recipe: optimizer, loss, metrics.
 
 The optimizers, schedules and losses are Keras's. LAMB differs from the authors'
-code: Keras decays the weights beside the step, PyTorch's implementations within
-it, where the decay takes part in the ratio of norms.
+code: Keras applies weight decay separately from the step. PyTorch's
+implementations add it to the step, so that it changes the ratio of norms.
 """
 
 import dataclasses
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -19,48 +18,46 @@ from keras_mixer.training.accumulating import Accumulate
 from keras_mixer.types import Config
 from keras_mixer.types import Tensor
 
-# fmt: on
-
 
 def compile_options(
     recipe: Any,
     steps: int,
     warmup_steps: int | None = None,
     *,
-    layer_decay: float = 1.0,
-    model: keras.Model | None = None,
-    accumulate: int = 1,
-    metrics: Sequence[Any] = (),
-) -> dict[str, Any]:
-    """What `model.compile` takes to train as a recipe says.
+    layer_decay=1.0,
+    model=None,
+    accumulate=1,
+    metrics=(),
+):
+    """Returns the arguments of `model.compile` for a recipe.
 
     Args:
         recipe: A `Recipe`, such as `RECIPES["big_vision.imagenet"]`.
-        steps: Positive integer, the number of updates of the weights in all.
-        warmup_steps: Integer below `steps`; the recipe's by default, which is
-            too long for a short training.
-        layer_decay: Float in (0, 1], what the learning rate of a block is
-            multiplied by for that of the block before it; the head, and the
-            norm before it, have the recipe's. As in BEiT (arXiv 2106.08254),
-            whose other name for it is layer-wise decay. The norm of the
-            gradients is then clipped for each block by itself.
-        model: The model that will be trained; for `layer_decay` alone.
+        steps: Positive integer, the total number of updates of the weights.
+        warmup_steps: Integer below `steps`. The default is the recipe's, which
+            is too long for a short training.
+        layer_decay: Float in (0, 1], the learning rate of a block divided by
+            that of the next block. The head and the norm before it have the
+            recipe's learning rate. This is the layer-wise decay of BEiT (arXiv
+            2106.08254). If it is not 1, the norm of the gradients is clipped
+            separately for each block.
+        model: The model to train. It is only needed for `layer_decay`.
         accumulate: Positive integer, the number of batches for one update of
             the weights. The update uses the mean gradient of these batches, so
             `fit` with batches of 64 images and `accumulate=8` trains as with
             batches of 512. `steps` and `warmup_steps` count updates.
-        metrics: List of further Keras metrics, beside the accuracy. The labels
+        metrics: List of Keras metrics in addition to the accuracy. The labels
             are one-hot or mixed, the predictions are logits.
 
     Returns:
-        A dict with `optimizer`, `loss` and `metrics`, for models that give
-        logits (`classifier_activation=None`) and labels that are one-hot, or
+        A dict with `optimizer`, `loss` and `metrics`, for models that return
+        logits (`classifier_activation=None`) and labels that are one-hot or
         mixed.
 
     Raises:
         ValueError: If the warm-up is not shorter than the training,
             `accumulate` is not positive, or `layer_decay` is given without a
-            model that has blocks.
+            model of this package.
         TypeError: If a number has the wrong type.
 
     Example:
@@ -83,7 +80,7 @@ def compile_options(
     check_real("layer_decay", layer_decay)
     if not 0 < layer_decay <= 1:
         raise ValueError(
-            "`layer_decay` must be in (0, 1]: 1 is none. "
+            "`layer_decay` must be in (0, 1]; 1 means no decay. "
             f"Received: layer_decay={layer_decay}"
         )
     if layer_decay == 1:
@@ -106,12 +103,12 @@ def _warmup_steps(recipe, steps):
 
 
 def _layerwise(recipe, steps, warmup_steps, layer_decay, model):
-    """An optimizer for the stem and for each block, and one for the rest."""
+    """Returns one optimizer for the stem, each block and the rest."""
     names = _names_of_blocks(model)
     if not names:
         raise ValueError(
-            "`layer_decay` needs `model`, to know how many blocks there are: "
-            f"one that this package built. Received: model={model!r}"
+            "`layer_decay` needs `model`, a model of this package. "
+            f"Received: model={model!r}"
         )
 
     def optimizer(depth):
@@ -126,7 +123,7 @@ def _layerwise(recipe, steps, warmup_steps, layer_decay, model):
 
 
 def _names_of_blocks(model):
-    """`block_0` and those behind it, as they are in the paths of weights."""
+    """Returns `["block_0", "block_1", ...]`, found in the paths of weights."""
     paths = [weight.path for weight in getattr(model, "weights", [])]
     found = (re.search(r"(?:^|/)block_(\d+)/", path) for path in paths)
     return [f"block_{i}" for i in sorted({int(m[1]) for m in found if m})]
@@ -156,13 +153,13 @@ def _optimizer(recipe, steps, warmup_steps):
         **options,
     )
     if recipe.weight_decay:
-        # Keras 3.15 does not save this. A loaded model that is to be trained
-        # further must be compiled with these options again.
+        # Keras 3.15 does not save this. To train a loaded model further,
+        # compile it with these options again.
         optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return optimizer
 
 
-# The names of all weights that are no kernels.
+# The names of all weights that are not kernels.
 NOT_DECAYED = ("alpha", "beta", "bias", "gamma")
 
 
@@ -182,16 +179,18 @@ def _schedule(recipe, steps, warmup_steps):
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
 class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear warm-up, then a linear decay; Keras has none with a warm-up.
+    """A linear warm-up, then a linear decay.
+
+    Keras has no linear decay with a warm-up.
 
     Source: section 3 of MLP-Mixer (arXiv 2105.01601); the schedule "linear" of
     google-research/big_vision.
 
     Args:
-        learning_rate: Float, the peak, which is reached after the warm-up.
-        steps: Integer, the warm-up and the decay together.
-        warmup_steps: Integer below `steps`; without, it begins at the peak.
-        final_fraction: Float, what of the peak is left in the end.
+        learning_rate: Float, the peak, at the end of the warm-up.
+        steps: Integer, the steps of the warm-up and the decay together.
+        warmup_steps: Integer below `steps`. If 0, there is no warm-up.
+        final_fraction: Float, the final learning rate divided by the peak.
 
     Example:
 
@@ -242,10 +241,11 @@ def _loss(recipe):
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
 def sigmoid_crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """The binary cross-entropies of all classes, summed.
+    """Returns the sum of the binary cross-entropies of all classes.
 
-    Keras's `BinaryCrossentropy` is their mean: with 1000 classes its gradients
-    are a thousandth of what the recipe clips.
+    Keras's `BinaryCrossentropy` returns their mean. With 1000 classes its
+    gradients are 1000 times smaller, and the `clip_norm` of the recipe would
+    not fit them.
 
     Source: `sigmoid_xent` of google-research/big_vision.
 

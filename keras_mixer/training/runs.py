@@ -1,8 +1,8 @@
 """The folder of a training: settings, log, curves and the model.
 
-`run.json` is written first, in full or not at all; everything else in the
-folder follows from it. A folder belongs to one training: started again with the
-same settings the training is resumed, with other settings it is refused.
+A folder belongs to one training. If the training is started again with the same
+settings, it is resumed. Other settings raise an error. So `run.json`, which has
+the settings, is written first, and the file is complete or does not exist.
 """
 
 import csv
@@ -34,8 +34,8 @@ MODEL_FILE = "model.keras"
 CHECKPOINTS = "checkpoints"
 
 
-# Facts that the weights do not depend on, and that versions of this library
-# record differently.
+# Facts that do not change the weights, and that differ between versions of
+# this library.
 NOT_COMPARED = ("skipped", "validation_count")
 
 
@@ -46,23 +46,24 @@ def open_run(
     process: int = 0,
     defaults: dict[str, Any] | None = None,
 ) -> pathlib.Path:
-    """Makes the folder of a training, or finds it with the same settings.
+    """Creates the folder of a training, or checks an existing one.
 
     Args:
-        folder: Path; new, empty, or of a training with these settings.
-        settings: Dict of what JSON can hold, all that the training depends on.
-        facts: Dict of dicts that follow from them and from the data. They must
-            be the same too, except "skipped" and "validation_count", which the
-            weights do not depend on.
-        process: Integer, which of several processes this is; 0 writes.
-        defaults: Dict of the values that settings had in trainings whose
-            record does not have them, written by an earlier version.
+        folder: Path of a new or empty folder, or of a training with these
+            settings.
+        settings: Dict of JSON values, everything that the training depends on.
+        facts: Dict of dicts that follow from the settings and from the data.
+            To resume, they must be the same too, except "skipped" and
+            "validation_count", which do not change the weights.
+        process: Integer, the index of this process. Only process 0 writes.
+        defaults: Dict of values for settings that are missing in `run.json`,
+            because an earlier version wrote it.
 
     Returns:
         The path of the folder.
 
     Raises:
-        ValueError: If the folder holds something else, or was begun with other
+        ValueError: If the folder has other files, or a training with other
             settings, other data or another backend. Nothing is changed then.
 
     Example:
@@ -83,8 +84,8 @@ def open_run(
         return folder
     if folder.exists() and (not folder.is_dir() or _files_of_others(folder)):
         raise ValueError(
-            f"'{folder}' holds something else than a training. Give the path "
-            "of a new folder, or of an empty one."
+            f"'{folder}' exists and is not the folder of a training. Give the "
+            "path of a new or an empty folder."
         )
     record = {"settings": settings, **facts, "environment": _environment()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,7 @@ def open_run(
 
 
 def _files_of_others(folder):
-    """What is in a folder but for the first file of a training, unfinished."""
+    """Returns the files in a folder, except an unfinished `run.json`."""
     return [f for f in folder.iterdir() if f.name != _part(RUN_FILE).name]
 
 
@@ -110,7 +111,7 @@ def _check_same(folder, asked, defaults):
     if differ:
         raise ValueError(
             f"'{folder}' belongs to another training. Give another folder, or "
-            "what that one had to go on with it: " + "; ".join(differ)
+            "the settings of that training to resume it: " + "; ".join(differ)
         )
 
 
@@ -125,23 +126,26 @@ def _environment():
 
 
 def _version(name):
-    """The version of an imported package.
+    """Returns the version of an imported package.
 
     The metadata of installed packages is not used: a checkout on `PYTHONPATH`
-    has none, or another version's, and TensorFlow's may be under another name,
-    such as `tensorflow-cpu`.
+    has no metadata, or that of another version. TensorFlow's can have another
+    name, such as `tensorflow-cpu`.
     """
     return getattr(sys.modules.get(name), "__version__", "unknown")
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """The record of a training, a dict; `finished` has what came out.
+    """Returns the content of `run.json`, a dict.
+
+    The key `finished` has the results, if the training is finished.
 
     Args:
         folder: Path of the folder of a training.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If `folder` is not the folder of a training, or `run.json`
+            is damaged.
 
     Example:
 
@@ -159,8 +163,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"'{path}' is damaged ({error}). It is needed to go on with the "
-            "training: restore it, or begin in another folder."
+            f"'{path}' is damaged ({error}). The training cannot be resumed "
+            "without it: restore the file, or use another folder."
         ) from error
 
 
@@ -178,20 +182,20 @@ def _write_json(path, content):
 
 
 def _part(path):
-    """What a file is called until it is whole."""
+    """Returns the name of a file until it is complete."""
     return pathlib.Path(path).with_suffix(".part")
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """What was measured after each epoch.
+    """Returns the loss and the metrics of each epoch.
 
     Args:
         folder: Path of the folder of a training.
 
     Returns:
         A list of dicts with `epoch`, from 0, `loss`, `val_loss` and the
-        metrics, such as `accuracy` and `val_accuracy`; empty before the first
-        epoch is over.
+        metrics, such as `accuracy` and `val_accuracy`. The list is empty
+        before the end of the first epoch.
 
     Example:
 
@@ -211,13 +215,13 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 def trim_log(path, epochs):
-    """Removes what is in the log beyond the checkpoint to go on from."""
+    """Removes the epochs after the first `epochs` from the log."""
     if not epochs or not path.exists():
         path.unlink(missing_ok=True)
         return
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
-    # A process that is killed may leave half a line.
+    # A process that was killed may leave an incomplete line.
     whole = [line for line in lines if len(line) == len(lines[0])]
     kept = [line for line in whole[1:] if int(line[0]) < epochs]
     part = _part(path)
@@ -227,16 +231,16 @@ def trim_log(path, epochs):
 
 
 def save_model(folder: Path, model: keras.Model) -> None:
-    """Saves the model of a training, whole or not at all.
+    """Saves the model of a training. The file is complete or not written.
 
     Args:
         folder: Path of the folder of a training.
-        model: The trained model, which gives logits of shape `(batch,
-            classes)`; the one that is saved gives probabilities, and is not
+        model: The trained model, which returns logits of shape `(batch,
+            classes)`. The saved model returns probabilities and is not
             compiled.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
 
     Example:
 
@@ -261,14 +265,14 @@ def save_model(folder: Path, model: keras.Model) -> None:
 
 
 def finish(folder: Path, results: dict[str, Any]) -> None:
-    """Draws the curves of a training, and notes what came out.
+    """Plots the curves of a training, and saves its results.
 
     Args:
         folder: Path of the folder of a training.
-        results: Dict of what JSON can hold, for `finished` in `run.json`.
+        results: Dict of JSON values, for `finished` in `run.json`.
 
     Raises:
-        ValueError: If it is not the folder of a training.
+        ValueError: If `folder` is not the folder of a training.
         OSError: If a file cannot be written.
 
     Example:
@@ -289,15 +293,15 @@ def finish(folder: Path, results: dict[str, Any]) -> None:
 
 
 def plot(log: list[dict[str, float]], path: Path) -> None:
-    """Draws the loss, and the accuracy if it was measured, over the epochs.
+    """Plots the loss, and the accuracy if it is in the log, over the epochs.
 
     Args:
-        log: What `read_log` returns: a dict for each epoch.
-        path: The PNG to write.
+        log: The list that `read_log` returns: a dict for each epoch.
+        path: Path of the PNG file to write.
 
     Raises:
         ImportError: If Matplotlib is not installed.
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
 
     Example:
 

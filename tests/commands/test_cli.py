@@ -1,4 +1,4 @@
-"""`python -m keras_mixer`: commands, what they print, and how they fail."""
+"""`python -m keras_mixer`: commands, their output and their errors."""
 
 import http.server
 import subprocess
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.once
 
 
 def refused(capsys, *arguments):
-    """The message with which a command ends."""
+    """Returns the error message of a command."""
     with pytest.raises(SystemExit) as caught:
         cli.main([str(argument) for argument in arguments])
     assert capsys.readouterr().out == ""
@@ -50,11 +50,11 @@ def test_weights_are_listed(capsys):
     )
     assert len(printed(capsys, "weights", "resmlp_s12.*").splitlines()) == 5
     message = refused(capsys, "weights", "mixer_b17*")
-    assert "no published weights 'mixer_b17*'. There are: mixer_b16" in message
+    assert "no published weights 'mixer_b17*'. Use one of: mixer_b16" in message
 
 
-def test_prefetch_fetches_and_names_the_file(capsys, tmp_path, monkeypatch):
-    """From a mirror on this machine, with whatever bytes it has."""
+def test_prefetch_downloads_and_prints_the_path(capsys, tmp_path, monkeypatch):
+    """Downloads from a local server. The content is not checked."""
     body = b"weights" * 1000
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -83,7 +83,7 @@ def test_prefetch_fetches_and_names_the_file(capsys, tmp_path, monkeypatch):
         file = tmp_path / "models" / "keras_mixer" / record.file
         assert out.splitlines()[-1] == f"resmlp_s12.imagenet: {file}"
         assert file.read_bytes() == body
-        # Of this one the size is known.
+        # The size of this file is known, and it is another one.
         with pytest.raises(SystemExit, match=r"239564448.*7000"):
             cli.main(["prefetch", "mixer_b16.imagenet"])
         monkeypatch.setenv("KERAS_MIXER_OFFLINE", "1")
@@ -95,7 +95,7 @@ def test_prefetch_fetches_and_names_the_file(capsys, tmp_path, monkeypatch):
         server.server_close()
 
 
-def test_a_file_goes_through_every_format(capsys, official_file, tmp_path):
+def test_file_is_converted_through_all_formats(capsys, official_file, tmp_path):
     file = official_file
     for name in ("a.safetensors", "b.weights.h5", "c.keras", "d.npz"):
         out = printed(capsys, "convert", file, tmp_path / name)
@@ -105,7 +105,7 @@ def test_a_file_goes_through_every_format(capsys, official_file, tmp_path):
     assert_equal(last.arrays, first.arrays)
 
 
-def test_resmlp_is_converted_too(capsys, tmp_path):
+def test_resmlp_is_converted(capsys, tmp_path):
     model = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=(8, 8, 3))
     arrays = randomise(model)
     model.save_weights(tmp_path / "a.weights.h5")
@@ -122,22 +122,20 @@ def test_resmlp_is_converted_too(capsys, tmp_path):
     assert_equal(weights_of(loaded), arrays)
 
 
-def test_verify_says_what_a_file_is(capsys, official_file):
+def test_verify_describes_a_file(capsys, official_file):
     out = printed(capsys, "verify", official_file)
     lines = dict(line.split(": ", 1) for line in out.splitlines())
     assert lines["layout"] == "flax"
     assert lines["family"] == "mixer"
     assert lines["tokens"] == "4 (2 x 2)"
     assert lines["classes"] == "5"
-    assert lines["tensors"] == "30, all there and nothing else"
+    assert lines["tensors"] == "30, none missing, none unknown"
     assert lines["dtype"] == "float32"
     assert len(lines["SHA-256"]) == 64
     assert lines["published as"] == "unknown"
 
 
-def test_verify_says_whether_a_file_has_a_checksum(
-    capsys, official_file, tmp_path
-):
+def test_verify_reports_the_checksum_of_a_file(capsys, official_file, tmp_path):
     checksums = {
         ".npz": "CRC-32 of each array",
         ".safetensors": "SHA-256 of the tensors",
@@ -155,7 +153,7 @@ def test_verify_says_whether_a_file_has_a_checksum(
     assert "checksum in the file: none" in out.splitlines()
 
 
-def test_refusals(capsys, official_file, tmp_path, tiny):
+def test_wrong_arguments_are_reported(capsys, official_file, tmp_path, tiny):
     target = tmp_path / "out.npz"
     message = refused(capsys, "convert", official_file, tmp_path / "out.pth")
     assert "must end in .npz" in message
@@ -163,7 +161,7 @@ def test_refusals(capsys, official_file, tmp_path, tiny):
     assert "which is not a file" in message
     tiny().save_weights(tmp_path / "tiny.weights.h5")
     message = refused(capsys, "convert", tmp_path / "tiny.weights.h5", target)
-    assert "it is for 6 tokens, which is no square" in message
+    assert "6 tokens, which is not a square number" in message
     official_file.write_bytes(official_file.read_bytes()[:-500])
     for command in (("verify",), ("convert",)):
         arguments = [*command, official_file]
@@ -177,7 +175,7 @@ def test_refusals(capsys, official_file, tmp_path, tiny):
     assert not missing.parent.exists()
 
 
-def test_the_module_runs(tmp_path, tiny):
+def test_module_runs_as_a_program(tmp_path, tiny):
     model = tiny(input_shape=IMAGE)
     keras_mixer.export_weights(model, tmp_path / "tiny.npz")
     command = [sys.executable, "-m", "keras_mixer"]

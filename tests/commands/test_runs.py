@@ -1,4 +1,4 @@
-"""Training from the command line, in real processes, which are killed."""
+"""Training from the command line, also in processes that are killed."""
 
 import contextlib
 import json
@@ -55,7 +55,7 @@ def run(photos, tmp_path_factory):
     return folder
 
 
-def test_a_training_leaves_all_that_it_takes_to_repeat_it(run, photos):
+def test_training_folder_has_all_data_to_repeat_it(run, photos):
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoints",
         "curves.png",
@@ -83,7 +83,7 @@ def test_a_training_leaves_all_that_it_takes_to_repeat_it(run, photos):
     assert int.from_bytes(header[16:20]) == 1080  # pixels wide
 
 
-def test_what_was_trained_is_evaluated_and_predicts(run, photos, capsys):
+def test_trained_model_is_evaluated_and_predicts(run, photos, capsys):
     cli.main(["evaluate", "--run", str(run), "--few-shot", "1", "5"])
     lines = dict(
         line.split(": ") for line in capsys.readouterr().out.splitlines()
@@ -118,28 +118,30 @@ def snapshot(folder):
     }
 
 
-def test_a_folder_belongs_to_one_training(run, photos, tmp_path):
+def test_other_settings_or_files_in_a_folder_raise_errors(
+    run, photos, tmp_path
+):
     before = snapshot(run)
     message = refused(*options(photos, run, epochs=6, seed=1), "--no-flip")
     assert "belongs to another training" in message
     assert message.endswith("seed: 0 there, 1 now")
     (tmp_path / "thesis.txt").write_text("mine")
     message = refused(*options(photos, tmp_path))
-    assert "holds something else than a training" in message
+    assert "not the folder of a training" in message
     message = refused(*options(photos, tmp_path / "thesis.txt"))
-    assert "holds something else than a training" in message
+    assert "not the folder of a training" in message
     assert snapshot(run) == before
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_training_that_is_done_is_not_done_again(run, photos):
+def test_finished_training_is_not_repeated(run, photos):
     before = snapshot(run)
     cli.main([*options(photos, run, epochs=6), "--no-flip"])
     assert snapshot(run) == before
 
 
-def test_averages_are_saved_when_the_end_comes_again(photos, tmp_path):
-    """Killed behind the last checkpoint, before the model was saved."""
+def test_averages_are_saved_after_a_kill_at_the_end(photos, tmp_path):
+    """Killed after the last checkpoint, before the model was saved."""
     changed = {"recipe": "resmlp.imagenet", "epochs": 2}
     command = options(photos, tmp_path / "run", **changed)
     cli.main(command)
@@ -152,7 +154,7 @@ def test_averages_are_saved_when_the_end_comes_again(photos, tmp_path):
     assert_equal(weights_of_run(tmp_path / "run"), expected)
 
 
-def test_other_images_are_another_training(photos, tmp_path):
+def test_other_images_raise_an_error(photos, tmp_path):
     shutil.copytree(photos, tmp_path / "photos")
     command = options(tmp_path / "photos", tmp_path / "run", epochs=1)
     cli.main(command)
@@ -169,7 +171,7 @@ PARTS = {"train": "train", "validation": "Val", "test": "test"}
 
 @pytest.fixture
 def three_parts(photos, tmp_path):
-    """Digits whose validation images all lie in the wrong folder."""
+    """Digits whose validation images are all in the wrong folder."""
     folder = tmp_path / "three_parts"
     for digit in (3, 4, 6):
         for part in ("train", "test"):
@@ -184,7 +186,7 @@ def three_parts(photos, tmp_path):
     return folder
 
 
-def test_validation_and_test_parts_have_their_own_use(
+def test_validation_and_test_parts_are_used_separately(
     three_parts, tmp_path, caplog, capsys
 ):
     caplog.set_level("INFO", "keras_mixer")
@@ -209,8 +211,8 @@ def test_validation_and_test_parts_have_their_own_use(
     assert f"accuracy: {record['finished']['accuracy']:.6g}" in lines
 
 
-def test_a_run_without_a_count_of_validation_images_goes_on(photos, tmp_path):
-    """Earlier versions wrote none, and named fewer files as skipped."""
+def test_run_without_validation_count_is_resumed(photos, tmp_path):
+    """Earlier versions did not write it, and skipped fewer files."""
     shutil.copytree(photos, tmp_path / "photos")
     command = options(tmp_path / "photos", tmp_path / "run", epochs=2)
     cli.main(command)
@@ -225,14 +227,14 @@ def test_a_run_without_a_count_of_validation_images_goes_on(photos, tmp_path):
     assert training.read_run(tmp_path / "run")["finished"]["accuracy"] > 0
 
 
-def test_a_folder_that_was_only_begun_is_begun_again(photos, tmp_path):
+def test_folder_with_unfinished_run_json_is_used(photos, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.part").write_text("{")
     cli.main(options(photos, tmp_path / "run", epochs=1))
     assert training.read_run(tmp_path / "run")["finished"]
 
 
-def test_images_that_cannot_be_read_are_named(run, photos, tmp_path, caplog):
+def test_unreadable_images_are_reported(run, photos, tmp_path, caplog):
     shutil.copytree(photos, tmp_path / "photos")
     files = sorted((tmp_path / "photos" / "test").rglob("*.png"))
     for file in files[:11]:
@@ -244,16 +246,18 @@ def test_images_that_cannot_be_read_are_named(run, photos, tmp_path, caplog):
     named = [message for message in said if message.startswith("Skipped '")]
     assert len(named) == 10
     assert named[0].startswith(f"Skipped '{files[0]}': ")
-    assert "Skipped 11 files in all" in said
+    assert "Skipped 11 files in total" in said
 
 
-def test_finetuning_needs_no_network(photos, tmp_path, monkeypatch, capsys):
+def test_finetuning_works_without_network(
+    photos, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("KERAS_MIXER_OFFLINE", "1")
     command = options(
         photos, tmp_path / "run", learning_rate=0.1, layer_decay=0.9
     )
     cli.main(["finetune", *command[1:]])
-    assert "Accuracy on the images held out: " in capsys.readouterr().out
+    assert "Accuracy on the test images: " in capsys.readouterr().out
     record = training.read_run(tmp_path / "run")
     assert record["settings"]["weights"] == "cifar10"
     assert record["recipe"]["optimizer"] == "sgd"
@@ -264,7 +268,7 @@ def test_finetuning_needs_no_network(photos, tmp_path, monkeypatch, capsys):
     )
 
 
-def test_bad_photos_are_named_and_the_others_predicted(
+def test_bad_photos_are_reported_and_the_others_predicted(
     run, photos, tmp_path, capsys
 ):
     good = sorted((photos / "test" / "digit 6").iterdir())[:2]
@@ -274,7 +278,7 @@ def test_bad_photos_are_named_and_the_others_predicted(
     (tmp_path / "text.jpg").write_text("not an image")
     command = ["predict", "--run", run, "--top", "1"]
     message = refused(*command, tmp_path, tmp_path / "missing.png")
-    assert message == "keras_mixer: nothing was predicted for 2 paths"
+    assert message == "keras_mixer: 2 paths could not be classified"
     printed = capsys.readouterr()
     files = [line.partition(": ")[0] for line in printed.out.splitlines()]
     assert files == [str(tmp_path / "a.png"), str(tmp_path / "b" / "2.png")]
@@ -288,7 +292,7 @@ def test_bad_photos_are_named_and_the_others_predicted(
 def test_images_of_some_classes_are_evaluated_by_name(
     run, photos, tmp_path, capsys
 ):
-    """Their places differ: class 0 of the images is class 1 of the model."""
+    """The indices differ: class 0 of the images is class 1 of the model."""
     for digit in (4, 6):
         shutil.copytree(
             photos / "test" / f"digit {digit}", tmp_path / f"digit {digit}"
@@ -303,7 +307,7 @@ def test_images_of_some_classes_are_evaluated_by_name(
     assert "the model does not know: ['digit 9']" in refused(*command)
 
 
-def test_a_trained_model_is_fine_tuned_at_another_size(run, photos, tmp_path):
+def test_trained_model_is_fine_tuned_at_another_size(run, photos, tmp_path):
     file = run / "model.keras"
     size, epochs = 16, 1
     command = options(
@@ -314,8 +318,8 @@ def test_a_trained_model_is_fine_tuned_at_another_size(run, photos, tmp_path):
     assert model.input_shape == (None, 16, 16, 3)
 
 
-def test_small_batches_grey_images_and_class_weights(photos, tmp_path):
-    """Grey images, three batches of 10 for an update, balanced classes."""
+def test_accumulation_grey_images_and_class_weights_are_used(photos, tmp_path):
+    """Grey images, three batches of 10 per update, balanced classes."""
     command = options(
         photos,
         tmp_path / "run",
@@ -332,20 +336,20 @@ def test_small_batches_grey_images_and_class_weights(photos, tmp_path):
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")
     assert model.input_shape == (None, 8, 8, 1)
     cli.main(["evaluate", "--run", str(tmp_path / "run")])
-    # Started again, it is the same training.
+    # If it is started again, the finished training is not changed.
     (tmp_path / "run" / "model.keras").unlink()
     cli.main(command)
 
 
 def without_settings(run, *names):
-    """Makes the record of a training that of an earlier version."""
+    """Changes the record of a training to that of an earlier version."""
     record = training.read_run(run)
     for name in names:
         del record["settings"][name]
     (run / "run.json").write_text(json.dumps(record))
 
 
-def test_a_run_of_an_earlier_version_is_used_and_resumed(
+def test_run_of_an_earlier_version_is_used_and_resumed(
     run, photos, tmp_path, capsys
 ):
     old = tmp_path / "old"
@@ -373,9 +377,7 @@ def test_a_run_of_an_earlier_version_is_used_and_resumed(
         ({"class_weights": "balanced"}, "'balanced' there, None now"),
     ],
 )
-def test_a_setting_that_is_left_out_is_another_training(
-    changed, said, photos, tmp_path
-):
+def test_omitted_setting_is_another_training(changed, said, photos, tmp_path):
     cli.main(options(photos, tmp_path / "run", epochs=1, **changed))
     message = refused(*options(photos, tmp_path / "run", epochs=1))
     assert said in message
@@ -384,11 +386,14 @@ def test_a_setting_that_is_left_out_is_another_training(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"momentum": 1}, "unknown are ['momentum'], missing are []"),
-        ({"seed": None}, "unknown are [], missing are ['seed']"),
+        (
+            {"momentum": 1},
+            "settings: ['momentum']. Missing settings: []",
+        ),
+        ({"seed": None}, "Unknown settings: []. Missing settings: ['seed']"),
     ],
 )
-def test_unknown_and_missing_settings_of_a_run_are_named(
+def test_unknown_and_missing_settings_are_reported(
     changed, message, run, photos, tmp_path
 ):
     other = tmp_path / "run"
@@ -409,15 +414,17 @@ def test_unknown_and_missing_settings_of_a_run_are_named(
     assert snapshot(other) == before
 
 
-def test_more_accumulated_batches_than_there_are_is_refused(photos, tmp_path):
-    """210 images make 6 batches of 32 in each of 3 epochs."""
+def test_too_many_accumulated_batches_raise_an_error(photos, tmp_path):
+    """210 images are 6 batches of 32 in each of 3 epochs."""
     message = refused(*options(photos, tmp_path / "run", accumulate=19))
     assert "The weights would never be updated." in message
     assert "accumulate=19, in a training of 18 batches" in message
     assert not (tmp_path / "run").exists()
 
 
-def test_without_keras_cv_there_is_no_folder(photos, tmp_path):
+def test_missing_keras_cv_is_reported_before_the_folder_is_created(
+    photos, tmp_path
+):
     command = options(
         str(photos), str(tmp_path / "run"), recipe="resmlp.imagenet"
     )
@@ -434,7 +441,7 @@ except SystemExit as error:
     assert not (tmp_path / "run").exists()
 
 
-def test_in_a_folder_only_images_are_predicted(run, photos, tmp_path, capsys):
+def test_only_images_in_a_folder_are_predicted(run, photos, tmp_path, capsys):
     folder = tmp_path / "mixed"
     (folder / "deeper").mkdir(parents=True)
     photo = next((photos / "test" / "digit 3").iterdir())
@@ -453,12 +460,12 @@ def test_in_a_folder_only_images_are_predicted(run, photos, tmp_path, capsys):
     (folder / "moved.txt").symlink_to(tmp_path / "nowhere.txt")
     (tmp_path / "empty").mkdir()
     message = refused(*command, folder, tmp_path / "empty")
-    assert "nothing was predicted for 3 paths" in message
+    assert "3 paths could not be classified" in message
     captured = capsys.readouterr()
     assert captured.out.splitlines() == lines
-    assert f"{folder / 'moved.jpg'}: it links to nothing" in captured.err
+    assert f"{folder / 'moved.jpg'}: it is a broken link" in captured.err
     assert "moved.txt" not in captured.err
-    # A photo that is named twice is shown twice.
+    # A photo that is given twice is printed twice.
     cli.main([*command, str(folder / "b.png"), str(folder / "b.png")])
     assert capsys.readouterr().out.splitlines() == 2 * lines[:1]
     assert f"{folder / 'a.jpg'}: Expected an image" in captured.err
@@ -466,7 +473,7 @@ def test_in_a_folder_only_images_are_predicted(run, photos, tmp_path, capsys):
 
 
 def unequal_images():
-    """11 images of three classes: 2, 3 and 6 of them."""
+    """11 images of three classes, with 2, 3 and 6 images."""
     import tensorflow as tf
 
     labels = tf.constant(np.repeat([0, 1, 2], [2, 3, 6]))
@@ -479,7 +486,7 @@ def unequal_images():
     return data.Data("animals", names, (8, 12, 3), (), part, part)
 
 
-def test_balanced_class_weights_are_those_of_scikit_learn():
+def test_balanced_class_weights_equal_scikit_learn():
     from sklearn.utils.class_weight import compute_class_weight
 
     labels = np.repeat(["cat", "dog", "eel"], [2, 3, 6])
@@ -498,10 +505,10 @@ def test_balanced_class_weights_are_those_of_scikit_learn():
         ({"eel": 3, 0: 0.5}, [0.5, 1, 3]),
     ],
 )
-def test_class_weights_weight_the_loss_of_mixed_images(
+def test_class_weights_apply_to_mixed_images(
     class_weights, expected, mixup, tmp_path
 ):
-    """Against the loss that NumPy finds for the same batch."""
+    """Compares with the loss of the same batch in NumPy."""
     images = unequal_images()
     augmentation = Augmentation(crop="resize", flip=False, mixup=mixup)
     ((batch, labels),) = (
@@ -534,14 +541,18 @@ def test_class_weights_weight_the_loss_of_mixed_images(
         ({"cow": 2}, ValueError, "Received: 'cow' for ['cat', 'dog', 'eel']"),
         ({3: 2}, ValueError, "indices below 3. Received: 3 for"),
         ({True: 2}, ValueError, "Received: True"),
-        ({"dog": 2, 1: 2}, ValueError, "several for 'dog', which is class 1"),
+        (
+            {"dog": 2, 1: 2},
+            ValueError,
+            "several weights for 'dog'",
+        ),
         ({"dog": -1}, ValueError, "Received: -1 for 'dog'"),
         ({"dog": np.nan}, ValueError, "Received: nan for 'dog'"),
         ({"dog": "2"}, TypeError, "must be a number"),
         ("equal", TypeError, '"balanced", or a dict'),
     ],
 )
-def test_wrong_class_weights_are_refused(
+def test_wrong_class_weights_raise_errors(
     class_weights, error, message, tmp_path
 ):
     model = model_with_state()
@@ -557,8 +568,8 @@ def test_wrong_class_weights_are_refused(
         )
 
 
-def test_a_folder_on_the_path_of_python_is_enough(photos, tmp_path):
-    """Without metadata, as of a checkout on PYTHONPATH."""
+def test_training_works_without_installing_the_package(photos, tmp_path):
+    """The package is on PYTHONPATH, and has no metadata."""
     code = f"""
 from importlib import metadata
 
@@ -580,7 +591,7 @@ cli.main({options(photos, tmp_path / "run", epochs=1)!r})
 
 
 def test_tensorboard_and_matplotlib_are_optional(photos, tmp_path):
-    """In a process that does not find them, as if they were not installed."""
+    """In a process that cannot import them."""
     code = f"""
 import logging
 import sys
@@ -606,7 +617,7 @@ cli.main({options(photos, tmp_path / "run", epochs=1)!r})
 
 
 def animals_model(metrics, **options):
-    """A model for `unequal_images`, compiled with these metrics."""
+    """Returns a model for `unequal_images`, compiled with these metrics."""
     model = keras_mixer.Mixer(
         4,
         1,
@@ -639,14 +650,14 @@ def fit_animals(model, folder, epochs, **options):
     )
 
 
-def test_any_metrics_are_logged_and_curves_drawn(tmp_path):
+def test_metrics_are_logged_and_curves_plotted(tmp_path):
     log = fit_animals(animals_model(["mse"]), tmp_path / "run", epochs=2)
     assert sorted(log[0]) == ["epoch", "loss", "mse", "val_loss", "val_mse"]
     training.finish(tmp_path / "run", {})
     assert (tmp_path / "run" / "curves.png").exists()
 
 
-def test_a_training_is_resumed_with_the_same_metrics(tmp_path):
+def test_resuming_with_other_metrics_raises_an_error(tmp_path):
     fit_animals(animals_model(["accuracy"]), tmp_path / "run", epochs=1)
     before = (tmp_path / "run" / "log.csv").read_text()
     other = animals_model(["accuracy", "mse"])
@@ -658,13 +669,13 @@ def test_a_training_is_resumed_with_the_same_metrics(tmp_path):
     assert [row["epoch"] for row in log] == [0, 1]
 
 
-def test_only_callbacks_are_taken_as_callbacks(tmp_path):
+def test_wrong_callbacks_raise_an_error(tmp_path):
     with pytest.raises(TypeError, match="must be a list of Keras callbacks"):
         fit_animals(animals_model(None), tmp_path / "run", 1, callbacks=[print])
     assert not (tmp_path / "run" / "log.csv").exists()
 
 
-def test_a_training_that_stopped_early_is_resumed_by_the_next_call(tmp_path):
+def test_training_that_stopped_early_is_resumed(tmp_path):
     stop = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=100)
     model = animals_model(["accuracy"])
     log = fit_animals(model, tmp_path / "run", 5, callbacks=[stop])
@@ -673,8 +684,8 @@ def test_a_training_that_stopped_early_is_resumed_by_the_next_call(tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_a_model_with_averaged_weights_is_trained_twice(backend, tmp_path):
-    """On JAX, in a process of its own: see `training._unshare`."""
+def test_model_with_averaged_weights_is_trained_twice(backend, tmp_path):
+    """In a separate process on JAX: see `fitting._unshare`."""
     code = f"""
 import sys
 sys.path[:0] = [{str(ROOT / "tests")!r}, {os.path.dirname(__file__)!r}]
@@ -690,10 +701,10 @@ print(len(log))
 
 
 def interrupted(process):
-    """Stops a process as Ctrl-C does; returns what it printed.
+    """Interrupts a process like Ctrl-C, and returns its output.
 
-    Python loses the signal if it comes while a destructor runs: a user would
-    press the keys again.
+    Python loses the signal if a destructor is running. So the signal is sent
+    up to three times.
     """
     for _ in range(3):
         process.send_signal(signal.SIGINT)
@@ -702,7 +713,7 @@ def interrupted(process):
     raise AssertionError("the process does not end")
 
 
-def test_a_stopped_training_says_how_to_resume(photos, tmp_path):
+def test_stopped_training_prints_how_to_resume(photos, tmp_path):
     with started(photos, tmp_path / "run", epochs=1000) as process:
         try:
             wait_for(lambda: epochs_done(tmp_path / "run") >= 1, process)
@@ -724,21 +735,21 @@ def test_a_stopped_training_says_how_to_resume(photos, tmp_path):
         ),
         (
             ["evaluate", "--run", "run", "--model", "MixerS32"],
-            "Give `--run`, or `--model` and `--weights`, not both.",
+            "Give either `--run`, or `--model` and `--weights`.",
         ),
     ],
 )
-def test_arguments_that_do_not_fit_together(arguments, message):
+def test_conflicting_arguments_are_reported(arguments, message):
     assert message in refused(*arguments)
 
 
-def test_a_size_that_is_none_is_refused(capsys):
+def test_wrong_image_size_is_reported(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "--output", "run", "--image-size", "big"])
-    assert "expected pixels, such as 224, or " in capsys.readouterr().err
+    assert "expected a size in pixels, such as 224" in capsys.readouterr().err
 
 
-def test_half_precision_trains_and_goes_on(photos, tmp_path):
+def test_half_precision_training_is_resumed(photos, tmp_path):
     policy = keras.config.dtype_policy()
     command = options(photos, tmp_path / "run", precision="mixed_float16")
     try:
@@ -753,7 +764,7 @@ def test_half_precision_trains_and_goes_on(photos, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"recipe": "imagenet"}, "There is no recipe 'imagenet'. There are: "),
+        ({"recipe": "imagenet"}, "There is no recipe 'imagenet'. Use one of: "),
         ({"batch_size": 500}, "500"),
         ({"image_size": 10}, "multiples of the patch size"),
         ({"data": "nowhere"}, "nowhere"),
@@ -761,14 +772,14 @@ def test_half_precision_trains_and_goes_on(photos, tmp_path):
         ({"weights": "imagenet"}, "`weights` argument should be either"),
         ({"distribute": "multiworker"}, "keras-team/keras#20585"),
         ({"distribute": "data"}, "KERAS_BACKEND=jax"),
-        ({"dataset": "mnist"}, "Give the images: `--data FOLDER`, or "),
-        ({"dataset": "mnist", "channels": 1}, "`channels` is for images in"),
+        ({"dataset": "mnist"}, "Give either `--data FOLDER` or "),
+        ({"dataset": "mnist", "channels": 1}, "`channels` is only for images"),
         ({"epochs": 0}, "epochs"),
         ({"learning_rate": -1}, "learning"),
         ({"crop_ratio": 2}, "crop_ratio"),
     ],
 )
-def test_what_cannot_be_is_refused_before_there_is_a_folder(
+def test_wrong_settings_raise_errors_before_the_folder_is_created(
     changed, message, photos, tmp_path
 ):
     policy = keras.config.dtype_policy()
@@ -779,9 +790,9 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(
     assert not (tmp_path / "run").exists()
 
 
-# The rate is 0 in the first of 18 updates, and not in the first of 4.
+# The first learning rate is 0 if there are 18 updates, but not with 4 updates.
 @pytest.mark.parametrize(("accumulate", "expected"), [(1, 3), (4, 5)])
-def test_a_loss_that_is_not_finite_ends_with_the_step_and_the_rate(
+def test_loss_that_is_not_finite_is_reported(
     photos, tmp_path, accumulate, expected
 ):
     output = tmp_path / "run"
@@ -804,10 +815,11 @@ def test_a_loss_that_is_not_finite_ends_with_the_step_and_the_rate(
 
 
 def command(photos, output, epochs=5):
-    """Everything that has a state: LAMB, averages, depth, mixed images.
+    """Returns the command of a training with all kinds of state.
 
-    There are more epochs than a test waits for: on a busy machine, a training
-    goes on for a while before a signal reaches it.
+    These are LAMB, averages, stochastic depth and mixed images. There are more
+    epochs than a test waits for: on a busy machine, a training continues for a
+    while before it gets a signal.
     """
     return [
         sys.executable,
@@ -846,7 +858,7 @@ def weights_of_run(output):
     return weights_of(model)
 
 
-def test_a_training_that_is_killed_ends_where_it_would_have(photos, tmp_path):
+def test_killed_training_resumes_to_the_same_result(photos, tmp_path):
     whole = subprocess.run(
         command(photos, tmp_path / "whole"),
         env={**os.environ, "KERAS_BACKEND": "torch"},
@@ -908,14 +920,14 @@ def saved(tmp_path):
     return tmp_path
 
 
-def test_the_last_checkpoints_are_kept(saved):
+def test_last_checkpoints_are_kept(saved):
     names = sorted(path.name[:11] for path in saved.iterdir())
     assert names == ["epoch_00003", "epoch_00004"]
     fit(model_with_state(), [Checkpoints(saved, keep=1)], epochs=5, done=4)
     assert [path.name[:11] for path in saved.iterdir()] == ["epoch_00005"]
 
 
-def test_a_checkpoint_of_another_model_is_refused(saved):
+def test_checkpoint_of_another_model_raises_an_error(saved):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="the checkpoint of another model"):
@@ -923,7 +935,7 @@ def test_a_checkpoint_of_another_model_is_refused(saved):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(saved, damage):
+def test_damaged_checkpoint_falls_back_to_the_previous_one(saved, damage):
     before, last = sorted(saved.iterdir())
     content = bytearray(last.read_bytes())
     if damage == "truncated":
@@ -940,8 +952,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(saved, damage):
         Checkpoints(saved).restore(model)
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(saved):
-    """The limit of a file's size is as a full disk to the one who writes."""
+def test_failed_checkpoint_keeps_the_previous_ones(saved):
+    """A limit on file sizes has the same effect as a full disk."""
     code = f"""
 import resource, signal, sys
 sys.path[:0] = [{str(ROOT / "tests")!r}, {os.path.dirname(__file__)!r}]

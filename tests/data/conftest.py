@@ -1,4 +1,4 @@
-"""Real and drawn images, as files in folders."""
+"""Folders of real and generated images."""
 
 import pytest
 from PIL import Image
@@ -21,7 +21,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def numbered(tmp_path):
-    """23 images that are told apart by their one color."""
+    """23 images. Each has a single color, which identifies it."""
     for i in range(23):
         folder = tmp_path / "numbered" / ("even", "odd")[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def numbered(tmp_path):
 
 @pytest.fixture
 def colors():
-    """An image of 40 x 30 whose colors change everywhere."""
+    """An image of 40 x 30 pixels without uniform areas."""
     grey = Image.effect_mandelbrot((40, 30), (-2, -0.8, 1, 1.2), 90)
     bands = [grey, grey.rotate(180), ImageOps.invert(grey)]
     return Image.merge("RGB", bands)

@@ -1,4 +1,4 @@
-"""Flips, MixUp, CutMix and erasing, against NumPy."""
+"""Flips, MixUp, CutMix and erasing, compared with NumPy."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def plain(numbered):
     return images, [(x.astype("float64"), y) for x, y in batches]
 
 
-def test_mix_up_mixes_with_the_image_before(plain):
+def test_mix_up_mixes_with_the_previous_image(plain):
     images, unmixed = plain
     mixing = Augmentation(flip=False, mixup=0.5)
     weights = []
@@ -55,13 +55,14 @@ def test_mix_up_mixes_with_the_image_before(plain):
             expected = weight * plain_values
             expected += (1 - weight) * np.roll(plain_values, 1, axis=0)
             np.testing.assert_allclose(mixed, expected, atol=tolerance)
-    # Beta(1/2, 1/2) folded at a half: P(weight < 3/4) = 1/3.
+    # The larger one of w and 1 - w, with w from Beta(1/2, 1/2):
+    # P(weight < 3/4) = 1/3.
     assert min(weights) >= 0.5
     assert 0.2 < np.mean(np.array(weights) < 0.75) < 0.47
     assert len(set(weights)) == 60
 
 
-def test_cut_mix_pastes_a_box_of_the_image_before(plain):
+def test_cut_mix_pastes_a_box_of_the_previous_image(plain):
     images, unmixed = plain
     mixing = Augmentation(flip=False, cutmix=1.0)
     shares = []
@@ -80,12 +81,12 @@ def test_cut_mix_pastes_a_box_of_the_image_before(plain):
         expected = share * np.roll(y_plain, 1, axis=0) + (1 - share) * y_plain
         np.testing.assert_allclose(y, expected, atol=1e-6)
         shares.append(share)
-    # Half of it would be the mean if nothing were cut off.
+    # Without clipping of the box, the mean would be 0.5.
     assert 0.2 < np.mean(shares) < 0.5
     assert max(shares) > 0.7
 
 
-def test_mix_up_and_cut_mix_take_half_of_the_batches_each(plain):
+def test_mix_up_and_cut_mix_are_each_used_for_half_of_the_batches(plain):
     images, unmixed = plain
     both = Augmentation(flip=False, mixup=0.8, cutmix=1.0)
     cut = []

@@ -1,7 +1,7 @@
-"""Batches of images: the same ones whenever they are asked for.
+"""Batches of images are reproducible.
 
-Batches must be a function of the seed and the step; that is tested bit for bit,
-also between processes with other backends and numbers of threads.
+Batches must be a function of the seed and the step. The tests compare them bit
+for bit, also between processes with other backends and numbers of threads.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.once
 tf = pytest.importorskip("tensorflow", reason="it reads the images")
 
 
-def test_every_epoch_has_each_image_once_in_another_order(numbered):
+def test_each_epoch_shuffles_all_images(numbered):
     images = data.load_folder(numbered, 8, held_out=0.1)
     assert (images.train_count, images.test_count) == (21, 2)
     assert images.steps_per_epoch(4) == 5
@@ -36,7 +36,7 @@ def test_every_epoch_has_each_image_once_in_another_order(numbered):
     for epoch in epochs:
         assert len(set(epoch)) == 20
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    # Over the epochs, all of them.
+    # In several epochs, all images are used.
     assert len(set(numbers)) == 21
     for x, y in batches:
         np.testing.assert_array_equal(y.argmax(1), x[:, 0, 0, 1] % 2)
@@ -45,7 +45,7 @@ def test_every_epoch_has_each_image_once_in_another_order(numbered):
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
-def test_a_training_begins_anywhere(cifar, kept, monkeypatch):
+def test_batches_can_start_at_any_step(cifar, kept, monkeypatch):
     if not kept:
         monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
     images = data.load_folder(cifar, (24, 20))
@@ -67,7 +67,7 @@ def test_a_training_begins_anywhere(cifar, kept, monkeypatch):
     assert (other[0][0] != batches[0][0]).any()
 
 
-def test_beginning_late_decodes_nothing_that_lies_before(cifar, monkeypatch):
+def test_earlier_images_are_not_decoded_when_starting_late(cifar, monkeypatch):
     monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
     images = data.load_folder(cifar, 32)
     read = []
@@ -83,16 +83,16 @@ def test_beginning_late_decodes_nothing_that_lies_before(cifar, monkeypatch):
     counted = dataclasses.replace(
         images, train_images=images.train_images._replace(read=counting)
     )
-    # The last step but one of the fifth epoch.
+    # The second to last step of the fifth epoch.
     batches = counted.train(None, 10, start=33)
     (x, _), _ = arrays(batches, 2)
-    # What is read ahead belongs to it.
+    # Prefetching reads more than two batches.
     assert 20 <= len(read) < 200
     expected = arrays(images.train(None, 10).skip(33), 1)[0][0]
     np.testing.assert_array_equal(x, expected)
 
 
-def test_the_hosts_have_the_batch_of_one_together(cifar):
+def test_parts_of_the_hosts_make_the_batch_of_one_host(cifar):
     images = data.load_folder(cifar, 16)
     augmentation = Augmentation(mixup=0.8, cutmix=1.0, erasing=0.5)
     whole = arrays(images.train(augmentation, 12, seed=1, start=3), 4)
@@ -130,8 +130,8 @@ print(digest.hexdigest())
 """
 
 
-def test_backends_and_threads_change_nothing(photos):
-    """In processes of their own, with keras-cv under each backend of Keras."""
+def test_batches_do_not_depend_on_backend_or_threads(photos):
+    """In separate processes, with keras-cv on each backend of Keras."""
     images = data.load_folder(photos, 48)
     digest = hashlib.sha256()
     for x, y in itertools.chain(
@@ -149,7 +149,7 @@ def test_backends_and_threads_change_nothing(photos):
     [(0.875, "area"), (0.875, "bilinear"), (0.9, "bicubic"), (1.0, "lanczos"),
      (0.6, "nearest")],
 )  # fmt: skip
-def test_evaluation_is_that_of_load_image(
+def test_evaluation_batches_equal_load_image(
     size, crop_ratio, interpolation, photos
 ):
     images = data.load_folder(photos, size)
@@ -162,7 +162,7 @@ def test_evaluation_is_that_of_load_image(
     for place in (0, 7):
         expected = load_image(paths[place], model, crop_ratio, interpolation)
         differences = np.abs(batches[0][0][place] - expected[0])
-        # By area, Pillow takes the other one of pixels that are equally near.
+        # With "area", Pillow rounds ties between two pixels differently.
         by_area = interpolation == "area"
         assert differences.mean() < (0.4 if by_area else 0.2)
         assert (differences > 2).mean() < (0.05 if by_area else 0.002)
@@ -181,7 +181,9 @@ def test_evaluation_is_that_of_load_image(
          "`crop` must be one of .*Received: crop='some'"),
     ],
 )  # fmt: skip
-def test_trainings_that_are_refused(options, error, message, numbered):
+def test_wrong_arguments_of_train_raise_errors(
+    options, error, message, numbered
+):
     images = data.load_folder(numbered, 8)
     with pytest.raises(error, match=message):
         images.train(**{"augmentation": None, "batch_size": 6, **options})
@@ -194,7 +196,9 @@ def test_trainings_that_are_refused(options, error, message, numbered):
         ({"interpolation": "cubic"}, "Received: interpolation='cubic'"),
     ],
 )
-def test_evaluations_that_are_refused(options, message, numbered):
+def test_wrong_arguments_of_test_and_validation_raise_errors(
+    options, message, numbered
+):
     images = data.load_folder(numbered, 8)
     with pytest.raises(ValueError, match=message):
         images.test(4, **options)

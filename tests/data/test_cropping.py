@@ -1,4 +1,4 @@
-"""Crops, against the published shares of area and against each other."""
+"""Sizes of crops, and comparison of crops while and after decoding."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.once
 tf = pytest.importorskip("tensorflow", reason="it reads the images")
 
 
-def test_inception_crops_are_as_large_as_published():
+def test_inception_crops_have_the_published_sizes():
     shape, boxes = (90, 160, 3), []
     for i in range(600):
         boxes.append(cropping._inception_box(shape, (3, i)).numpy())
@@ -29,7 +29,7 @@ def test_inception_crops_are_as_large_as_published():
     assert left.max() > 80
 
 
-def test_a_crop_is_the_same_whether_all_was_decoded_or_not(photos):
+def test_cropping_while_decoding_equals_cropping_after_decoding(photos):
     for path in sorted(photos.rglob("*.jpg"))[:4]:
         content = path.read_bytes()
         expected = cropping.inception_crop(decoding.decode(content, 3), (1, 2))
@@ -40,12 +40,12 @@ def test_a_crop_is_the_same_whether_all_was_decoded_or_not(photos):
         differences = np.abs(
             received.numpy().astype(int) - expected.numpy().astype(int)
         )
-        # The colors of a JPEG are coarser than its pixels, and are smoothed
-        # over what lies beside the crop.
+        # The colors of a JPEG have a lower resolution than its pixels. They are
+        # interpolated with pixels outside the crop.
         assert differences[2:-2, 2:-2].max() <= 1
 
 
-def test_padding_moves_an_image_by_an_eighth_at_most():
+def test_padding_shifts_an_image_by_at_most_an_eighth():
     image = np.random.default_rng(0).integers(1, 256, (16, 24, 3), "uint8")
     padded = np.pad(image, ((2, 2), (3, 3), (0, 0)))
     places = {

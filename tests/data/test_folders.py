@@ -1,4 +1,4 @@
-"""Folders of images, against Pillow and `load_image`, on real images."""
+"""Folders of images, compared with Pillow and `load_image`."""
 
 import os
 import pathlib
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.once
 tf = pytest.importorskip("tensorflow", reason="it reads the images")
 
 
-def test_a_folder_is_split_by_class_and_always_alike(tmp_path, digits):
+def test_folder_split_is_per_class_and_reproducible(tmp_path, digits):
     (x, y), _ = digits
     for label, count in ((3, 10), (5, 25), (8, 1)):
         save_digits(tmp_path / str(label), x[y == label][:count])
     images = data.load_folder(tmp_path, (6, 10), seed=2)
     assert images.class_names == ("3", "5", "8")
-    assert images.image_shape == (6, 10, 3)  # grey images get colors
+    assert images.image_shape == (6, 10, 3)  # grey images are converted to RGB
     assert images.skipped == ()
     assert images.name == str(tmp_path)
     labels = np.concatenate([y.numpy() for _, y in images.test(4)]).argmax(1)
@@ -49,19 +49,19 @@ def test_a_folder_is_split_by_class_and_always_alike(tmp_path, digits):
 
 
 @pytest.mark.parametrize("part", ["test", "val"])
-def test_a_folder_with_two_parts_is_read_as_such(part, tmp_path, digits):
+def test_folder_with_two_parts_is_not_split(part, tmp_path, digits):
     (x, y), _ = digits
     for label in (3, 5):
         save_digits(tmp_path / "train" / str(label), x[y == label][:4])
     save_digits(tmp_path / part / "5", x[y == 5][4:7])
-    # Neither a class nor an image.
+    # This is neither a class nor an image.
     (tmp_path / "train" / ".cache").mkdir()
     (tmp_path / "train" / "5" / "notes.txt").write_text("hello")
     images = data.load_folder(tmp_path, 8)
     assert (images.train_count, images.test_count) == (8, 3)
     (batch,) = arrays(images.test(5, crop_ratio=1.0), 2)
     np.testing.assert_array_equal(batch[1], [[0, 1]] * 3)
-    # 8 x 8 as they are, of one color.
+    # 8 x 8 images are not resized, and their channels are equal.
     expected = np.repeat(x[y == 5][4:7].astype("uint8"), 3, axis=-1)
     np.testing.assert_array_equal(
         sorted(batch[0].reshape(3, -1).tolist()),
@@ -69,7 +69,7 @@ def test_a_folder_with_two_parts_is_read_as_such(part, tmp_path, digits):
     )
 
 
-def test_images_that_cannot_be_read_are_skipped_and_named(cifar, tmp_path):
+def test_unreadable_images_are_skipped_and_reported(cifar, tmp_path):
     for name in ("cat", "dog"):
         shutil.copytree(cifar / "train" / name, tmp_path / name)
     good = sorted((tmp_path / "cat").iterdir())[0].read_bytes()
@@ -94,9 +94,9 @@ def test_images_that_cannot_be_read_are_skipped_and_named(cifar, tmp_path):
     for name, content in broken.items():
         (tmp_path / "cow").mkdir(exist_ok=True)
         (tmp_path / "cow" / pathlib.Path(name).name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"none for \['cow'\]") as raised:
+    with pytest.raises(ValueError, match=r"no images for \['cow'") as raised:
         data.load_folder(tmp_path, 32)
-    # The error names the files of the class and why they cannot be read.
+    # The error lists the unreadable files of the class, with reasons.
     message = str(raised.value)
     assert message.count(str(tmp_path / "cow")) == 3
     assert re.search("cow/half.jpg': Truncated", message)
@@ -104,8 +104,8 @@ def test_images_that_cannot_be_read_are_skipped_and_named(cifar, tmp_path):
     assert str(tmp_path / "cat") not in message
 
 
-def test_an_index_saves_decoding_files_again(numbered, tmp_path, monkeypatch):
-    """A damaged file of the same size and time is not decoded again."""
+def test_index_avoids_decoding_files_again(numbered, tmp_path, monkeypatch):
+    """A damaged file with unchanged size and time is not decoded again."""
     monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
     index = data.ImageIndex()
     data.load_folder(numbered, 8, index=index)
@@ -121,7 +121,7 @@ def test_an_index_saves_decoding_files_again(numbered, tmp_path, monkeypatch):
     images = data.load_folder(numbered, 8, index=index)
     assert [path for path, _ in images.skipped] == [str(touched)]
     assert index.get(new) == index.get(numbered / "even" / "0.png")
-    # Without an index, both are found.
+    # Without an index, both damaged files are detected.
     skipped = [path for path, _ in data.load_folder(numbered, 8).skipped]
     assert skipped == [str(unchanged), str(touched)]
 
@@ -129,11 +129,11 @@ def test_an_index_saves_decoding_files_again(numbered, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "content", ["{", "[]", "[" * 10**6, '{"a": [1, 2]}', '{"a": 3}']
 )
-def test_a_damaged_index_is_not_used(content, tmp_path, caplog):
+def test_damaged_index_is_ignored(content, tmp_path, caplog):
     (tmp_path / "images.json").write_text(content)
     index = data.ImageIndex.read(tmp_path / "images.json")
     assert index.get(tmp_path / "images.json") is None
-    assert "is damaged: images are examined again" in caplog.text
+    assert "is damaged: images are checked again" in caplog.text
 
 
 def test_images_in_subfolders_belong_to_the_class(tmp_path, colors):
@@ -179,13 +179,13 @@ def test_links_are_followed_without_reading_a_folder_twice(tmp_path, colors):
         "dog/3.png", "owl/1.png", "owl/3.png",
     ]  # fmt: skip
     reasons = dict(images.skipped)
-    assert reasons.pop(f"{photos}/dog/lost.png") == "it links to nothing"
+    assert reasons.pop(f"{photos}/dog/lost.png") == "it is a broken link"
     assert sorted(reasons) == [
         f"{photos}/cat/more", f"{photos}/dog/loop", f"{photos}/dog/up",
     ]  # fmt: skip
 
 
-def test_every_file_that_is_not_used_is_named(tmp_path, colors):
+def test_all_unused_files_are_reported(tmp_path, colors):
     for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png",
                  "beside.png", "cat/.hidden.png", ".cache/1.png"):  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -202,8 +202,8 @@ def test_every_file_that_is_not_used_is_named(tmp_path, colors):
         "labels.csv": "it is not in the folder of a class",
         ".cache": "it is hidden: its name begins with a dot",
         "cat/.hidden.png": "it is hidden: its name begins with a dot",
-        "cat/notes.txt": "cannot identify image file: Pillow knows no such "
-        "format",
+        "cat/notes.txt": "cannot identify image file: the format is "
+        "unknown to Pillow",
     }
     skipped = dict(images.skipped)
     assert "exceeds limit of" in skipped.pop(f"{tmp_path}/dog/large.tiff")
@@ -213,7 +213,7 @@ def test_every_file_that_is_not_used_is_named(tmp_path, colors):
     assert (images.train_count, images.test_count) == (2, 2)
 
 
-def test_files_beside_the_parts_are_named(tmp_path, colors):
+def test_files_outside_the_parts_are_reported(tmp_path, colors):
     for name in ("train/a/1.png", "train/b/1.png", "test/a/1.png",
                  "other/a/1.png", "1.png", "test/2.png"):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -224,14 +224,14 @@ def test_files_beside_the_parts_are_named(tmp_path, colors):
         (f"{tmp_path}/1.png", "it is not in the folder of a class"),
         (
             f"{tmp_path}/other",
-            "it is not named like a train, val or test folder",
+            "its name is not that of a train, val or test folder",
         ),
         (f"{tmp_path}/test/2.png", "it is not in the folder of a class"),
     )
 
 
 def save_formats(folder, colors):
-    """Files that TensorFlow does not decode as Pillow does, or not at all."""
+    """Files that TensorFlow cannot decode, or decodes unlike Pillow."""
     clear = colors.copy()
     clear.putalpha(colors.getchannel("G"))
     levels = np.asarray(colors.convert("L")).astype("uint16") * 251
@@ -256,7 +256,7 @@ def save_formats(folder, colors):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
-def test_every_format_is_read_as_by_load_image(
+def test_all_formats_are_read_like_load_image(
     kept, channels, tmp_path, colors, monkeypatch
 ):
     if not kept:
@@ -280,7 +280,7 @@ def test_every_format_is_read_as_by_load_image(
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
-def test_photos_are_turned_upright_as_by_load_image(
+def test_photos_are_rotated_like_load_image(
     kind, kept, tmp_path, colors, monkeypatch
 ):
     if not kept:
@@ -298,7 +298,7 @@ def test_photos_are_turned_upright_as_by_load_image(
         expected = load_image(path, model_of((24, 36)))[0]
         np.testing.assert_allclose(received, expected, atol=1)
     assert len({image.tobytes() for image in x}) == 8
-    # Crops to train on are upright too: a batch has them all.
+    # Crops for training are rotated too. One batch has all of them.
     resized = Augmentation(crop="resize", flip=False)
     ((x, _),) = arrays(images.train(resized, 16), 1)
     expected = [
@@ -311,7 +311,7 @@ def test_photos_are_turned_upright_as_by_load_image(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_paths_are_in_the_order_of_the_batches(channels, numbered):
+def test_paths_have_the_order_of_the_batches(channels, numbered):
     images = data.load_folder(numbered, 8, channels=channels, held_out=0.4)
     assert images.image_shape == (8, 8, channels)
     assert images.validation_paths == images.test_paths
@@ -338,7 +338,9 @@ def test_paths_are_in_the_order_of_the_batches(channels, numbered):
         ("TRAIN", "dev", "Evaluation"),
     ],
 )
-def test_usual_names_of_the_parts_are_known(train, validation, test, tmp_path):
+def test_usual_names_of_the_parts_are_recognized(
+    train, validation, test, tmp_path
+):
     counts = {train: 4, validation: 3, test: 2}
     for part, count in counts.items():
         for label in ("a", "b"):
@@ -350,7 +352,7 @@ def test_usual_names_of_the_parts_are_known(train, validation, test, tmp_path):
     images = data.load_folder(tmp_path, 8)
     assert images.class_names == ("a", "b")
     assert images.train_count == 8
-    # A single part that is held out is used for both.
+    # If there is only one held-out part, it is used for both.
     assert images.validation_count == 2 * counts[validation or test]
     assert images.test_count == 2 * counts[test or validation]
     for batches, count, paths in (
@@ -371,9 +373,7 @@ def test_usual_names_of_the_parts_are_known(train, validation, test, tmp_path):
     [("L", "png"), ("RGBA", "png"), ("P", "gif"), ("RGB", "bmp"), ("P", "png"),
      ("L", "jpg"), ("CMYK", "jpeg")],
 )  # fmt: skip
-def test_all_kinds_of_images_get_the_colors_that_pillow_sees(
-    mode, suffix, tmp_path
-):
+def test_colors_of_all_kinds_of_images_equal_pillow(mode, suffix, tmp_path):
     mandelbrot = Image.effect_mandelbrot((40, 30), (-2, -1, 1, 1), 90)
     colors = Image.merge(
         "RGB",
@@ -401,7 +401,7 @@ def refuse_folder(make, tmp_path, message, error=ValueError, **options):
 
 
 def folder_with(*names):
-    """Makes one of an image for each name, or of folders where it ends so."""
+    """Returns a function that creates a folder with images or folders."""
 
     def make(folder):
         for name in names:
@@ -421,25 +421,25 @@ def folder_with(*names):
         ([], "which is not a folder", NotADirectoryError),
         (["a.png", "b.png"], r"Received: the folders \[\]", ValueError),
         (["a/1.png", "a/2.png"], r"Received: the folders \['a'\]", ValueError),
-        (["a/1.png", "b/", "c/"], r"none for \['b', 'c'\]", ValueError),
+        (["a/1.png", "b/", "c/"], r"no images for \['b', 'c'\]", ValueError),
         (["train/a/1.png", "train/b/1.png", "test/c/1.png"],
-         r"Received: \['c'\] in .*test' alone", ValueError),
+         r"Received: \['c'\] only in .*test'", ValueError),
         (["train/a/1.png", "train/b/1.png", "test/"],
          "There must be images to test on", ValueError),
         (["a/1.png", "b/1.png"], "There must be images to test on", ValueError),
         (["train/a/1.png", "train/b/1.png", "val/", "test/a/1.png"],
          "There must be images to validate on", ValueError),
         (["train/a/1.png", "train/b/1.png", "val/a/1.png", "Valid/b/1.png"],
-         r"one folder of validation images.*\['Valid', 'val'\]", ValueError),
+         r"only one validation folder in .*\['Valid', 'val'\]", ValueError),
         (["seg_train/a/1.png", "seg_train/b/1.png", "seg_test/a/1.png"],
-         r"train/training \(train\), val/valid/.*'seg_test' holds folders but "
+         r"train/training \(train\), val/valid/.*'seg_test' has subfolders but "
          "no images", ValueError),
         (["photos/a/1.png", "photos/b/1.png"],
          r"inside train/training .*Received: the folders \['photos'\]",
          ValueError),
     ],
 )  # fmt: skip
-def test_folders_that_are_refused(names, message, error, tmp_path):
+def test_wrong_folders_raise_errors(names, message, error, tmp_path):
     refuse_folder(folder_with(*names), tmp_path, message, error)
 
 
@@ -457,7 +457,7 @@ def test_folders_that_are_refused(names, message, error, tmp_path):
         ({"seed": 0.5}, TypeError, "`seed` must be a non-negative integer"),
     ],
 )
-def test_arguments_of_folders_that_are_refused(
+def test_wrong_arguments_of_load_folder_raise_errors(
     options, error, message, numbered
 ):
     with pytest.raises(error, match=message):
@@ -465,7 +465,7 @@ def test_arguments_of_folders_that_are_refused(
 
 
 @pytest.mark.parametrize("missing", ["tensorflow", "keras_cv"])
-def test_what_is_not_installed_is_named(missing, numbered):
+def test_missing_packages_are_reported(missing, numbered):
     code = f"""
 import sys
 sys.modules["{missing}"] = None

@@ -1,4 +1,4 @@
-"""Photos of every kind: upright, in colour, of the right size, or refused."""
+"""`load_image`: rotation, colors, size, and errors."""
 
 import io
 
@@ -46,14 +46,14 @@ def assert_halves(pixels, atol=1, left=RED, right=GREEN):
     )
 
 
-def test_a_photo_becomes_a_batch_of_one():
+def test_photo_is_loaded_as_a_batch_of_one():
     pixels = load(halves())
     assert pixels.shape == (1, 8, 12, 3)
     assert pixels.dtype == "float32"
     assert_halves(pixels)
 
 
-def test_the_crop_is_central_and_keeps_the_proportions():
+def test_crop_is_central_and_keeps_the_aspect_ratio():
     # 200 x 100, a white frame of 6 pixels; to a square: columns 50 to 150.
     image = Image.new("L", (200, 100), 255)
     image.paste(0, (6, 6, 194, 94))
@@ -64,9 +64,9 @@ def test_the_crop_is_central_and_keeps_the_proportions():
     assert load(image, (10, 10, 1), interpolation="area").max() == 0
 
 
-def test_the_default_is_224_from_256():
-    """The evaluation of the official Mixers, done in its two steps."""
-    # A size whose resized sides are whole numbers: 384 by 256.
+def test_default_crop_is_224_from_256():
+    """Compares with the two steps of the official evaluation."""
+    # The resized image has sides that are whole numbers: 384 by 256.
     noise = np.random.default_rng(0).integers(0, 256, (320, 480, 3), "uint8")
     noise = Image.fromarray(noise)
     resized = noise.resize((384, 256), Image.Resampling.BILINEAR)
@@ -75,8 +75,8 @@ def test_the_default_is_224_from_256():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_undone(orientation):
-    """As a camera stores it: transposed, with the tag that says how."""
+def test_exif_orientation_is_applied(orientation):
+    """A camera stores the photo transposed, with the orientation tag."""
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -95,17 +95,17 @@ def test_exif_orientation_is_undone(orientation):
     assert_halves(pixels, atol=6)
 
 
-def test_greyscale_becomes_colour_and_colour_greyscale():
+def test_grey_and_color_are_converted_to_each_other():
     grey = load(Image.new("L", (30, 20), 77))
     np.testing.assert_array_equal(grey, np.full((1, 8, 12, 3), 77))
     luma = load(Image.new("RGB", (30, 20), RED), (8, 12, 1))
-    # ITU-R 601-2, as everywhere in Pillow.
+    # The weights of ITU-R 601-2, as in Pillow.
     expected = round(0.299 * 200 + 0.587 * 30 + 0.114 * 40)
     np.testing.assert_allclose(luma, np.full((1, 8, 12, 1), expected), atol=1)
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "ppm"])
-def test_sixteen_bit_greyscale_keeps_its_range(kind):
+def test_16_bit_grey_is_scaled_to_8_bits(kind):
     levels = np.full((20, 30), 77 * 257, "uint16")
     pixels = load(Image.fromarray(levels), kind=kind)
     np.testing.assert_array_equal(pixels, np.full((1, 8, 12, 3), 77))
@@ -115,14 +115,14 @@ def test_sixteen_bit_greyscale_keeps_its_range(kind):
     ("mode", "kind"),
     [("P", "png"), ("P", "gif"), ("CMYK", "tiff"), ("CMYK", "jpeg")],
 )
-def test_other_colours_come_out_right(mode, kind):
+def test_other_color_modes_are_converted(mode, kind):
     image = halves().convert(mode)
     assert Image.open(as_file(image, kind)).mode == mode
     assert_halves(load(image, kind=kind), atol=8)
 
 
 @pytest.mark.parametrize("mode", ["1", "LA"])
-def test_other_greys_come_out_right(mode):
+def test_other_grey_modes_are_converted(mode):
     image = Image.new("L", (60, 40), 255)
     image.paste(0, (30, 0, 60, 40))
     image = image.convert(mode)
@@ -131,7 +131,7 @@ def test_other_greys_come_out_right(mode):
 
 
 @pytest.mark.parametrize("kind", ["png", "webp"])
-def test_transparency_is_laid_on_white(kind):
+def test_transparent_pixels_are_blended_with_white(kind):
     image = halves().convert("RGBA")
     image.putalpha(Image.new("L", image.size, 0))
     image.paste((*RED, 255), (0, 0, 30, 40))
@@ -139,7 +139,7 @@ def test_transparency_is_laid_on_white(kind):
     assert_halves(pixels, right=(255, 255, 255))
 
 
-def test_a_transparent_palette_is_laid_on_white():
+def test_transparent_palette_is_blended_with_white():
     image = halves().quantize(4)
     hidden = image.getpixel((59, 0))
     pixels = load(image, kind="gif", save={"transparency": hidden})
@@ -166,7 +166,7 @@ def test_the_content_of_a_file_is_read(kind):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK"])
-def test_images_of_pillow_are_read_and_left_as_they_are(mode):
+def test_pillow_images_are_read_and_not_changed(mode):
     image = halves().convert(mode)
     model = model_for(8, 12, 3)
     pixels = keras_mixer.load_image(image, model)
@@ -174,11 +174,11 @@ def test_images_of_pillow_are_read_and_left_as_they_are(mode):
     np.testing.assert_array_equal(pixels, expected)
     assert image.mode == mode
     assert image.tobytes() == halves().convert(mode).tobytes()
-    # It is still open.
+    # The image is still open.
     np.testing.assert_array_equal(keras_mixer.load_image(image, model), pixels)
 
 
-def test_an_opened_image_of_pillow_is_turned_upright():
+def test_opened_pillow_image_is_rotated():
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = halves().transpose(Image.Transpose.ROTATE_90)
@@ -200,7 +200,7 @@ def test_an_opened_image_of_pillow_is_turned_upright():
         ((40, 4, 3), "RGB"),
     ],
 )
-def test_arrays_are_read_as_the_same_image_of_pillow(shape, mode, channels):
+def test_arrays_equal_the_same_pillow_images(shape, mode, channels):
     array = np.random.default_rng(0).integers(0, 256, shape, "uint8")
     squeezed = array[..., 0] if array.shape[2:] == (1,) else array
     image = Image.fromarray(squeezed)
@@ -211,7 +211,7 @@ def test_arrays_are_read_as_the_same_image_of_pillow(shape, mode, channels):
     np.testing.assert_array_equal(received, expected)
 
 
-def test_the_channels_of_opencv_can_be_turned():
+def test_reversed_views_of_opencv_arrays_are_read():
     bgr = np.asarray(halves())[..., ::-1].copy()
     model = model_for(8, 12, 3)
     assert_halves(keras_mixer.load_image(bgr, model), left=RED[::-1],
@@ -233,30 +233,30 @@ def test_the_channels_of_opencv_can_be_turned():
         np.zeros(40, "uint8"),
     ],
 )
-def test_other_arrays_are_refused(array):
+def test_wrong_arrays_raise_errors(array):
     with pytest.raises(ValueError, match="must be of dtype uint8") as raised:
         keras_mixer.load_image(array, model_for(8, 12, 3))
     assert f"shape={array.shape}, dtype={array.dtype}" in str(raised.value)
 
 
 @pytest.mark.parametrize("photo", [None, 3, [[1, 2], [3, 4]]])
-def test_what_is_neither_file_nor_image_is_refused(photo):
+def test_wrong_types_of_photos_raise_errors(photo):
     expected = f"Received: file of type {type(photo).__name__}$"
     with pytest.raises(TypeError, match=expected):
         keras_mixer.load_image(photo, model_for(8, 12, 3))
 
 
-def test_bytes_that_are_no_image_are_refused():
+def test_bytes_that_are_not_an_image_raise_an_error():
     with pytest.raises(ValueError, match="file=bytes: cannot identify"):
         keras_mixer.load_image(b"photo.jpg", model_for(8, 12, 3))
 
 
-def test_an_extreme_shape_costs_no_more_than_others():
+def test_extreme_aspect_ratio_does_not_need_more_memory():
     pixels = load(Image.new("RGB", (60_000, 2), RED), (224, 224, 3))
     np.testing.assert_array_equal(pixels[0, 0, 0], RED)
 
 
-def test_channels_first():
+def test_channels_first_is_supported():
     expected = load(halves()).transpose(0, 3, 1, 2)
     keras.config.set_image_data_format("channels_first")
     try:
@@ -265,7 +265,7 @@ def test_channels_first():
         keras.config.set_image_data_format("channels_last")
 
 
-def test_a_real_model_takes_it(tiny):
+def test_model_classifies_a_loaded_photo(tiny):
     file = as_file(halves())
     preds = tiny().predict(keras_mixer.load_image(file, tiny()), verbose=0)
     assert preds.shape == (1, 5)
@@ -278,7 +278,7 @@ def truncated():
 
 
 def declaring(width, height):
-    """A PNG of a few bytes that says it has that many pixels."""
+    """Returns a PNG of a few bytes, whose header has this size."""
     import struct
     import zlib
 
@@ -298,24 +298,24 @@ def declaring(width, height):
         (lambda: declaring(20_000, 10_001), "exceeds limit|more than 2000000"),
         (
             lambda: as_file(Image.new("F", (4, 4)), "tiff"),
-            "'F' does not say which value is white",
+            "'F' does not define which value is white",
         ),
     ],
 )
-def test_what_is_no_image_is_refused(file, reason):
+def test_files_that_are_not_images_raise_errors(file, reason):
     expected = f"^Expected an image file that Pillow can read.*({reason})"
     with pytest.raises(ValueError, match=expected):
         keras_mixer.load_image(file(), model_for(8, 12, 3))
 
 
-def test_the_limit_holds_where_pillows_is_off(monkeypatch):
+def test_pixel_limit_applies_without_pillows_limit(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     monkeypatch.setattr(photos, "_flatten", pytest.fail)
     with pytest.raises(ValueError, match="20000 x 10001 pixels, more than"):
         keras_mixer.load_image(declaring(20_000, 10_001), model_for(8, 12, 3))
 
 
-def test_a_missing_file_is_said_to_be_missing(tmp_path):
+def test_missing_photo_raises_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
         keras_mixer.load_image(tmp_path / "missing.jpg", model_for(8, 12, 3))
 
@@ -324,7 +324,7 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
     "model",
     [None, model_for(8, 12), model_for(None, None, 3), model_for(8, 12, 4)],
 )
-def test_a_model_that_takes_no_photo_is_refused(model):
+def test_models_with_wrong_inputs_raise_errors(model):
     with pytest.raises(ValueError, match="`model` must be a Keras model with"):
         keras_mixer.load_image(as_file(halves()), model)
 
@@ -338,6 +338,6 @@ def test_a_model_that_takes_no_photo_is_refused(model):
         ({"interpolation": ["bilinear"]}, "`interpolation` must be one of"),
     ],
 )
-def test_arguments_are_checked(options, message):
+def test_wrong_arguments_of_load_image_raise_errors(options, message):
     with pytest.raises(ValueError, match=message):
         load(halves(), **options)

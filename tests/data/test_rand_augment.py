@@ -1,4 +1,4 @@
-"""RandAugment, against Pillow."""
+"""RandAugment, compared with Pillow."""
 
 import numpy as np
 import pytest
@@ -47,8 +47,8 @@ def cutout(image):
     return image
 
 
-# At magnitude 8. Contrast is what Pillow has otherwise: it takes the mean of
-# grey, and keras-cv that of each channel.
+# At magnitude 8. Contrast differs from Pillow, which uses the mean of the grey
+# image: keras-cv uses the mean of each channel.
 PILLOW = {
     "auto_contrast": ImageOps.autocontrast,
     "equalize": ImageOps.equalize,
@@ -70,11 +70,12 @@ PILLOW = {
 
 
 @pytest.mark.parametrize("name", rand_augment.OPERATIONS)
-def test_operations_are_those_of_pillow(name, photos):
+def test_operations_equal_those_of_pillow(name, photos):
     path = sorted(photos.rglob("*.jpg"))[0]
     with Image.open(path) as photo:
         image = photo.resize((224, 160))
-    # Smooth, as nearest pixels may be one apart, and with room for contrast.
+    # A smooth image, since the nearest pixel can differ by one pixel. Its range
+    # is reduced, so that contrast can be increased.
     image = image.filter(ImageFilter.GaussianBlur(9))
     image = ImageOps.autocontrast(image)
     image = image.point([round(20 + 0.92 * v) for v in range(256)] * 3)
@@ -91,7 +92,7 @@ def test_operations_are_those_of_pillow(name, photos):
         assert np.abs(other.numpy() - received.numpy()).mean() > 5
 
 
-def test_all_operations_are_drawn_alike_and_grey_images_are_taken():
+def test_all_operations_accept_grey_images():
     augment = rand_augment.rand_augment(2, 10)
     grey = tf.random.stateless_uniform((12, 10, 1), (0, 1), maxval=255)
     for i in range(16):

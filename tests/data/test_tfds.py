@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets, real and defined here."""
+"""Real data sets of TensorFlow Datasets, and builders defined here."""
 
 import hashlib
 import shutil
@@ -34,7 +34,7 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
-def test_bangla_digits_come_from_tfds(kept, data_dir, monkeypatch):
+def test_bangla_digits_are_loaded_from_tfds(kept, data_dir, monkeypatch):
     if not kept:
         monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
     images = data.load_tfds("cmaterdb/bangla", (32, 32), data_dir=data_dir)
@@ -45,7 +45,7 @@ def test_bangla_digits_come_from_tfds(kept, data_dir, monkeypatch):
     assert (images.train_count, images.test_count) == (5000, 1000)
     batches = arrays(images.test(300, crop_ratio=1.0), 9)
     assert [len(x) for x, _ in batches] == [300, 300, 300, 100]
-    # The original archive, in whatever order TFDS has put it.
+    # The images of the original archive; TFDS may change their order.
     archive = np.load(shared("cmaterdb") / "bangla-testing-images.npz")
     expected = {
         (image.tobytes(), int(label))
@@ -63,7 +63,7 @@ def test_bangla_digits_come_from_tfds(kept, data_dir, monkeypatch):
     digest = hashlib.sha256()
     for x, y in arrays(late, 3):
         digest.update(x.tobytes() + y.tobytes())
-    # Read or kept: the order, and what is done, are the same.
+    # The batches do not depend on whether images are kept in memory.
     others = DIGESTS.setdefault("bangla", digest.hexdigest())
     assert others == digest.hexdigest()
 
@@ -71,7 +71,7 @@ def test_bangla_digits_come_from_tfds(kept, data_dir, monkeypatch):
 DIGESTS = {}
 
 
-def test_mnist_comes_from_tfds_with_one_channel(data_dir):
+def test_mnist_is_loaded_from_tfds_with_one_channel(data_dir):
     images = data.load_tfds("mnist", 28, data_dir=data_dir)
     assert images.name.startswith("mnist/3.")
     assert images.image_shape == (28, 28, 1)
@@ -82,8 +82,8 @@ def test_mnist_comes_from_tfds_with_one_channel(data_dir):
     assert y.sum() == 96
 
 
-def test_data_sets_of_tfds_are_evaluated_on(data_dir, capsys):
-    """Greyscale ones too; and digits are no photos, though both count to 9."""
+def test_evaluate_uses_tfds_data_sets(data_dir, capsys):
+    """The classes of MNIST, "0" to "9", must not match the ids of CIFAR-10."""
     command = ["evaluate", "--dataset", "mnist", "--data-dir", str(data_dir)]
     with pytest.raises(SystemExit, match="classes that the model does not kn"):
         cli.main(command)
@@ -96,7 +96,7 @@ def test_data_sets_of_tfds_are_evaluated_on(data_dir, capsys):
 
 
 def define_builders():
-    """Data sets as users write them, of real digits, with one name each."""
+    """Defines data sets of real digits, as a user would write them."""
     import tensorflow_datasets as tfds
     from sklearn.datasets import load_digits
 
@@ -165,10 +165,10 @@ def builders():
     return define_builders()
 
 
-def test_a_fifth_is_held_out_where_there_is_but_one_part(builders, tmp_path):
+def test_a_fifth_is_held_out_without_other_splits(builders, tmp_path):
     images = data.load_tfds("digits_of_one_part", 8, data_dir=tmp_path)
     assert (images.train_count, images.test_count) == (40, 10)
-    assert not images.train_images.decoded  # sizes that nobody has promised
+    assert not images.train_images.decoded  # the sizes are not in the features
     ((x, y),) = arrays(images.test(50, crop_ratio=1.0), 2)
     ((x_train, _),) = arrays(images.train(None, 40), 1)
     whole = {
@@ -185,7 +185,7 @@ def test_a_fifth_is_held_out_where_there_is_but_one_part(builders, tmp_path):
     assert (arrays(other.test(50, 1.0), 1)[0][0] != x).any()
 
 
-def test_where_test_labels_are_secret_it_is_validated(builders, tmp_path):
+def test_test_split_without_labels_is_not_used(builders, tmp_path):
     images = data.load_tfds("digits_with_secrets", 8, data_dir=tmp_path)
     assert (images.train_count, images.test_count) == (50, 50)
     ((_, y),) = arrays(images.test(50), 1)
@@ -194,7 +194,7 @@ def test_where_test_labels_are_secret_it_is_validated(builders, tmp_path):
     )
 
 
-def test_validation_and_test_splits_are_used_as_such(builders, tmp_path):
+def test_validation_and_test_splits_are_used(builders, tmp_path):
     images = data.load_tfds("digits_of_three_parts", 8, data_dir=tmp_path)
     for batches, start in (
         (images.validation(60, 1.0), 50),
@@ -219,19 +219,19 @@ def test_validation_and_test_splits_are_used_as_such(builders, tmp_path):
     ("name", "message"),
     [
         ("mnits", "...such as ['mnist'...Received: name='mnits'"),
-        ("mnist:9.9.9", "Expected a data set of TFDS with an existing..."),
-        ("cmaterdb/latin", "Expected a data set of TFDS with an existing..."),
+        ("mnist:9.9.9", "Expected a TFDS data set with an existing..."),
+        ("cmaterdb/latin", "Expected a TFDS data set with an existing..."),
         ("digits_without_labels", "Expected a data set of images..."),
     ],
 )
-def test_data_sets_that_do_not_exist(name, message, builders, tmp_path):
+def test_unknown_data_sets_raise_errors(name, message, builders, tmp_path):
     with pytest.raises(ValueError, match=matches(message)) as raised:
         data.load_tfds(name, 8, data_dir=tmp_path)
-    # TFDS itself goes on for pages.
+    # The message of TFDS itself is several pages long.
     assert len(str(raised.value)) < 400
 
 
-def test_without_network_it_says_what_is_missing(tmp_path):
+def test_missing_network_is_reported(tmp_path):
     code = """
 import socket
 import sys
@@ -239,7 +239,7 @@ def refuse(*arguments, **options):
     raise OSError("Network is unreachable")
 socket.socket.connect = socket.getaddrinfo = refuse
 from tensorflow_datasets.core.download import downloader
-downloader.MAX_RETRIES = 0  # of ten, which take minutes
+downloader.MAX_RETRIES = 0  # the default, 10, takes minutes
 from keras_mixer import data
 try:
     data.load_tfds("mnist", 8, data_dir=sys.argv[1])

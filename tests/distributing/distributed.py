@@ -1,4 +1,4 @@
-"""Trains tiny models on many devices, in a process of its own.
+"""Trains tiny models on several devices, in a separate process.
 
 `python tests/distributing/distributed.py FILE RUN...`, where a run is
 `kind:family:xla` or `kind:family:xla:accumulate`, writes the losses and the
@@ -16,8 +16,8 @@ import keras_mixer
 from keras_mixer import distributing
 from keras_mixer import recipes
 
-# Every size another number, those of the parts of a batch too: 10 on two
-# replicas, 5 on four.
+# All sizes are different, also from the parts of a batch: 10 on two replicas, 5
+# on four.
 IMAGE = (8, 6, 1)
 TOKENS, TOKENS_DIM, HIDDEN_DIM, CHANNELS_DIM = 12, 14, 18, 22
 CLASSES = 7
@@ -26,7 +26,10 @@ STEPS = 20
 
 
 def digits():
-    """Real digits, each batch sorted: no two replicas see the same classes."""
+    """Returns real digits, sorted by class within each batch.
+
+    So the replicas get different classes.
+    """
     data = load_digits()
     chosen = np.flatnonzero(data.target < CLASSES)[: STEPS * BATCH]
     batches = chosen.reshape(STEPS, BATCH)
@@ -51,7 +54,7 @@ def tiny_model(family):
         model = keras_mixer.ResMLP(
             2, 1, HIDDEN_DIM, CHANNELS_DIM, 0.1, **options
         )
-    # No zeros, from which no gradient would come.
+    # Weights must not be zero, or other gradients would be zero.
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables:
         array = keras.ops.convert_to_numpy(variable)
@@ -60,7 +63,7 @@ def tiny_model(family):
 
 
 def tiny_recipe(family):
-    """The clip acts in some steps and not in others; decay, and an average."""
+    """Returns a recipe with decay and averages that clips in some steps."""
     if family == "mixer":
         recipe = recipes.RECIPES["finetune.cifar"]
         return dataclasses.replace(
@@ -102,7 +105,7 @@ def train(kind, family, xla, accumulate):
         if inner.use_ema:
             variables = [*variables, *inner._model_variables_moving_average]
         return [
-            # Means since the first batch, at the last batch of each update.
+            # At the last batch of each update: means since the first batch.
             np.array(losses.losses[accumulate - 1 :: accumulate]),
             *map(keras.ops.convert_to_numpy, variables),
             np.array(devices.replicas),
@@ -110,7 +113,7 @@ def train(kind, family, xla, accumulate):
 
 
 def cut_cpu():
-    """Makes two devices of TensorFlow's one."""
+    """Splits TensorFlow's CPU into two devices."""
     import tensorflow as tf
 
     (cpu,) = tf.config.list_physical_devices("CPU")
@@ -133,5 +136,5 @@ def train_all(file, *runs):
 
 
 if __name__ == "__main__":
-    keras.config.set_floatx("float64")  # or Adam and LAMB divide rounding
+    keras.config.set_floatx("float64")  # Adam and LAMB would amplify rounding
     train_all(*sys.argv[1:])

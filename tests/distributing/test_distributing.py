@@ -1,7 +1,7 @@
-"""Training on many devices, each training in real processes of its own.
+"""Training on several devices, in separate processes.
 
-Where the devices are another number, so are their processes: a batch of 20 is
-cut into 10 and 10, or into four of 5, and each part holds other classes.
+A batch of 20 images is split into 2 parts of 10 or 4 parts of 5. Each part has
+other classes.
 """
 
 import collections
@@ -27,11 +27,11 @@ from support.helpers import matches
 from support.helpers import python
 
 SCRIPT = ROOT / "tests" / "distributing" / "distributed.py"
-# Seconds for a process to end, long enough for a busy machine; and for a test,
-# which starts several.
+# Seconds for a process to end, long enough for a busy machine. A test starts
+# several processes, so it has three times as long.
 TIMEOUT = 600
 pytestmark = pytest.mark.timeout(3 * TIMEOUT)
-# What XLA compiles is of interest, not how well.
+# Compile fast: the speed of the compiled code does not matter here.
 FAST_COMPILER = (
     "--xla_backend_optimization_level=0 "
     "--xla_llvm_disable_expensive_passes=true"
@@ -45,7 +45,7 @@ PATIENT_DEVICES = (
 
 
 def start(*command, output, backend="jax", **env):
-    """Starts Python as a process that writes into a file."""
+    """Starts a Python process whose output is written to a file."""
     with open(output, "w") as file:
         return subprocess.Popen(
             [sys.executable, "-u", *map(str, command)],
@@ -57,7 +57,7 @@ def start(*command, output, backend="jax", **env):
 
 
 def train(folder, *runs, **env):
-    """`{run: [losses, weights.., replicas]}` of one training after another."""
+    """Trains several runs; returns `{run: [losses, weights.., replicas]}`."""
     output = folder / "output.txt"
     process = start(SCRIPT, folder / "runs.npz", *runs, output=output, **env)
     assert process.wait(TIMEOUT) == 0, output.read_text()
@@ -73,7 +73,7 @@ def assert_same_training(results, run, one_device, replicas):
     *received, count = results[run]
     assert (one, count) == (1, replicas)
     assert len(received[0]) == 20
-    assert expected[0][-1] < 0.99 * expected[0][0]  # it learns
+    assert expected[0][-1] < 0.99 * expected[0][0]  # the loss decreases
     for array, array_expected in zip(received, expected, strict=True):
         np.testing.assert_allclose(
             array, array_expected, rtol=0, atol=1e-5, err_msg=run
@@ -81,7 +81,7 @@ def assert_same_training(results, run, one_device, replicas):
 
 
 @pytest.mark.once
-def test_mirrored_trains_as_one_device_and_xla_compiles_each_replica(tmp_path):
+def test_mirrored_equals_one_device_and_xla_compiles_each_replica(tmp_path):
     dump = tmp_path / "dump"
     results = train(
         tmp_path,
@@ -96,13 +96,13 @@ def test_mirrored_trains_as_one_device_and_xla_compiles_each_replica(tmp_path):
         for xla in ("no", "xla"):
             run = f"mirrored:{family}:{xla}"
             assert_same_training(results, run, f"none:{family}:no", 2)
-        # Five batches of 4 for an update: 2 images on each replica.
+        # Five batches of 4 per update: 2 images on each replica.
         run = f"mirrored:{family}:no:5"
         assert_same_training(results, run, f"none:{family}:no", 2)
 
-    # Each replica's products of matrices are all in one cluster, forward and
-    # backward: of five of Mixer, and of four of ResMLP, each has two gradients.
-    # They see half of a batch.
+    # All matrix products of a replica are in one cluster: 5 of Mixer or 4 of
+    # ResMLP, and two more for the gradients of each. Their inputs are half of a
+    # batch.
     products = collections.Counter()
     for path in dump.glob("*cluster_*.before_optimizations.txt"):
         cluster = path.read_text()
@@ -114,7 +114,7 @@ def test_mirrored_trains_as_one_device_and_xla_compiles_each_replica(tmp_path):
 
 
 @pytest.mark.once
-def test_data_and_model_parallel_train_as_one_device(tmp_path):
+def test_data_and_model_parallel_equal_one_device(tmp_path):
     results = train(
         tmp_path,
         *("none:mixer:xla", "data:mixer:xla", "model:mixer:xla"),
@@ -129,7 +129,7 @@ def test_data_and_model_parallel_train_as_one_device(tmp_path):
         one = f"none:{run.partition(':')[0]}:xla"
         assert_same_training(results, f"data:{run}", one, 4)
         assert_same_training(results, f"model:{run}", one, 2)
-    # Five batches of 4 for an update: 1 image on each device.
+    # Five batches of 4 per update: 1 image on each device.
     assert_same_training(results, "data:resmlp:xla:5", "none:resmlp:xla", 4)
 
 
@@ -145,7 +145,7 @@ def cut_weights(variant):
 
 
 @pytest.mark.once
-def test_model_layout_cuts_the_mlps():
+def test_model_layout_splits_the_mlps():
     channels = {
         "block_0/channel_mixing/dense_0/kernel": (None, "model"),
         "block_0/channel_mixing/dense_0/bias": ("model",),
@@ -163,7 +163,7 @@ EPOCHS = 8
 
 
 def training_of(photos, run):
-    """The command line of a training with momentum and mixed order."""
+    """Returns the command line of a training with momentum and shuffling."""
     options = {
         "data": photos,
         "output": run,
@@ -177,7 +177,7 @@ def training_of(photos, run):
 
 
 class Processes:
-    """Two of JAX's, that train in one folder."""
+    """Two JAX processes that train together in one folder."""
 
     def __init__(self, photos, run, folder):
         with socket.socket() as free:
@@ -205,7 +205,7 @@ class Processes:
             process.wait()
 
     def wait_for(self, epochs):
-        """Until so many epochs are in the log, or one has ended."""
+        """Waits for epochs in the log. Fails if a process ended."""
         end = time.monotonic() + TIMEOUT
         while len(training.read_log(self.run)) < epochs:
             ended = any(
@@ -216,16 +216,14 @@ class Processes:
             time.sleep(0.01)
 
     def kill(self, index):
-        """Kills one; returns what the other said when it ended within 60 s."""
+        """Kills a process. Returns the output of the other, ended in 60 s."""
         self.processes[index].send_signal(signal.SIGKILL)
         assert self.processes[1 - index].wait(60) != 0
         return self.outputs[1 - index].read_text()
 
 
 @pytest.mark.once
-def test_two_processes_train_as_one_and_end_when_one_is_killed(
-    photos, tmp_path
-):
+def test_two_processes_equal_one_and_stop_when_one_is_killed(photos, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     output = tmp_path / "output.txt"
     one = start(
@@ -240,7 +238,7 @@ def test_two_processes_train_as_one_and_end_when_one_is_killed(
     with Processes(photos, together, tmp_path) as processes:
         processes.wait_for(epochs=len(training.read_log(together)) + 1)
         said = processes.kill(0)
-    # JAX may end a process at once that has lost the first of them.
+    # JAX may end a process immediately if process 0 died.
     assert re.search("one of the 2 has ended|another task died", said)
     assert len(training.read_log(together)) < EPOCHS
     with Processes(photos, together, tmp_path) as processes:
@@ -250,7 +248,7 @@ def test_two_processes_train_as_one_and_end_when_one_is_killed(
             assert process.wait(TIMEOUT) == 0, path.read_text()
     log, expected = map(training.read_log, (together, alone))
     assert len(log) == EPOCHS
-    # Of the images held out, two processes leave out the last few.
+    # `val_*` is not compared: two processes leave out the last images.
     for key in ("loss", "accuracy"):
         np.testing.assert_allclose(
             [row[key] for row in log],
@@ -267,7 +265,7 @@ def test_two_processes_train_as_one_and_end_when_one_is_killed(
 
 
 def last_state(run):
-    """Weights and momenta, and the steps that were done."""
+    """Returns weights, momenta and the step of the last checkpoint."""
     epoch, path = Checkpoints(run / training.CHECKPOINTS).last()
     assert epoch == EPOCHS
     with np.load(path) as arrays:
@@ -275,8 +273,8 @@ def last_state(run):
 
 
 @pytest.mark.once
-def test_the_command_line_trains_on_two_replicas(photos, tmp_path):
-    """In half precision, compiled by XLA; and says what it cannot divide."""
+def test_command_line_trains_on_two_replicas(photos, tmp_path):
+    """In half precision with XLA. A batch size of 31 raises an error."""
     run = tmp_path / "run"
     code = f"""
 import sys
@@ -312,7 +310,7 @@ cli.main(command)
 
 
 @pytest.mark.once
-def test_the_training_step_of_b16_lowers_for_tpus_and_gpus():
+def test_training_step_of_b16_lowers_for_tpus_and_gpus():
     code = """
 import jax
 import keras
@@ -341,14 +339,14 @@ text = exported.mlir_module()
 products, convolutions = "stablehlo.dot_general", "stablehlo.convolution"
 print(*exported.platforms, text.count(products), text.count(convolutions))
 """
-    # For each platform, 12 blocks of four products and the head's, each with
-    # two gradients; the stem and the gradient of its kernel.
+    # For each platform: 12 blocks with four products, and the head, each with
+    # two gradients; and the stem with the gradient of its kernel.
     *platforms, products, convolutions = python(code, backend="jax").split()
     assert platforms == ["tpu", "cuda"]
     assert (int(products), int(convolutions)) == (2 * 3 * 49, 2 * 2)
 
 
-def test_batch_sizes_divide_over_the_replicas():
+def test_batch_size_must_be_a_multiple_of_the_replicas():
     four = distributing.Devices("data", replicas=4, processes=2, process=1)
     assert four.local_batch_size(20) == 10
     message = (
@@ -370,7 +368,7 @@ WRONG = {
 }
 
 
-def test_what_a_backend_cannot_do_is_refused():
+def test_unsupported_kinds_of_a_backend_raise_errors():
     backend = keras.backend.backend()
     for kind in WRONG[backend]:
         needed = "tensorflow" if kind in ("mirrored", "tpu") else "jax"
@@ -385,7 +383,7 @@ def test_what_a_backend_cannot_do_is_refused():
             distributing.join("127.0.0.1:1", 2, 0)
 
 
-def test_unknown_and_broken_kinds_are_refused():
+def test_unknown_and_broken_kinds_raise_errors():
     with (
         pytest.raises(ValueError, match="`kind` must be one of 'auto', 'none"),
         distributing.devices("horovod"),
@@ -398,7 +396,7 @@ def test_unknown_and_broken_kinds_are_refused():
         pass
 
 
-def test_one_device_is_what_keras_has_without():
+def test_one_device_does_not_change_keras():
     with distributing.devices("none", jit_compile=False) as devices:
         assert devices == distributing.Devices("none", jit_compile=False)
     assert devices.compile_options(loss="mse") == {
@@ -407,9 +405,9 @@ def test_one_device_is_what_keras_has_without():
     }
 
 
-def test_xla_on_cpus_needs_its_flag(monkeypatch):
+def test_xla_on_cpus_without_its_flag_raises_an_error(monkeypatch):
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("MirroredStrategy is TensorFlow's alone")
+        pytest.skip("MirroredStrategy exists only on TensorFlow")
     monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_clustering_debug")
     with (
         pytest.raises(ValueError, match="--tf_xla_cpu_global_jit in the env"),
@@ -418,9 +416,9 @@ def test_xla_on_cpus_needs_its_flag(monkeypatch):
         pass
 
 
-def test_devices_that_share_a_model_divide_all():
+def test_model_devices_must_divide_the_number_of_devices():
     if keras.backend.backend() != "jax":
-        pytest.skip("models are cut over devices on JAX alone")
+        pytest.skip("models are split over devices only on JAX")
     with (
         pytest.raises(ValueError, match="Received: model_devices=3"),
         distributing.devices("model", model_devices=3),

@@ -1,4 +1,4 @@
-"""Few-shot evaluation: against scikit-learn, and on real digits."""
+"""Few-shot evaluation, compared with scikit-learn and on real digits."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 import keras_mixer
 from support.helpers import digits_model
 
-pytestmark = pytest.mark.once  # NumPy, on the outputs of `predict`
+pytestmark = pytest.mark.once  # only `predict` depends on the backend
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +16,8 @@ def backbone():
     return digits_model("mixer", include_top=False, pooling="avg")
 
 
-def test_accuracy_is_that_of_ridge_regression(backbone, digits):
-    """With all images of each class, so that nothing is drawn."""
+def test_few_shot_accuracy_equals_ridge_regression(backbone, digits):
+    """All images of each class are used, so there is no random choice."""
     from sklearn.linear_model import Ridge
 
     (x, y), test = digits
@@ -42,7 +42,9 @@ def test_accuracy_is_that_of_ridge_regression(backbone, digits):
     assert received[40] > 0.5
 
 
-def test_more_images_help_and_trained_features_more(backbone, trained, digits):
+def test_more_images_and_trained_features_improve_accuracy(
+    backbone, trained, digits
+):
     model = keras.saving.load_model(trained, compile=False)
     features = keras.Model(model.input, model.get_layer("avg_pool").output)
     before = keras_mixer.few_shot(backbone, *digits, shots=(1, 25))
@@ -56,7 +58,7 @@ def test_more_images_help_and_trained_features_more(backbone, trained, digits):
     assert other[1] != after[1]
 
 
-def test_labels_need_not_be_counted_from_zero(backbone, digits):
+def test_labels_can_be_any_integers(backbone, digits):
     (x, y), (x_test, y_test) = digits
     expected = keras_mixer.few_shot(backbone, *digits, shots=[5])
     moved = keras_mixer.few_shot(
@@ -69,8 +71,8 @@ X = np.zeros((6, 8, 8, 1))
 Y = np.arange(6) % 2
 ERRORS = [
     ({"shots": [4]}, ValueError, r"4 images.*\{0: 3, 1: 3\}"),
-    ({"train": (X, 0 * Y)}, ValueError, r"two classes at least.*\{0\}"),
-    ({"test": (X, Y + 1)}, ValueError, r"labels \[2\] in `test` alone"),
+    ({"train": (X, 0 * Y)}, ValueError, r"at least two classes.*\{0\}"),
+    ({"test": (X, Y + 1)}, ValueError, r"labels \[2\] only in `test`"),
     ({"train": (X, Y[:5])}, ValueError, "6 images, labels of shape"),
     ({"train": (X, np.eye(2)[Y])}, ValueError, "labels of shape"),
     ({"train": (X, Y / 2)}, ValueError, "float64"),
@@ -83,14 +85,16 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("options", "error", "message"), ERRORS)
-def test_few_shot_refuses(backbone, options, error, message):
+def test_wrong_arguments_of_few_shot_raise_errors(
+    backbone, options, error, message
+):
     arguments = {"model": backbone, "train": (X, Y), "test": (X, Y)}
     arguments |= {"shots": [2], **options}
     with pytest.raises(error, match=message):
         keras_mixer.few_shot(**arguments)
 
 
-def test_tokens_are_not_features_of_an_image():
+def test_model_that_returns_tokens_raises_an_error():
     tokens = digits_model("mixer", include_top=False)
     with pytest.raises(ValueError, match=r"output_shape=\(None, 16, 48\)"):
         keras_mixer.few_shot(tokens, (X, Y), (X, Y), [2])

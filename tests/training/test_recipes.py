@@ -1,4 +1,4 @@
-"""The published recipes, against calculations of their own in NumPy."""
+"""The published recipes, compared with NumPy."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def expected_rate(recipe, step):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_learning_rates_are_the_published(name):
+def test_learning_rates_equal_the_published_schedules(name):
     recipe = RECIPES[name]
     options = recipes.compile_options(recipe, STEPS, warmup_steps=WARMUP)
     optimizer = options["optimizer"]
@@ -68,7 +68,7 @@ def lamb(state, gradient, weight, rate, step):
 
 
 def muon(state, gradient, weight, rate, step):
-    """Keller Jordan's, scaled as in Moonlight; Adam for what is no matrix."""
+    """Keller Jordan's Muon, scaled as in Moonlight; Adam for vectors."""
     if weight.ndim != 2:
         return adam(state, gradient, weight, rate, step)
     momentum, _ = state
@@ -82,8 +82,8 @@ def muon(state, gradient, weight, rate, step):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_ten_steps_equal_those_of_numpy(name):
-    """Clip, schedule, decoupled decay of the kernel alone, and the average."""
+def test_ten_steps_equal_numpy(name):
+    """Clipping, schedule, decoupled decay of kernels only, and averages."""
     recipe = RECIPES[name]
     options = recipes.compile_options(recipe, STEPS, warmup_steps=WARMUP)
     optimizer = options["optimizer"]
@@ -152,7 +152,7 @@ def test_only_kernels_decay(family):
     assert decayed == {"kernel"}
 
 
-def test_the_sigmoid_loss_is_summed_over_the_classes():
+def test_sigmoid_loss_is_summed_over_classes():
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((3, 7)), rng.uniform(size=(3, 7))
     sigmoid = 1 / (1 + np.exp(-logits))
@@ -164,7 +164,7 @@ def test_the_sigmoid_loss_is_summed_over_the_classes():
 
 
 @pytest.mark.parametrize("name", ["big_vision.imagenet", "resmlp.imagenet"])
-def test_a_model_trains_as_a_recipe_says(name, images):
+def test_each_recipe_trains_a_model(name, images):
     model = family_model(
         "resmlp" if "resmlp" in name else "mixer", classifier_activation=None
     )
@@ -179,7 +179,7 @@ def test_a_model_trains_as_a_recipe_says(name, images):
     assert history.keys() == {"accuracy", "loss"}
 
 
-def test_recipes_are_whole():
+def test_recipes_are_complete():
     for name, recipe in RECIPES.items():
         assert (recipe.epochs is None) != (recipe.steps is None), name
         assert (recipe.warmup_steps is None) != (
@@ -188,7 +188,7 @@ def test_recipes_are_whole():
         assert recipe.source, name
 
 
-def test_a_warm_up_longer_than_the_training_is_refused():
+def test_too_long_warm_up_raises_an_error():
     recipe = RECIPES["mixer_b.imagenet"]
     with pytest.raises(ValueError, match="Received: 10000 steps of 300"):
         recipes.compile_options(recipe, 300)
@@ -199,8 +199,8 @@ def test_a_warm_up_longer_than_the_training_is_refused():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_layer_decay_slows_the_blocks_in_front(family, images):
-    """One step of plain SGD moves a weight by its gradient and its rate."""
+def test_layer_decay_lowers_the_rates_of_early_blocks(family, images):
+    """In one step of plain SGD, the change is proportional to the rate."""
     model = family_model(family, classifier_activation=None)
     plain = dataclasses.replace(
         RECIPES["finetune.cifar"],
@@ -229,11 +229,12 @@ def test_layer_decay_slows_the_blocks_in_front(family, images):
             atol=1e-6,
             err_msg=path,
         )
-        # A bias that is equal in all channels is undone by the next norm.
+        # The gradient of some biases is 0: the next norm removes a shift that
+        # is equal in all channels.
         assert np.abs(moved).max() > 1e-5 or path.endswith("bias"), path
 
 
-def test_layer_decay_needs_a_model_with_blocks():
+def test_layer_decay_without_blocks_raises_an_error():
     recipe = RECIPES["finetune.cifar"]
     for model in (None, keras.Sequential([keras.layers.Dense(2)])):
         with pytest.raises(ValueError, match="`layer_decay` needs `model`"):
@@ -244,7 +245,7 @@ def test_layer_decay_needs_a_model_with_blocks():
 
 
 def accumulated(recipe, gradients, accumulate, by_keras=False):
-    """Weights and averages after updates with these gradients."""
+    """Returns weights and averages after updates with these gradients."""
     options = recipes.compile_options(
         recipe,
         STEPS,
@@ -275,7 +276,7 @@ def accumulated(recipe, gradients, accumulate, by_keras=False):
 
 
 def small_and_large(updates=5, accumulate=3):
-    """Gradients of small batches, and their means."""
+    """Returns gradients of small batches, and their means."""
     rng = np.random.default_rng(1)
     small = [
         [rng.standard_normal(shape) for shape in ((3, 5), (5,), (5,), (2,))]
@@ -293,7 +294,7 @@ def small_and_large(updates=5, accumulate=3):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_accumulated_batches_update_as_one_large_batch(name):
-    """With the clip, the schedule, the decay and the average of the recipe."""
+    """With the clipping, schedule, decay and averages of the recipe."""
     recipe = RECIPES[name]
     if recipe.ema:
         recipe = dataclasses.replace(recipe, ema=0.9)
@@ -304,7 +305,7 @@ def test_accumulated_batches_update_as_one_large_batch(name):
         np.testing.assert_allclose(value, wanted, rtol=0, atol=1e-5)
 
 
-def test_an_unfinished_accumulation_changes_nothing():
+def test_unfinished_accumulation_does_not_change_weights():
     recipe = dataclasses.replace(RECIPES["resmlp.imagenet"], ema=0.9)
     small, _ = small_and_large(updates=2)
     expected = accumulated(recipe, small, 3)
@@ -313,8 +314,8 @@ def test_an_unfinished_accumulation_changes_nothing():
         np.testing.assert_array_equal(value, wanted)
 
 
-def test_the_accumulation_of_keras_is_not_one_large_batch():
-    """Why `Accumulate` exists; if this fails, use that of Keras.
+def test_accumulation_of_keras_differs_from_one_large_batch():
+    """The reason for `Accumulate`. If this test fails, use Keras's.
 
     In Keras 3.15 the learning rate schedule counts batches, not updates, and
     the average of the weights is updated with each batch.
@@ -328,7 +329,9 @@ def test_the_accumulation_of_keras_is_not_one_large_batch():
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.7])
-def test_fit_with_small_batches_equals_fit_with_large_ones(layer_decay):
+def test_fit_with_accumulated_batches_equals_fit_with_large_batches(
+    layer_decay,
+):
     recipe = dataclasses.replace(
         RECIPES["finetune.cifar"],
         learning_rate=0.03,
@@ -368,10 +371,10 @@ def test_fit_with_small_batches_equals_fit_with_large_ones(layer_decay):
     assert np.abs(large[kernel] - before[kernel]).max() > 1e-3
 
 
-def test_an_accumulating_optimizer_is_saved_and_goes_on(tmp_path):
+def test_accumulating_optimizer_is_saved_and_resumed(tmp_path):
     # Keras does not save which weights are excluded from the decay. Averages
-    # are left out: on JAX, Keras 3.15 cannot `fit` twice with them, since the
-    # weights then share their buffers, which are donated twice.
+    # are not used: on JAX, Keras 3.15 cannot `fit` twice with them, since they
+    # share buffers with the weights, and a buffer cannot be donated twice.
     recipe = dataclasses.replace(
         RECIPES["resmlp.imagenet"], weight_decay=0.0, ema=None
     )
@@ -389,7 +392,7 @@ def test_an_accumulating_optimizer_is_saved_and_goes_on(tmp_path):
         recipe, STEPS, warmup_steps=WARMUP, accumulate=3
     )
     compile_model(model, **options)
-    fit(model, slice(0, 5))  # an update, and two batches of the next
+    fit(model, slice(0, 5))  # one update, and two batches of the next one
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     fit(model, slice(5, 11))
@@ -404,7 +407,7 @@ def test_an_accumulating_optimizer_is_saved_and_goes_on(tmp_path):
         np.testing.assert_array_equal(weights_of(loaded)[path], array)
 
 
-def test_what_cannot_accumulate_is_refused():
+def test_wrong_arguments_of_accumulate_raise_errors():
     recipe = RECIPES["finetune.cifar"]
     with pytest.raises(ValueError, match="`accumulate` must be a positive int"):
         recipes.compile_options(recipe, 1000, accumulate=0)
@@ -419,7 +422,7 @@ def test_what_cannot_accumulate_is_refused():
             Accumulate(optimizer, 2)
 
 
-def test_further_metrics_are_compiled():
+def test_more_metrics_are_compiled():
     metric = keras.metrics.TopKCategoricalAccuracy(2)
     options = recipes.compile_options(
         RECIPES["finetune.cifar"], 1000, metrics=[metric]

@@ -1,4 +1,4 @@
-"""Training and what follows it, on the real digits."""
+"""Training on real digits, and quantisation and LoRA afterwards."""
 
 import shutil
 
@@ -76,13 +76,13 @@ def test_transfer_learning_with_a_frozen_backbone(tiny, images, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_digits_are_learned(family, digits):
+def test_digits_are_learned(family, digits):
     model = train_on_digits(family, *digits[0])
     assert accuracy(model, digits[1]) > 0.93
 
 
 def test_bfloat16_agrees_with_float32(trained, digits):
-    """Trains, and predicts the same classes with the same weights."""
+    """Training works, and the same weights predict the same classes."""
     model = keras.saving.load_model(trained)
     (x, y), (x_test, _) = digits
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -144,7 +144,7 @@ TOKEN_MIXING = {**LISTED, "layer_names": ["token_mixing"]}
         ({"mode": "full"}, 0.0, 0.0, 8),
         ({"mode": "full"}, 0.0, 0.2, 8),
         ({"mode": "full"}, 0.2, 0.0, 4),
-        # The derivative of a sine does not need the sine, as JAX notices.
+        # JAX does not recompute a sine, since its derivative does not need it.
         ({"mode": "activations"}, 0.0, 0.0, 4 if BACKEND == "jax" else 8),
         (BLOCK_1, 0.0, 0.0, 6),
         (BLOCK_1, 0.0, 0.2, 6),
@@ -152,7 +152,7 @@ TOKEN_MIXING = {**LISTED, "layer_names": ["token_mixing"]}
         (TOKEN_MIXING, 0.0, 0.2, 6),
     ],
 )
-def test_deterministic_parts_are_computed_twice_and_only_they(
+def test_only_deterministic_parts_are_recomputed(
     tiny, images, scope, dropout_rate, stochastic_depth_rate, count
 ):
     with keras.RematScope(**scope):
@@ -161,7 +161,8 @@ def test_deterministic_parts_are_computed_twice_and_only_they(
             stochastic_depth_rate=stochastic_depth_rate,
             include_top=False,
         )
-    # Four MLPs; more than 8, if the parts of a block were on their own too.
+    # Four MLPs. The count would be more than 8 if the parts of a block were
+    # rematerialised separately too.
     assert computations_of_gelu(model, images) == count
 
 
@@ -188,7 +189,7 @@ def test_quantised_models_predict_save_and_load(
         )
 
 
-def test_a_quantised_block_keeps_its_other_layers_as_they_are(trained):
+def test_quantisation_does_not_change_other_layers_of_a_block(trained):
     model = keras.saving.load_model(trained)
     model.quantize(
         "int8",
@@ -223,7 +224,8 @@ def test_lora_trains_few_weights_and_merges_when_saved(
     np.testing.assert_array_equal(after._kernel.numpy(), kernel)
     assert np.abs(after.lora_kernel_b.numpy()).max() > 0
     model.save(tmp_path / "lora.keras")
-    # The optimizer's state is that of the LoRA weights, which are gone.
+    # `compile=False`: the optimizer's state is for the LoRA weights, which no
+    # longer exist.
     merged = keras.saving.load_model(tmp_path / "lora.keras", compile=False)
     np.testing.assert_allclose(
         merged.predict(test[0], verbose=0),
