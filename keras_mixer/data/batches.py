@@ -17,6 +17,7 @@ TensorFlow creates the batches on all backends of Keras.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -145,8 +146,15 @@ class Data:
         return self.train_count // batch_size
 
     def train(
-        self, augmentation, batch_size, *, seed=0, start=0, hosts=1, host=0
-    ):
+        self,
+        augmentation: Any,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        start: int = 0,
+        hosts: int = 1,
+        host: int = 0,
+    ) -> Any:
         """Returns an infinite data set of batches to train on.
 
         The batch of a step depends only on the seed and the step, bit for bit.
@@ -237,11 +245,11 @@ class Data:
 
     def test(
         self,
-        batch_size,
-        crop_ratio=CROP_RATIO,
-        interpolation=INTERPOLATION,
-        drop_remainder=False,
-    ):
+        batch_size: int,
+        crop_ratio: float = CROP_RATIO,
+        interpolation: str = INTERPOLATION,
+        drop_remainder: bool = False,
+    ) -> Any:
         """Returns batches of all test images, in order.
 
         A centred box is resized with antialiasing, as in
@@ -274,11 +282,11 @@ class Data:
 
     def validation(
         self,
-        batch_size,
-        crop_ratio=CROP_RATIO,
-        interpolation=INTERPOLATION,
-        drop_remainder=False,
-    ):
+        batch_size: int,
+        crop_ratio: float = CROP_RATIO,
+        interpolation: str = INTERPOLATION,
+        drop_remainder: bool = False,
+    ) -> Any:
         """Returns batches of all validation images, in order.
 
         If there are no validation images, the test images are used.
@@ -323,60 +331,6 @@ class Data:
                 batch_size, drop_remainder=drop_remainder
             )
         )
-
-    def _decoded(self, images, index):
-        pixels, label = images.read(index)
-        if not images.decoded:
-            pixels = decode(pixels, self.image_shape[-1])
-        return pixels, label
-
-    def _preparation(self, augmentation, seeds):
-        """Returns a function that prepares an image and its label."""
-        tf = require("tensorflow")
-        cropped = self._cropping(augmentation and augmentation.crop, seeds)
-        if augmentation is None:
-            changes = []
-        else:
-            changes = list(image_changes(augmentation, seeds))
-
-        def prepare(number, index):
-            image, label = cropped(number, index)
-            image = tf.ensure_shape(image, self.image_shape)
-            for change in changes:
-                image = change(image, number)
-            label = tf.one_hot(label, len(self.class_names))
-            return augmenting.to_bytes(image), label, number
-
-        return prepare
-
-    def _cropping(self, crop, seeds):
-        """Returns a function that reads and crops an image."""
-        tf = require("tensorflow")
-        if crop not in (None, *CROPS):
-            raise ValueError(
-                f"`crop` must be one of {CROPS}. Received: crop={crop!r}"
-            )
-        size = self.image_shape[:2]
-        images = self.train_images
-
-        def inception(number, index):
-            pixels, label = images.read(index)
-            seed = (seeds.crop, number)
-            if images.decoded:
-                pixels = inception_crop(pixels, seed)
-            else:
-                channels = self.image_shape[-1]
-                pixels = decode_inception_crop(pixels, channels, seed)
-            return tf.image.resize(pixels, size), label
-
-        def resized(number, index):
-            pixels, label = self._decoded(images, index)
-            image = central(pixels, size, 1.0, INTERPOLATION)
-            if crop == "pad":
-                image = shifted(image, (seeds.crop, number))
-            return image, label
-
-        return inception if crop == "inception" else resized
 
 
 def _finished(dataset):

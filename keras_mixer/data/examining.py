@@ -74,10 +74,8 @@ class ImageIndex:
 
     def get(self, path: pathlib.Path) -> File | None:
         """Returns the `File` of a path; `None` if it is unknown or changed."""
-        *status, height, width, by_pillow = self._entries.get(
-            str(path), (None,) * 5
-        )
-        if status != _status(path):
+        entry = self._entries.get(str(path))
+        if entry is None or entry[:2] != _status(path):
             return None
         _, _, height, width, by_pillow = entry
         return File((height, width), by_pillow)

@@ -15,6 +15,7 @@ import io
 import itertools
 import math
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,13 +38,20 @@ from keras_mixer.data.indexed import mapped
 from keras_mixer.data.indexed import on_host
 from keras_mixer.data.photos import upright
 from keras_mixer.optional import require
+from keras_mixer.types import Path
 
 VERBS = {"train": "train", "validation": "validate", "test": "test"}
 
 
 def load_folder(
-    path, image_size, *, channels=3, held_out=0.2, seed=0, index=None
-):
+    path: Path,
+    image_size: int | Sequence[int],
+    *,
+    channels: int = 3,
+    held_out: float = 0.2,
+    seed: int = 0,
+    index: ImageIndex | None = None,
+) -> Data:
     """Loads images from folders that have the names of their classes.
 
     The folders of the classes are in one of two places:

@@ -13,13 +13,13 @@ from keras_mixer.optional import require
 
 # Number of images that are processed in parallel: one per core. Fewer batches
 # are mixed in parallel, since they are large and need little work.
-IMAGES_AT_A_TIME = os.cpu_count()
+IMAGES_AT_A_TIME = os.cpu_count() or 1
 
 
 class Images(typing.NamedTuple):
     """Images with labels that are read by index."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # `tuple.count` is not used
     # A function from an index to the tensors of an image and a label. The image
     # is pixels if `decoded` is true, else the bytes of a file.
     read: typing.Callable

@@ -39,6 +39,7 @@ from keras_mixer.distributing.processes import told_of_the_others
 from keras_mixer.distributing.strategies import auto_clustering
 from keras_mixer.distributing.strategies import clip_sums
 from keras_mixer.distributing.strategies import mirrored_strategy
+from keras_mixer.distributing.strategies import tpu_strategy
 
 _BACKENDS = {
     "none": ("tensorflow", "jax", "torch"),
@@ -240,7 +241,7 @@ def devices(
                 stack.enter_context(auto_clustering())
             jit_compile = False
         elif kind == "tpu":
-            strategy = _tpu_strategy(tpu)
+            strategy = tpu_strategy(tpu)
             jit_compile = False  # for Keras: the strategy compiles itself
         if kind in ("mirrored", "tpu"):
             stack.enter_context(strategy.scope())
@@ -310,103 +311,3 @@ def _most_devices(backend):
     if backend == "jax" and keras.distribution.get_device_count() > 1:
         return "data"
     return "none"
-
-
-def _mirrored_strategy():
-    import tensorflow as tf
-
-    found = tf.config.list_logical_devices("GPU")
-    found = found or tf.config.list_logical_devices("CPU")
-    return _strategy_of(tuple(device.name for device in found))
-
-
-# Only one strategy is created for the same devices. Two of them would use the
-# same numbers for their exchanges, and could get tensors of each other.
-@functools.cache
-def _strategy_of(names):
-    import tensorflow as tf
-
-    return tf.distribute.MirroredStrategy(names)
-
-
-def _tpu_strategy(tpu):
-    import tensorflow as tf
-
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
-    tf.config.experimental_connect_to_cluster(resolver)
-    tf.tpu.experimental.initialize_tpu_system(resolver)
-    return tf.distribute.TPUStrategy(resolver)
-
-
-@contextlib.contextmanager
-def _auto_clustering():
-    import tensorflow as tf
-
-    flags = os.environ.get("TF_XLA_FLAGS", "")
-    on_cpus = not tf.config.list_logical_devices("GPU")
-    if on_cpus and "--tf_xla_cpu_global_jit" not in flags:
-        raise ValueError(
-            "TensorFlow clusters operations of CPUs for XLA only if it started "
-            "with TF_XLA_FLAGS=--tf_xla_cpu_global_jit in the environment. Set "
-            "it, or leave `jit_compile` as it is. "
-            f"Received: jit_compile=True, TF_XLA_FLAGS={flags!r}"
-        )
-    before = tf.config.optimizer.get_jit()
-    tf.config.optimizer.set_jit("autoclustering")
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_jit(before)
-
-
-def _clip_sums(optimizer):
-    """Makes an optimizer sum gradients over replicas before it clips them.
-
-    Keras clips and sums in two methods. The first is replaced by a function
-    that does both, and the second then does nothing.
-    """
-    if not (
-        optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
-    ):
-        return
-    clip, add_up = (
-        optimizer._clip_gradients,
-        optimizer._all_reduce_sum_gradients,
-    )
-
-    def clip_sums(gradients):
-        pairs = add_up(zip(gradients, gradients, strict=True))
-        return clip([gradient for gradient, _ in pairs])
-
-    optimizer._clip_gradients = clip_sums
-    optimizer._all_reduce_sum_gradients = list
-
-
-def _distribution(kind, model_devices):
-    found = keras.distribution.list_devices()
-    if kind == "data":
-        mesh = keras.distribution.DeviceMesh((len(found),), ["batch"], found)
-        return keras.distribution.DataParallel(mesh, auto_shard_dataset=False)
-    processes, process = process_count_and_index()
-    if processes > 1:
-        raise ValueError(
-            "Keras cannot save weights that are cut up over several processes: "
-            'train with `kind="data"`, or with one process. '
-            f"Received: kind={kind!r} in process {process} of {processes}"
-        )
-    if model_devices is None:
-        model_devices = len(found)
-    model_devices = check_positive_int("model_devices", model_devices)
-    if len(found) % model_devices:
-        raise ValueError(
-            "`model_devices` must divide the number of devices, which is "
-            f"{len(found)}. Received: model_devices={model_devices}"
-        )
-    mesh = keras.distribution.DeviceMesh(
-        (len(found) // model_devices, model_devices), ["batch", "model"], found
-    )
-    return keras.distribution.ModelParallel(
-        layout_map=model_layout(mesh),
-        batch_dim_name="batch",
-        auto_shard_dataset=False,
-    )

@@ -15,8 +15,12 @@ SHUTDOWN_TIMEOUT = 3600
 
 
 def join(
-    address=None, processes=None, process=None, seed=None, heartbeat_timeout=30
-):
+    address: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    seed: int | None = None,
+    heartbeat_timeout: int = 30,
+) -> None:
     """Connects this process with others that train together, on JAX.
 
     Call it once in each process, before anything is computed. Then open

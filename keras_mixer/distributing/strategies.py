@@ -13,8 +13,8 @@ def mirrored_strategy():
     return _strategy_of(tuple(device.name for device in found))
 
 
-# Two strategies on the same devices number their exchanges alike, and take
-# tensors of each other.
+# Only one strategy is created for the same devices. Two of them would use the
+# same numbers for their exchanges, and could get tensors of each other.
 @functools.cache
 def _strategy_of(names):
     import tensorflow as tf
@@ -53,9 +53,10 @@ def auto_clustering():
 
 
 def clip_sums(optimizer):
-    """Lets an optimizer of `tf.distribute` sum over replicas before it clips.
+    """Makes an optimizer sum gradients over replicas before it clips them.
 
-    Keras does both in two methods; the first takes over what the second does.
+    Keras clips and sums in two methods. The first is replaced by a function
+    that does both, and the second then does nothing.
     """
     if not (
         optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from typing import Concatenate
 from typing import ParamSpec
+from typing import TypeVar
 
 import keras
 
@@ -91,8 +92,10 @@ Raises:
 # The general constructors, `{family: (record, constructor)}`, and the
 # constructors of the variants, `{name: constructor}`. `import keras_mixer`
 # imports the modules of the families, which fill them.
-FAMILIES = {}
-MODELS = {}
+FAMILIES: dict[str, tuple[Family, Callable[..., keras.Model]]] = {}
+MODELS: dict[str, Callable[..., keras.Model]] = {}
+
+Constructor = TypeVar("Constructor", bound=Callable[..., keras.Model])
 
 
 def general_constructor(

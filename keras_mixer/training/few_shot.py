@@ -1,5 +1,8 @@
 """Few-shot accuracy: a measure of how good the features of a model are."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -17,15 +20,15 @@ STD_EPSILON = 1e-5
 
 
 def few_shot(
-    model,
-    train,
-    test,
-    shots=(1, 5, 10, 25),
-    l2=L2,
-    repeats=3,
-    batch_size=32,
-    seed=0,
-):
+    model: keras.Model,
+    train: Any,
+    test: Any,
+    shots: Sequence[int] = (1, 5, 10, 25),
+    l2: float = L2,
+    repeats: int = 3,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> dict[int, float]:
     """Measures how good features are, with few images of each class.
 
     The model is not trained: its outputs are the features of an image. A linear

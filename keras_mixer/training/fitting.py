@@ -6,6 +6,7 @@ which a training is resumed, and an error if the loss is not finite.
 
 import contextlib
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -34,15 +35,15 @@ def fit(
     augmentation: Any,
     folder: Path,
     *,
-    batch_size,
-    epochs,
-    seed=0,
-    validation_data=None,
-    devices=ONE_DEVICE,
-    callbacks=(),
-    class_weights=None,
-    verbose="auto",
-):
+    batch_size: int,
+    epochs: int,
+    seed: int = 0,
+    validation_data: Any = None,
+    devices: Devices = ONE_DEVICE,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    class_weights: dict[str | int, float] | str | None = None,
+    verbose: int | str = "auto",
+) -> list[dict[str, float]]:
     """Trains a compiled model in a folder, or resumes the training there.
 
     A checkpoint is saved after each epoch, and the last two are kept. A resumed

@@ -7,6 +7,7 @@ implementations add it to the step, so that it changes the ratio of norms.
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -24,11 +25,11 @@ def compile_options(
     steps: int,
     warmup_steps: int | None = None,
     *,
-    layer_decay=1.0,
-    model=None,
-    accumulate=1,
-    metrics=(),
-):
+    layer_decay: float = 1.0,
+    model: keras.Model | None = None,
+    accumulate: int = 1,
+    metrics: Sequence[Any] = (),
+) -> dict[str, Any]:
     """Returns the arguments of `model.compile` for a recipe.
 
     Args:
