@@ -358,7 +358,8 @@ def test_python_objects_are_refused_by_name(tmp_path, tiny, is_zip):
     message = str(caught.value)
     assert message.startswith(
         f"Cannot load '{path}': it contains Python objects that are not "
-        "loaded: `test_torch_files.Config`, `torch.nn.modules.activation.ReLU`. "
+        "loaded: `test_torch_files.Config`, "
+        "`torch.nn.modules.activation.ReLU`. "
     )
     assert "runs code from the file: do it only if you trust" in message
     # Runs the code that the message recommends.
