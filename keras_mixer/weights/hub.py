@@ -99,7 +99,7 @@ def _download_first(repo, names, files):
             raise DownloadError(
                 f"Cannot fetch {cache.either(names)} from the repository "
                 f"'{repo}' of the Hugging Face hub: {_hub_reason(hub, error)}\n"
-                "Check that the repository exists and that you may read it "
+                "Check that the repository exists and that you can read it "
                 f"(`hf auth login`). {cache.advice(*map(cache.path_of, files))}"
             ) from error
     if path is None:
