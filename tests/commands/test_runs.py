@@ -977,5 +977,5 @@ except OSError as error:
         cwd=ROOT,
     )
     assert result.stdout.startswith("4 The checkpoint of epoch 5 could not be")
-    assert "go on from there" in result.stdout
+    assert "start the training again to resume it" in result.stdout
     assert snapshot(saved) == before
