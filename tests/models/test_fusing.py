@@ -440,7 +440,7 @@ def test_fuse_refuses_models_it_does_not_know(tiny):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fused_models_are_not_for_everything(family, tmp_path):
     fused = keras_mixer.fuse(family_model(family, name="quick"))
-    message = r"'quick' is fused\. Give the model that it was made from\."
+    message = r"'quick' is fused\. Pass the model that it was made from\."
     with pytest.raises(ValueError, match=message):
         keras_mixer.resize(fused, (16, 24, 3))
     with pytest.raises(ValueError, match=message):

@@ -316,9 +316,9 @@ ERRORS = [
     (((16, 24, 3), None), "ValueError: `method` must not be `None`"),
     (
         ((16, 25, 3),),
-        "ValueError: `input_shape` must have the channels of the model's, "
-        "(8, 12, 3), and sides that are multiples of its patch size, 4. "
-        "Received: input_shape=(16, 25, 3)",
+        "ValueError: `input_shape` must have the channels of the old one, "
+        "(8, 12, 3), and its height and width must be multiples of the patch "
+        "size, 4. Received: input_shape=(16, 25, 3)",
     ),
     (((16, 24, 1),), "ValueError: `input_shape` must have the channels"),
     (((16, 24),), "ValueError: `input_shape` must have the channels"),
@@ -342,7 +342,7 @@ def test_resize_refuses_models_it_does_not_know():
     image = keras.Input((16, 24, 3))
     pooled = keras.layers.AveragePooling2D(2)(image)
     longer = keras_mixer.Mixer(**SIZES, input_tensor=pooled)
-    assert "before adding layers in front" in resize_error(longer, (32, 48, 3))
+    assert "before you add such layers" in resize_error(longer, (32, 48, 3))
     model.quantize("int8")
     assert "before it is quantised" in resize_error(model, (16, 24, 3))
 
