@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 # Table 1 of the paper. S/8 is not in the table, but has published weights
-# (trained with GSAM, arXiv 2203.08065). The order is that of the first arguments
-# of `Mixer`.
+# (trained with GSAM, arXiv 2203.08065). The order is that of the first
+# arguments of `Mixer`.
 # fmt: off
 VARIANTS = {
     #            patch  blocks  hidden  tokens_mlp  channels_mlp

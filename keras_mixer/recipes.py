@@ -4,10 +4,10 @@ The values in a record are from the papers and the official code. Its `source`
 gives the place. `compile_options` creates Keras's optimizer, schedule and loss
 from a recipe and a number of steps. Two values have another definition here:
 
-- Weight decay. In the papers, in Keras and here it is multiplied by the learning
-  rate and its schedule. In big_vision it is not multiplied by the peak learning
-  rate, so its 1e-4 is 0.1 here. Weight decay only applies to kernels, not to
-  biases, norms, `Affine` and `LayerScale`.
+- Weight decay. In the papers, in Keras and here it is multiplied by the
+  learning rate and its schedule. In big_vision it is not multiplied by the peak
+  learning rate, so its 1e-4 is 0.1 here. Weight decay only applies to kernels,
+  not to biases, norms, `Affine` and `LayerScale`.
 - The final value of a linear decay, 1e-5, is a fraction of the peak.
 """
 
@@ -162,7 +162,7 @@ _BIG_VISION = Recipe(
 
 _RESMLP = Recipe(
     source="ResMLP (arXiv 2105.03404), section 3, and main.py of "
-    "facebookresearch/deit for what it does not say",
+    "facebookresearch/deit for values that are not in the paper",
     optimizer="lamb",
     learning_rate=5e-3,
     batch_size=1024,
@@ -194,10 +194,10 @@ _NANO = Recipe(
 )
 
 
-# The papers tried several learning rates, from 0.003 to 0.06, for each data set
-# in fine-tuning. The recipes contain one of them. To use another:
+# For fine-tuning, several learning rates from 0.003 to 0.06 were tried on each
+# data set. The recipes contain one of them. To use another:
 # `dataclasses.replace(recipe, learning_rate=...)`. The warm-up of ViT has 500
-# steps. The shortest trainings have only 500 steps, so their warm-up is a fifth.
+# steps. The shortest trainings also have 500 steps, so they use a fifth of them.
 # fmt: off
 RECIPES = {
     #                            epochs   rate  decay randaug mixup depth
@@ -225,8 +225,7 @@ def shortened(recipe, steps):
     """Adapts a recipe to fewer steps than it was published for.
 
     The warm-up and the time span of the moving average are limited to a tenth
-    of the steps. Nothing else changes. With the published number of steps the
-    recipe stays the same.
+    of the steps. Nothing else changes.
 
     Args:
         recipe: A `Recipe`.

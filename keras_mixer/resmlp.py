@@ -46,7 +46,7 @@ RESMLP = Family(
     variants=VARIANTS,
     norm=Affine,
     activation="gelu",
-    # The mean and standard deviation of ImageNet, as in the authors' evaluation.
+    # Mean and standard deviation of ImageNet, as in the authors' evaluation.
     scaling=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     # The stem has the default initializer of PyTorch's convolutions. The head
     # has the initializer of the authors' linear layers.
