@@ -197,7 +197,7 @@ _NANO = Recipe(
 # For fine-tuning, several learning rates from 0.003 to 0.06 were tried on each
 # data set. The recipes contain one of them. To use another:
 # `dataclasses.replace(recipe, learning_rate=...)`. The warm-up of ViT has 500
-# steps. The shortest trainings also have 500 steps, so they use a fifth of them.
+# steps. The shortest trainings also have 500 steps, so a fifth of them is used.
 # fmt: off
 RECIPES = {
     #                            epochs   rate  decay randaug mixup depth
