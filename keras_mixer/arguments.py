@@ -65,7 +65,7 @@ def check_image_size(image_size):
     if isinstance(image_size, (tuple, list)):
         if len(image_size) != 2:
             raise ValueError(
-                "`image_size` must be a positive integer or (height, width). "
+                "`image_size` must be a positive integer, or height and width. "
                 f"Received: image_size={image_size}"
             )
         return tuple(check_positive_int("image_size", s) for s in image_size)

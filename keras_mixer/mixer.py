@@ -1,4 +1,4 @@
-"""MLP-Mixer (arXiv 2105.01601): the paper's table and its constructors."""
+"""MLP-Mixer (arXiv 2105.01601): the sizes of the paper and constructors."""
 
 import functools
 from collections.abc import Sequence
@@ -34,8 +34,9 @@ __all__ = [
     "preprocess_input",
 ]
 
-# Table 1 of the paper, and S/8, of which there are published weights (trained
-# with GSAM, arXiv 2203.08065). In the order of the first arguments of `Mixer`.
+# Table 1 of the paper. S/8 is not in the table, but has published weights
+# (trained with GSAM, arXiv 2203.08065). The order is that of the first
+# arguments of `Mixer`.
 # fmt: off
 VARIANTS = {
     #            patch  blocks  hidden  tokens_mlp  channels_mlp
@@ -47,7 +48,7 @@ VARIANTS = {
     "mixer_l32": (  32,     24,   1024,        512,         4096),
     "mixer_l16": (  16,     24,   1024,        512,         4096),
     "mixer_h14": (  14,     32,   1280,        640,         5120),
-    # For images of 32 x 32; this library's own.
+    # For images of 32 x 32 pixels. Not in the paper.
     "mixer_nano": (  4,      8,    128,         64,          256),
 }
 # fmt: on
@@ -62,8 +63,7 @@ MIXER = Family(
     ),
     activation=gelu_tanh,
     scaling=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # to [-1, 1]
-    # Flax's defaults, with which the published weights were trained, and the
-    # authors' head of zeros.
+    # The official code uses Flax's default initializer, and zeros for the head.
     kernel_initializer=keras.initializers.LecunNormal,
     head_initializer=keras.initializers.Zeros,
 )
@@ -93,9 +93,10 @@ def Mixer(
 ) -> keras.Model:
     """Instantiates an MLP-Mixer of any size.
 
-    The image is cut into square patches, each becomes a token of `hidden_dim`
-    channels, and blocks mix in turn across the tokens and across the channels.
-    `MixerB16` and its siblings give the sizes of the paper.
+    The image is cut into square patches. Each patch becomes a token with
+    `hidden_dim` channels. Each block applies an MLP over the tokens and an MLP
+    over the channels. `MixerB16` and the other variants have the sizes of the
+    paper.
 
     Source: section 2 and table 1 of MLP-Mixer (arXiv 2105.01601);
     `vit_jax/models_mixer.py` of google-research/vision_transformer.
@@ -110,12 +111,13 @@ def Mixer(
         channels_mlp_dim: Positive integer, the width of the channel-mixing MLP
             (D_C).
         {options}
-        activation: What `keras.activations.get` takes: the activation within
-            the MLPs. `"auto"` is the one that the weights were trained with,
-            and without weights the tanh form of GELU, as in the official code.
+        activation: Activation of the MLPs, as for `keras.activations.get`.
+            `"auto"` is the activation that the weights were trained with. If
+            there are no weights, it is the tanh form of GELU, as in the
+            official code.
         stochastic_depth_rate: Float in [0, 1), the probability that a sample
-            skips a branch of the last block while training; it grows linearly
-            from 0 in the first block.
+            skips a branch of the last block during training. The probability
+            grows linearly from 0 in the first block.
 
     {contract}
 
@@ -220,10 +222,10 @@ def MixerH14(**options):
 
 @variant_of(Mixer, "mixer_nano")
 def MixerNano(**options):
-    """A Mixer for small images, whose weights are in the package.
+    """A small Mixer for images of 32 x 32 pixels.
 
-    8 blocks of width 128 on patches of 4 x 4 pixels, for images of 32 x 32; not
-    of the paper. The weights "cifar10" need no network.
+    It has 8 blocks of width 128 on patches of 4 x 4 pixels. It is not in the
+    paper. Its weights "cifar10" are in the package and are not downloaded.
     """
     return Mixer(*VARIANTS["mixer_nano"], **options)
 
@@ -231,10 +233,11 @@ def MixerNano(**options):
 def preprocess_input(x: Tensor, data_format: str | None = None) -> Tensor:
     """Returns its input: the models scale pixels themselves.
 
-    A placeholder that keeps the interface of Keras Applications, as in its
-    models with `include_preprocessing`: the first layer of a Mixer takes pixels
-    in [0, 255]. For a model built with `include_preprocessing=False`, scale
-    them to [-1, 1], `x / 127.5 - 1`; for the weights of MIIL to [0, 1].
+    This function only exists for compatibility with Keras Applications. By
+    default the first layer of a Mixer takes pixels in [0, 255] and scales them.
+    For a model built with `include_preprocessing=False`, scale the pixels to
+    [-1, 1]: `x / 127.5 - 1`. For the weights of MIIL, scale them to [0, 1]:
+    `x / 255`.
 
     Args:
         x: Array or tensor of any shape.

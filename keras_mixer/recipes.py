@@ -1,14 +1,14 @@
-"""The published recipes: hyper-parameters as records.
+"""Published training recipes: records of hyper-parameters.
 
-A record holds what the papers and the official code say, with its source.
-`compile_options` turns one and a number of steps into Keras's own optimizer,
-schedule and loss. Two numbers are written differently here:
+The values in a record are from the papers and the official code. Its `source`
+gives the place. `compile_options` creates Keras's optimizer, schedule and loss
+from a recipe and a number of steps. Two values have another definition here:
 
-- Weight decay. In the papers and in Keras it is multiplied by the learning
-  rate, with its schedule; in big_vision not by the peak, so its 1e-4 is 0.1
-  here. It acts on kernels alone, not on biases, norms, `Affine` and
-  `LayerScale`.
-- The end of a linear decay, 1e-5, is a fraction of the peak.
+- Weight decay. In the papers, in Keras and here it is multiplied by the
+  learning rate and its schedule. In big_vision it is not multiplied by the peak
+  learning rate, so its 1e-4 is 0.1 here. Weight decay only applies to kernels,
+  not to biases, norms, `Affine` and `LayerScale`.
+- The final value of a linear decay, 1e-5, is a fraction of the peak.
 """
 
 import dataclasses
@@ -32,19 +32,19 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is done to the images of a training set.
+    """The augmentation of the training images.
 
     Args:
-        crop: `"inception"` cuts a box of random size and proportions, `"pad"`
-            moves the whole image by up to an eighth of its sides, as is usual
-            for small ones, and `"resize"` cuts the largest box of the centre.
-        flip: Whether half of the images are mirrored.
-        randaugment: Layers and magnitude of RandAugment, where 10 is the whole
-            range of each operation; none if `None`.
-        mixup: Alpha of MixUp's Beta distribution, or 0.
-        cutmix: Alpha of CutMix's, or 0; where both are given, each takes half
-            of the batches.
-        erasing: Probability that a box of an image is erased.
+        crop: `"inception"` crops a box of random size and aspect ratio. `"pad"`
+            shifts the image by up to an eighth of its sides, as is usual for
+            small images. `"resize"` crops the largest box in the centre.
+        flip: Boolean, whether to flip images horizontally with probability 0.5.
+        randaugment: Tuple `(layers, magnitude)` of RandAugment, or `None`. A
+            magnitude of 10 is the full range of each operation.
+        mixup: Alpha of the Beta distribution of MixUp, or 0 for no MixUp.
+        cutmix: Alpha of the Beta distribution of CutMix, or 0 for no CutMix.
+            With MixUp and CutMix, each is applied to half of the batches.
+        erasing: Float, the probability that a box of an image is erased.
     """
 
     crop: str = "inception"
@@ -57,28 +57,30 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a model was trained.
+    """The hyper-parameters with which a model was trained.
 
     Args:
-        source: Where it is published.
+        source: Where the recipe is published.
         optimizer: `"adam"`, `"sgd"` (with momentum 0.9), `"lamb"` or `"muon"`.
-        learning_rate: Float, the peak.
-        batch_size: Integer, images for one update, on all devices together.
-        epochs: Integer, or `None` where `steps` are published.
-        steps: Integer, or `None` where `epochs` are.
-        decay: `"linear"` or `"cosine"`, behind a linear warm-up.
-        warmup_steps: Integer, or `None` where epochs are published.
+        learning_rate: Float, the peak of the learning rate.
+        batch_size: Integer, the number of images per step on all devices.
+        epochs: Integer, or `None` if `steps` is published.
+        steps: Integer, or `None` if `epochs` is published.
+        decay: `"linear"` or `"cosine"`, the decay after a linear warm-up.
+        warmup_steps: Integer, or `None` if `warmup_epochs` is published.
         warmup_epochs: Integer, or `None`.
-        final_fraction: What of the peak is left in the end.
-        weight_decay: Float, multiplied by the learning rate; on kernels alone.
-        clip_norm: Float, the largest norm of all gradients together, or `None`.
-        loss: `"softmax"` or `"sigmoid"`, the cross-entropy of either.
+        final_fraction: Float, the final learning rate divided by the peak.
+        weight_decay: Float, the decay of kernels. It is multiplied by the
+            learning rate.
+        clip_norm: Float, the maximum global norm of the gradients, or `None`.
+        loss: `"softmax"` or `"sigmoid"`, the kind of cross-entropy.
         label_smoothing: Float in [0, 1).
-        dropout_rate: Of the model.
-        stochastic_depth_rate: Of the model.
-        ema: Momentum of the average of weights to evaluate with, or `None`.
+        dropout_rate: Float, the argument of the model.
+        stochastic_depth_rate: Float, the argument of the model.
+        ema: Float, the momentum of the moving average of the weights that is
+            used for evaluation, or `None`.
         augmentation: An `Augmentation`.
-        image_size: Side of the images in pixels.
+        image_size: Integer, the height and width of the images in pixels.
 
     Example:
 
@@ -110,7 +112,7 @@ class Recipe:
 
 
 def _mixer(epochs, rate, decay, randaugment, mixup, stochastic_depth):
-    """A row of Table 4 of MLP-Mixer."""
+    """Returns a row of table 4 of MLP-Mixer."""
     return Recipe(
         source="MLP-Mixer (arXiv 2105.01601), section 3 and table 4",
         optimizer="adam",
@@ -128,7 +130,7 @@ def _mixer(epochs, rate, decay, randaugment, mixup, stochastic_depth):
 
 
 def _fine_tuning(steps, rate):
-    """The setup of ViT, which MLP-Mixer takes over."""
+    """Returns the fine-tuning recipe of ViT, which MLP-Mixer uses."""
     return Recipe(
         source="MLP-Mixer (arXiv 2105.01601), section 3, and appendix B.1.1 of "
         "ViT (arXiv 2010.11929)",
@@ -161,7 +163,7 @@ _BIG_VISION = Recipe(
 
 _RESMLP = Recipe(
     source="ResMLP (arXiv 2105.03404), section 3, and main.py of "
-    "facebookresearch/deit for what it does not say",
+    "facebookresearch/deit for values that are not in the paper",
     optimizer="lamb",
     learning_rate=5e-3,
     batch_size=1024,
@@ -193,9 +195,10 @@ _NANO = Recipe(
 )
 
 
-# Fine-tuning has one of the rates that were tried for a data set, from 0.003 to
-# 0.06: `dataclasses.replace(recipe, learning_rate=...)` gives another. The
-# warm-up of ViT, 500 steps, is as long as the shortest trainings: a fifth then.
+# For fine-tuning, several learning rates from 0.003 to 0.06 were tried on each
+# data set. The recipes contain one of them. To use another:
+# `dataclasses.replace(recipe, learning_rate=...)`. The warm-up of ViT has 500
+# steps. The shortest trainings also have 500 steps, so a fifth of them is used.
 # fmt: off
 RECIPES = {
     #                            epochs   rate  decay randaug mixup depth
@@ -220,17 +223,14 @@ RECIPES = {
 
 
 def shortened(recipe: Recipe, steps: int) -> Recipe:
-    """A recipe for fewer steps than it was published for.
+    """Adapts a recipe to fewer steps than it was published for.
 
-    The warm-up is at most a tenth of the training, and the average of weights
-    at most as long: a tenth of the steps. Nothing else changes, nor does
-    anything for as many steps as were published.
-
-    Source: this library.
+    The warm-up and the time span of the moving average are limited to a tenth
+    of the steps. Nothing else changes.
 
     Args:
         recipe: A `Recipe`.
-        steps: Positive integer, the number of updates of the weights in all.
+        steps: Positive integer, the total number of training steps.
 
     Returns:
         A `Recipe`.

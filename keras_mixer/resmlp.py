@@ -1,4 +1,4 @@
-"""ResMLP (arXiv 2105.03404): the paper's table and its constructors."""
+"""ResMLP (arXiv 2105.03404): the sizes of the paper and constructors."""
 
 import functools
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ __all__ = [
     "preprocess_input",
 ]
 
-# Table 3 of the paper, and B24 on patches of 8 x 8, of which the published
-# weights are. The initial LayerScale is that of `resmlp_models.py` in
-# facebookresearch/deit. In the order of the first arguments of `ResMLP`.
+# Table 3 of the paper, and B24 on patches of 8 x 8 pixels, which has published
+# weights. The initial values of LayerScale are from `resmlp_models.py` in
+# facebookresearch/deit. The order is that of the first arguments of `ResMLP`.
 # fmt: off
 VARIANTS = {
     #               patch  blocks  hidden  channels_mlp  layer_scale
@@ -50,10 +50,10 @@ RESMLP = Family(
     variants=VARIANTS,
     norm=Affine,
     activation="gelu",
-    # ImageNet's, from the authors' evaluation.
+    # Mean and standard deviation of ImageNet, as in the authors' evaluation.
     scaling=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    # The stem begins as PyTorch's convolutions do, the head as all linear
-    # layers of the authors.
+    # The stem has the default initializer of PyTorch's convolutions. The head
+    # has the initializer of the authors' linear layers.
     kernel_initializer=functools.partial(
         keras.initializers.VarianceScaling, 1 / 3, "fan_in", "uniform"
     ),
@@ -85,10 +85,10 @@ def ResMLP(
 ) -> keras.Model:
     """Instantiates a ResMLP of any size.
 
-    The image is cut into square patches, each becomes a token of `hidden_dim`
-    channels, and blocks mix in turn across the tokens, by one linear layer, and
-    across the channels, by an MLP. In place of norms there are learned scales
-    and offsets per channel. `ResMLPS12` and its siblings give the sizes of the
+    The image is cut into square patches. Each patch becomes a token with
+    `hidden_dim` channels. Each block applies a linear layer over the tokens and
+    an MLP over the channels. Learned scales and offsets per channel replace
+    normalisation. `ResMLPS12` and the other variants have the sizes of the
     paper.
 
     Source: section 2 and table 3 of ResMLP (arXiv 2105.03404);
@@ -98,16 +98,17 @@ def ResMLP(
         patch_size: Positive integer, the side of a patch in pixels.
         num_blocks: Positive integer, the number of blocks.
         hidden_dim: Positive integer, the channels of a token.
-        channels_mlp_dim: Positive integer, the width of the MLP across the
-            channels: four times `hidden_dim` in the paper.
-        layer_scale_init: Float, the value with which the scales behind every
-            branch begin: the deeper the model, the smaller.
+        channels_mlp_dim: Positive integer, the width of the channel-mixing MLP.
+            In the paper it is four times `hidden_dim`.
+        layer_scale_init: Float, the initial value of the scales at the end of
+            each branch. Deeper models use smaller values.
         {options}
-        activation: What `keras.activations.get` takes: the activation within
-            the MLPs. `"auto"` is the one that the weights were trained with,
-            and without weights the exact form of GELU, as in the authors' code.
+        activation: Activation of the MLPs, as for `keras.activations.get`.
+            `"auto"` is the activation that the weights were trained with. If
+            there are no weights, it is the exact form of GELU, as in the
+            authors' code.
         stochastic_depth_rate: Float in [0, 1), the probability that a sample
-            skips a branch while training, the same in every block.
+            skips a branch during training. It is the same in all blocks.
 
     {contract}
 
@@ -194,11 +195,11 @@ def ResMLPB24P8(**options):
 def preprocess_input(x: Tensor, data_format: str | None = None) -> Tensor:
     """Returns its input: the models scale pixels themselves.
 
-    A placeholder that keeps the interface of Keras Applications, as in its
-    models with `include_preprocessing`: the first layer of a ResMLP takes
-    pixels in [0, 255]. For a model built with `include_preprocessing=False`,
-    bring them to [0, 1], subtract ImageNet's mean (0.485, 0.456, 0.406) and
-    divide by its standard deviation (0.229, 0.224, 0.225).
+    This function only exists for compatibility with Keras Applications. By
+    default the first layer of a ResMLP takes pixels in [0, 255] and scales
+    them. For a model built with `include_preprocessing=False`, divide the
+    pixels by 255, subtract the mean (0.485, 0.456, 0.406) and divide by the
+    standard deviation (0.229, 0.224, 0.225).
 
     Args:
         x: Array or tensor of any shape.

@@ -1,4 +1,4 @@
-"""Class names: against Keras's list, and decoding."""
+"""Class names: comparison with published lists, and decoding."""
 
 import json
 
@@ -16,7 +16,7 @@ decode = keras_mixer.mixer.decode_predictions
 
 
 def scores(classes, *indices):
-    """Two images; `indices` of the second get 0.5, 0.25, ..."""
+    """Returns scores of two images. `indices` of the second: 0.5, 0.25, ..."""
     preds = np.zeros((2, classes), "float32")
     preds[0, 0] = 1
     for rank, index in enumerate(indices, 1):
@@ -24,7 +24,7 @@ def scores(classes, *indices):
     return preds
 
 
-def test_top_classes_come_by_falling_score():
+def test_classes_are_sorted_by_decreasing_score():
     assert decode(scores(1000, 386, 0, 999), top=3)[1] == [
         ("n02504458", "African_elephant", 0.5),
         ("n01440764", "tench", 0.25),
@@ -51,7 +51,7 @@ def test_predictions_may_be_tensors_of_any_dtype():
     assert decode(counts, top=1)[1] == [("n02504458", "African_elephant", 200)]
 
 
-def test_more_than_all_classes_are_all_classes():
+def test_top_larger_than_the_number_of_classes_returns_all():
     assert len(decode(scores(1000, 1), top=2000)[0]) == 1000
 
 
@@ -67,7 +67,7 @@ def test_lists_are_sorted_and_unique():
 
 @pytest.mark.once
 @pytest.mark.skipif(not LABELS.is_dir(), reason=f"no lists in {LABELS}")
-def test_lists_are_the_published_ones():
+def test_lists_equal_the_published_lists():
     index = json.loads((LABELS / "imagenet_class_index.json").read_text())
     published = [tuple(index[str(i)]) for i in range(1000)]
     assert list(class_names(1000)) == published
@@ -76,7 +76,7 @@ def test_lists_are_the_published_ones():
 
 
 @pytest.mark.once
-def test_the_list_of_miil_is_timms():
+def test_miil_list_equals_the_list_of_timm():
     peers.import_timm()
     from timm.data import ImageNetInfo
 

@@ -1,4 +1,4 @@
-"""From a model to files for other software."""
+"""Writes the weights of a model to files for other software."""
 
 from keras_mixer.exporting.weights import export_weights
 

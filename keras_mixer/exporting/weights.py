@@ -1,4 +1,4 @@
-"""Carrying weights out, for the code of others."""
+"""Exports weights to the file formats of other libraries."""
 
 import keras
 
@@ -11,24 +11,24 @@ from keras_mixer.weights import writing
 
 
 def export_weights(model: keras.Model, path: Path) -> None:
-    """Writes the weights of a model as the official code or timm reads them.
+    """Writes the weights of a model to a file for the official code or timm.
 
-    The file is written whole or not at all. Loading it with `weights=` gives
-    the same bits back.
+    If an error occurs, no incomplete file is left. Loading the file with
+    `weights=` restores exactly the same weights.
 
     Source: the layouts of google-research/vision_transformer (`.npz`) and of
     `timm.models.mlp_mixer` (`.safetensors`).
 
     Args:
-        model: A model that this package built, with its head or without; a head
-            of your own is exported if it is a `Dense` named "predictions".
-        path: The file to write: `.npz` for the official JAX code (Mixer only),
-            `.safetensors` for timm. One that exists is replaced.
+        model: A model built by this package, with or without its head. Your own
+            head is exported if it is a `Dense` layer named "predictions".
+        path: The path of the file: `.npz` for the official JAX code (Mixer
+            only) or `.safetensors` for timm. An existing file is replaced.
 
     Raises:
-        ValueError: If the model is none of this package's, is quantised, or has
-            layers with weights that the layout does not know; if the path ends
-            in something else.
+        ValueError: If the model is not one of this package's, is quantised or
+            fused, or has weights that the file format does not support, or if
+            `path` has another extension.
         TypeError: If an argument has the wrong type.
         ImportError: If safetensors is not installed.
 
@@ -52,8 +52,8 @@ def export_weights(model: keras.Model, path: Path) -> None:
     assigning.check(
         naming.shapes_of(family, naming.sizes_of(shapes, family)),
         shapes,
-        f"Cannot export '{model.name}': it has weights that the layout has no "
-        "name for, or lacks some. Name a head of your own 'predictions', or "
-        "export the model without it.",
+        f"Cannot export '{model.name}': its weights are not those of the file "
+        "format. Name your own head 'predictions', or export the model without "
+        "its head.",
     )
     writing.write(path, arrays, layout, grid)

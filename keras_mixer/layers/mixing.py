@@ -140,17 +140,6 @@ class _MLP(Composite):
             return gelu_exact(y)
         return self.activation(y)
 
-    def fold(self, arrays):
-        """Folds the scales and offsets of this block into other weights.
-
-        Args:
-            arrays: `{path: array}` of the model. Changed in place.
-
-        Returns:
-            The class of the fused block.
-        """
-        raise NotImplementedError
-
     def _drop(self, y, training):
         # In eager PyTorch each call of a layer costs tens of microseconds, even
         # if the layer does nothing. There would be six such calls per block.
@@ -335,6 +324,17 @@ class Block(Composite):
         shape = token_shape(self, input_shape)
         for layer in self._inner_layers():
             layer.build(shape)
+
+    def fold(self, arrays):
+        """Folds the scales and offsets of this block into other weights.
+
+        Args:
+            arrays: `{path: array}` of the model. Changed in place.
+
+        Returns:
+            The class of the fused block.
+        """
+        raise NotImplementedError
 
     def _drop(self, y, training):
         if not self.stochastic_depth_rate:

@@ -1,13 +1,14 @@
 """The same function with fewer operations, for inference.
 
-A scale and an offset per channel, in front of a linear layer over the channels
-or behind it, are a change of its weights: `(a x + b) K = x (a K) + b K`. What
-folds in a block is said in the block's module in `layers`. Around the blocks,
-the scale and the offset of the last norm fold into the head, since a mean over
-the tokens does not change them, and the scaling of the pixels into the stem.
+A scale and an offset per channel, before or after a linear layer over the
+channels, can be folded into the weights of this layer:
+`(a x + b) K = x (a K) + b K`. The modules of the blocks in `layers` describe
+what is folded inside a block. Outside the blocks, the scale and the offset of
+the last norm fold into the head, because the mean over the tokens preserves
+them. The scaling of the pixels folds into the stem.
 
-As in resizing, the model is cloned, and its weights go from `{path: array}` to
-`{path: array}` in NumPy.
+As in resizing, the model is cloned. Its weights `{path: array}` are changed in
+NumPy.
 """
 
 import collections
@@ -30,32 +31,35 @@ from keras_mixer.weights import loading
 def fuse(model: keras.Model) -> keras.Model:
     """Returns a model that computes the same with fewer operations.
 
-    It has the inputs and outputs of the model, and shares nothing with it. What
-    can be folded exactly is gone: in ResMLP each `Affine` and `LayerScale`, but
-    for one scale and offset per block; in Mixer the scales and offsets of the
-    norms before channel mixing; in both those of the last norm, if a `Dense` on
-    the mean over the tokens follows, and the scaling of the pixels. The scale
-    and offset of Mixer's norms before token mixing are left, since they act on
-    channels, and what follows on tokens.
+    The new model has the same inputs and outputs. It shares no weights with
+    the original. These scales and offsets are folded into other weights:
 
-    The new model is for inference: it is saved, exported and quantised as any
-    Keras model, but it is neither resized nor exported to other layouts any
-    more. Keep the original for that, and for training.
+    - ResMLP: all `Affine` and `LayerScale` layers, except for one scale and one
+      offset per block.
+    - Mixer: the scales and offsets of the norms before channel mixing. Those of
+      the norms before token mixing remain, because they act on channels and the
+      next layer acts on tokens.
+    - Both: the scaling of the pixels, and the scale and offset of the last norm
+      if a `Dense` layer follows, directly or after the mean over the tokens.
 
-    Source: section 2 of ResMLP (arXiv 2105.03404), which has the linear layers
-    absorb the `Affine`. That the scaling folds into the stem is exact because
-    the stem has no padding.
+    The new model is for inference. It can be saved, exported and quantised like
+    any Keras model. It cannot be resized, and `export_weights` does not support
+    it. Keep the original model for that and for training.
+
+    Source: section 2 of ResMLP (arXiv 2105.03404), where the linear layers
+    absorb the `Affine`. The scaling of the pixels folds exactly because the
+    stem has no padding.
 
     Args:
-        model: A model that this package built, or one made of its layers by
-            adding to it. Of a model that holds another, fuse the inner one.
+        model: A model built by this package, or a functional model that extends
+            one. If the model contains such a model as a layer, pass that layer.
 
     Returns:
-        A `keras.Model`, not compiled; the model itself if it is fused already.
+        A `keras.Model` that is not compiled, or `model` if it is already fused.
 
     Raises:
-        ValueError: If the model is none of this package's, or is quantised.
-        TypeError: If it is no Keras model.
+        ValueError: If the model is not one of this package's, or is quantised.
+        TypeError: If `model` is not a Keras model.
 
     Example:
 
@@ -91,9 +95,9 @@ def fuse(model: keras.Model) -> keras.Model:
 
 
 def _takers(model):
-    """`{name of a layer: [layers that take its output]}`.
+    """Returns `{name of a layer: [layers that use its output]}`.
 
-    `None` among them is the output of the model.
+    `None` in a list means that the output is also an output of the model.
     """
     config = model.get_config()
     if "output_layers" not in config:
@@ -111,24 +115,24 @@ def _takers(model):
 
 
 def _names(history):
-    """The layers in what a configuration says of tensors."""
+    """Returns the names of the layers in a configuration of tensors."""
     if isinstance(history, dict):
         history = list(history.values())
     if not isinstance(history, (list, tuple)):
         return []
     if len(history) == 3 and isinstance(history[0], str):
-        return [history[0]]  # with the numbers of the call and of the output
+        return [history[0]]  # (layer, index of the call, index of the output)
     return [name for item in history for name in _names(item)]
 
 
 def _scaling(model, takers):
-    """The layer that scales pixels, if it can be folded, or `None`."""
+    """Returns the layer that scales pixels, or `None` if it is not foldable."""
     layers = {layer.name: layer for layer in model.layers}
     scaling, stem = layers.get("preprocessing"), layers["stem"]
     if type(scaling) not in _AFFINE_OF or _follower(scaling, takers) != stem:
         return None
-    # Whole numbers the stem does not take, and sixteen bits have no room for
-    # the fractions of pixels in [0, 255].
+    # The stem does not accept integers, and 16-bit floats cannot represent
+    # fractions of pixel values in [0, 255].
     is_wide = stem.compute_dtype in ("float32", "float64")
     is_float = keras.backend.is_float_dtype(scaling.input.dtype)
     return scaling if is_wide and is_float else None
@@ -146,16 +150,16 @@ def _affine_of_normalization(layer):
     return variance**-0.5, -mean * variance**-0.5
 
 
-# To scale and offset per channel.
+# Functions that return the scale and the offset per channel of a layer.
 _AFFINE_OF = {
     keras.layers.Rescaling: _affine_of_rescaling,
     PixelNormalization: _affine_of_normalization,
-    # In files of earlier versions.
+    # Files of earlier versions contain this layer.
     keras.layers.Normalization: _affine_of_normalization,
 }
 
 
-# What passes a scale and an offset per channel on as they are.
+# Layers that preserve a scale and an offset per channel.
 _INDIFFERENT = (
     keras.layers.Dropout,
     keras.layers.GlobalAveragePooling1D,
@@ -163,7 +167,7 @@ _INDIFFERENT = (
 
 
 def _head(model, takers):
-    """The `Dense` that the last norm folds into, or `None`."""
+    """Returns the `Dense` layer that the last norm folds into, or `None`."""
     layer = _follower(model.get_layer("norm"), takers)
     while (
         type(layer) in _INDIFFERENT
@@ -176,15 +180,16 @@ def _head(model, takers):
 
 
 def _follower(layer, takers):
-    """The layer behind, if only it takes the output, and nothing else."""
+    """Returns the next layer, or `None` if the pair cannot be folded.
+
+    The next layer must be the only one that uses the output of `layer`, and
+    must be called only once.
+    """
     if len(takers[layer.name]) != 1:
         return None
     (taker,) = takers[layer.name]
     calls = sum(taken.count(taker) for taken in takers.values())
     return taker if calls == 1 else None
-
-
-# Weights that are folded are float64 once taken out, and so is what they meet.
 
 
 def _fold_into_stem(arrays, scale, offset):
@@ -199,7 +204,7 @@ def _fold_into_stem(arrays, scale, offset):
 
 
 def _clone(model, blocks, scaling, head):
-    """The model without what was folded, its kernels still zeros.
+    """Returns the model without the folded layers. Its kernels are zeros.
 
     Args:
         blocks: `{name of a block: class of the folded block}`.
@@ -222,7 +227,7 @@ def _clone(model, blocks, scaling, head):
 
 
 def _without_lora(config):
-    """A configuration without LoRA, whose matrices are merged into kernels."""
+    """Removes LoRA from a configuration: it is merged into the kernels."""
     return {
         key: _without_lora(value) if isinstance(value, dict) else value
         for key, value in config.items()

@@ -1,8 +1,8 @@
-"""What a model of this package is made of, told from the model alone.
+"""Family, grid and weights of a given model.
 
-A model that was loaded from a file, or that was given another head, is a plain
-`keras.Model`. Its layers are named, so its weights have the paths of a family,
-and its stem knows the grid of the patches.
+A model that was loaded from a file or has a new head is a plain `keras.Model`.
+The paths of its weights identify its family, because all layers have names. The
+output shape of its stem is the grid of the patches.
 """
 
 import keras
@@ -12,7 +12,7 @@ from keras_mixer.weights import naming
 
 
 def weights_of(model):
-    """`{path: array}` of all weights of a model; LoRA is merged."""
+    """Returns `{path: array}` of all weights of a model. LoRA is merged."""
     merged = {
         id(variable): keras.ops.convert_to_numpy(layer.kernel)
         for layer in model._flatten_layers()
@@ -29,19 +29,19 @@ def weights_of(model):
 
 
 def is_fused(model):
-    """Whether a model is one that `keras_mixer.fuse` made."""
+    """Returns whether a model was created by `keras_mixer.fuse`."""
     return isinstance(model, keras.Model) and any(
         getattr(layer, "is_fused", False) for layer in model.layers
     )
 
 
 def family_of(model):
-    """The family of a model.
+    """Returns the name of the family of a model.
 
     Raises:
-        ValueError: If the model is none of this package's, or is quantised or
-            fused.
-        TypeError: If it is no Keras model.
+        ValueError: If the model is not one of this package's, or is quantised
+            or fused.
+        TypeError: If `model` is not a Keras model.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(
@@ -50,31 +50,31 @@ def family_of(model):
         )
     if is_fused(model):
         raise ValueError(
-            f"'{model.name}' is fused. Give the model that it was made from."
+            f"'{model.name}' is fused. Pass the model that it was made from."
         )
     family = naming.family_of(loading.variables_of(model.layers))
     if family is None:
         inner = [x.name for x in model.layers if isinstance(x, keras.Model)]
         advice = (
-            f" It holds the model '{inner[0]}': give that one, "
+            f" It holds the model '{inner[0]}'. Pass that model: "
             f"`model.get_layer('{inner[0]}')`."
             if inner
             else " Resize, fuse or export a model before it is quantised."
         )
         raise ValueError(
-            "`model` must be a model of this package, with its weights as they "
-            f"were built.{advice} Received: model='{model.name}'"
+            "`model` must be a model of this package, with the original names "
+            f"of its weights.{advice} Received: model='{model.name}'"
         )
     return family
 
 
 def describe(model):
-    """The family of a model, and rows and columns of its tokens.
+    """Returns the family of a model and its grid of tokens.
 
     Raises:
-        ValueError: If the model is none of this package's, or is quantised or
-            fused.
-        TypeError: If it is no Keras model.
+        ValueError: If the model is not one of this package's, or is quantised
+            or fused.
+        TypeError: If `model` is not a Keras model.
     """
     family = family_of(model)
     return family, tuple(model.get_layer("stem").output.shape[1:3])

@@ -1,8 +1,8 @@
-"""The same model on images of another size: train small, fine-tune large.
+"""Adapts a model to another image size: train small, fine-tune large.
 
-Everything but token mixing is indifferent to the number of tokens, so a model
-is cloned layer by layer onto another input, and only the weights that have an
-axis of tokens are changed on the way (`weights.resizing`).
+Only token mixing depends on the number of tokens. So a model is cloned layer by
+layer with another input, and only the weights that have an axis of tokens are
+changed (`weights.resizing`).
 """
 
 import logging
@@ -29,29 +29,32 @@ def resize(
 ) -> keras.Model:
     """Returns the model for images of another size, with resized weights.
 
-    The weights that mix the tokens are brought to the new grid of patches; all
-    others are copied. The model may have been trained, compiled and saved in
-    between, and may have another head than it came with; the new one is to be
-    compiled again, and shares nothing with the old. What was done is logged in
-    one line, by the logger "keras_mixer".
+    The token-mixing weights are resized to the new grid of patches. All other
+    weights are copied. The new model shares no weights with the original and
+    must be compiled before training. The original may be trained, loaded from a
+    file, or have another head. The logger "keras_mixer" logs the method.
 
-    Source: appendix C of MLP-Mixer (arXiv 2105.01601) for "tile"; the others
-    are this library's.
+    Source: appendix C of MLP-Mixer (arXiv 2105.01601) for "tile".
 
     Args:
-        model: A model that this package built, or one made of its layers by
-            adding to it. Of a model that holds another, resize the inner one.
-        input_shape: The new shape of an image, in the image data format, with
-            the same channels: `(height, width, channels)`.
-        method: `"tile"` processes parts of the old size by themselves, which
-            widens the MLP across tokens; `"interleave"` likewise, each part
-            spread over the whole image; `"interpolate"` resamples the weights
-            for any grid. `"auto"` is `"tile"` where the new grid is a whole
-            multiple, else `"interpolate"`.
-        name: Name of the new model, by default the old one's.
+        model: A model built by this package, or a functional model that extends
+            one. If the model contains such a model as a layer, pass that layer.
+        input_shape: Tuple `(height, width, channels)`, the new shape of one
+            image, in the image data format. The number of channels must be the
+            same.
+        method: How to resize the weights. One of:
+            - `"tile"`: cuts the image into tiles of the old size, and processes
+              each tile separately. The MLP over tokens becomes wider.
+            - `"interleave"`: like `"tile"`, but the tokens of each part are
+              spread evenly over the whole image.
+            - `"interpolate"`: resamples the weights. The new grid may have any
+              size.
+            - `"auto"`: `"tile"` if the new height and width are whole multiples
+              of the old ones, else `"interpolate"`.
+        name: Name of the new model. The default is the name of `model`.
 
     Returns:
-        A `keras.Model`, not compiled.
+        A `keras.Model` that is not compiled.
 
     Raises:
         ValueError: If the model is not one of this package's, is quantised or
@@ -67,17 +70,18 @@ def resize(
     >>> large = keras_mixer.resize(small, (24, 40, 3))
     >>> large.input_shape
     (None, 24, 40, 3)
-    >>> large.get_layer("block_0").tokens_mlp_dim  # of four parts
+    >>> large.get_layer("block_0").tokens_mlp_dim  # four tiles of width 8
     32
     """
     if method is None:
-        raise ValueError("`method` must not be `None`: give 'auto', for one.")
+        raise ValueError("`method` must not be `None`. Use 'auto'.")
     family, grid = describe(model)
     patch = model.get_layer("stem").kernel_size
     if len(model.inputs) != 1 or _grid(model.input_shape[1:], patch) != grid:
         raise ValueError(
-            "`model` must take one image, which reaches its stem in the size "
-            "it has. Resize the model before adding layers in front of it. "
+            "`model` must have one image as input, and no layer before its "
+            "stem may change the size of the image. Resize the model before "
+            "you add such layers. "
             f"Received: model='{model.name}'"
         )
     shape = _check_shape(model, input_shape)
@@ -110,8 +114,9 @@ def _check_shape(model, shape):
         or any(side % patch_size for side in sides)
     ):
         raise ValueError(
-            f"`input_shape` must have the channels of the model's, {old}, and "
-            f"sides that are multiples of its patch size, {patch_size}. "
+            f"`input_shape` must have the channels of the old one, {old}, and "
+            "its height and width must be multiples of the patch size, "
+            f"{patch_size}. "
             f"Received: input_shape={shape}"
         )
     return shape
@@ -132,7 +137,7 @@ def _grid(shape, patch):
 
 
 def _clone(model, shape, plan, name):
-    """The layers of a model on another input, wider where the plan says so."""
+    """Clones a model for another input shape and widens its token mixing."""
 
     def clone_layer(layer):
         config = layer.get_config()

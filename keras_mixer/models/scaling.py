@@ -1,25 +1,26 @@
-"""The first layer of a model, which scales pixels as the weights expect.
+"""The first layer of a model, which scales the pixels.
 
-The scaling is a layer of the model, so that a saved model contains it. Resizing
-and cropping depend on the photo, not on the network, and are done before there
-is a batch (`keras_mixer.load_image`).
+The scaling is a layer, so that a saved model contains it. Resizing and cropping
+depend on the image, not on the model. They are done before images are batched
+(`keras_mixer.load_image`).
 """
 
 import keras
 
 
 def scaling(mean, std, channels, name):
-    """A layer that maps pixels in [0, 255] as weights expect them.
+    """Returns a layer that scales pixels in [0, 255].
 
     Args:
-        mean: Per channel, of pixels in [0, 1]: three numbers for red, green and
-            blue. Images of other channels are scaled by the means of the three.
-        std: Likewise.
-        channels: Channels of the images.
+        mean: The means of red, green and blue, for pixels in [0, 1]. If the
+            images do not have three channels, the average of the three numbers
+            is used for all channels.
+        std: The same for the standard deviations.
+        channels: Integer, the number of channels of the images.
         name: Name of the layer.
     """
-    # In float32 whatever the policy: bfloat16 has no room for the fractions of
-    # a pixel value.
+    # The layer computes in float32 under all 16-bit policies: bfloat16 cannot
+    # represent fractions of pixel values.
     options = {"dtype": at_least_float32(), "name": name}
     if channels != 3:
         mean, std = [sum(mean) / 3], [sum(std) / 3]
@@ -27,8 +28,8 @@ def scaling(mean, std, channels, name):
         return keras.layers.Rescaling(
             1 / (255 * std[0]), offset=-mean[0] / std[0], **options
         )
-    # Not `Rescaling`: its channels are the last axis or the first, as the image
-    # data format says; here they are always the last.
+    # Not `Rescaling`: its channel axis depends on the image data format, but
+    # here it is always the last axis.
     return PixelNormalization(
         axis=-1,
         mean=[255 * value for value in mean],
@@ -41,10 +42,10 @@ def scaling(mean, std, channels, name):
 class PixelNormalization(keras.layers.Normalization):
     """`keras.layers.Normalization` with a given mean, which ONNX can export.
 
-    On TensorFlow, Keras 3.15 keeps mean and variance as tensors outside of the
-    graph. In an ONNX file these are two more required inputs. NumPy arrays
-    become constants of the graph. Delete this class when test_onnx.py
-    passes with `keras.layers.Normalization`.
+    On TensorFlow, Keras 3.15 stores the mean and the variance as tensors that
+    are not in the graph. In an ONNX file they become two additional inputs.
+    NumPy arrays become constants in the graph. Delete this class when
+    test_onnx.py passes with `keras.layers.Normalization`.
     """
 
     def build(self, input_shape):
@@ -56,7 +57,7 @@ class PixelNormalization(keras.layers.Normalization):
 
 
 def at_least_float32():
-    """The global dtype policy, or float32 where that computes in 16 bits."""
+    """Returns the global dtype policy, or float32 if that has 16 bits."""
     policy = keras.config.dtype_policy()
     if policy.compute_dtype in ("float16", "bfloat16"):
         return "float32"

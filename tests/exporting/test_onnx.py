@@ -1,4 +1,4 @@
-"""Models exported to ONNX give the same in ONNX Runtime."""
+"""Exported ONNX models give the same predictions in ONNX Runtime."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.filterwarnings("ignore")  # tf2onnx's own
-def test_onnx_runtime_gives_the_same(name, tmp_path):
+def test_onnx_runtime_gives_the_same_predictions(name, tmp_path):
     model = MODELS[name]()
     randomise(model)
     images = np.random.default_rng(0).uniform(0, 255, (3, *IMAGE))

@@ -1,4 +1,4 @@
-"""Layers: against the oracle, and as layers of Keras."""
+"""Layers of Mixer: comparison with the oracle, and use as Keras layers."""
 
 import math
 
@@ -14,7 +14,7 @@ from support.helpers import randomise
 
 TOKENS, CHANNELS, TOKENS_MLP, CHANNELS_MLP, BATCH = 6, 5, 7, 11, 3
 
-# One row for each layer: how it is made, and its oracle.
+# For each layer: a function that creates it, and its oracle.
 LAYERS = {
     "token_mixing": (
         lambda **options: keras_mixer.TokenMixing(TOKENS_MLP, **options),
@@ -34,7 +34,7 @@ LAYERS = {
 
 
 def model_of(name, **options):
-    """The layer `name` as a model, with random weights; and those weights."""
+    """Returns the layer `name` as a model, and its random weights."""
     make, _ = LAYERS[name]
     inputs = keras.Input((TOKENS, CHANNELS))
     model = keras.Model(inputs, make(name=name, **options)(inputs))
@@ -68,7 +68,7 @@ def test_exact_gelu_equals_the_definition():
         np.testing.assert_allclose(y, exact, rtol=0, atol=1.1e-6)
 
 
-def test_the_two_gelus_are_told_apart():
+def test_tanh_gelu_differs_from_exact_gelu():
     x = np.linspace(-4, 4, 101)
     exact = keras.ops.convert_to_numpy(keras.activations.gelu(x))
     tanh = keras.ops.convert_to_numpy(gelu_tanh(x))
@@ -77,7 +77,7 @@ def test_the_two_gelus_are_told_apart():
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer_survives_its_configuration(name):
+def test_layer_is_restored_from_its_configuration(name):
     make, _ = LAYERS[name]
     layer = make(activation="relu", dropout_rate=0.25, dtype="mixed_bfloat16")
     again = type(layer).from_config(layer.get_config())
@@ -90,14 +90,14 @@ def test_layer_survives_its_configuration(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_not_built_yet_has_a_configuration(name):
+def test_unbuilt_layer_is_restored_from_its_configuration(name):
     layer = LAYERS[name][0](dtype="int8_from_float32")
     again = type(layer).from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     assert again.dtype_policy.name == "int8_from_float32"
 
 
-def test_dtypes_of_single_layers_survive_the_configuration():
+def test_dtypes_of_inner_layers_are_restored_from_the_configuration():
     policies = keras.dtype_policies.DTypePolicyMap(
         keras.DTypePolicy("float32"),
         {
@@ -116,14 +116,14 @@ def test_dtypes_of_single_layers_survive_the_configuration():
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_symbolic_shape_is_the_eager_one(name):
+def test_symbolic_shape_equals_eager_shape(name):
     make, _ = LAYERS[name]
     symbolic = make()(keras.Input((TOKENS, CHANNELS)))
     assert tuple(symbolic.shape) == (None, TOKENS, CHANNELS)
     assert tuple(make()(tokens()).shape) == (BATCH, TOKENS, CHANNELS)
 
 
-def test_a_token_only_sees_itself_in_channel_mixing():
+def test_channel_mixing_processes_tokens_separately():
     model, _ = model_of("channel_mixing")
     changed = tokens()
     changed[:, 2] += 1
@@ -133,7 +133,7 @@ def test_a_token_only_sees_itself_in_channel_mixing():
     assert set(np.flatnonzero(np.abs(difference).max((0, 2)))) == {2}
 
 
-def test_a_channel_only_sees_itself_in_token_mixing():
+def test_token_mixing_processes_channels_separately():
     model, _ = model_of("token_mixing")
     changed = tokens()
     changed[:, :, 3] += 1
@@ -143,7 +143,7 @@ def test_a_channel_only_sees_itself_in_token_mixing():
     assert set(np.flatnonzero(np.abs(difference).max((0, 1)))) == {3}
 
 
-def test_initial_values_are_the_authors():
+def test_initial_values_equal_the_official_code():
     layer = keras_mixer.ChannelMixing(300)
     layer.build((None, TOKENS, 200))
     kernel, bias = (weight.numpy() for weight in layer.weights[:2])
@@ -154,7 +154,7 @@ def test_initial_values_are_the_authors():
     assert not bias.any()
 
 
-def test_dropout_acts_in_training_only():
+def test_dropout_is_only_active_in_training():
     layer = keras_mixer.TokenMixing(TOKENS_MLP, dropout_rate=0.5)
     still = keras.ops.convert_to_numpy(layer(tokens()))
     trained = keras.ops.convert_to_numpy(layer(tokens(), training=True))
@@ -186,7 +186,7 @@ def test_stochastic_depth_is_off_at_inference(shape):
     assert tuple(layer(x, training=True).shape) == shape
 
 
-def test_each_branch_of_a_block_draws_its_own_samples():
+def test_branches_of_a_block_drop_samples_independently():
     block = keras_mixer.MixerBlock(
         TOKENS_MLP, CHANNELS_MLP, stochastic_depth_rate=0.5
     )
@@ -200,7 +200,7 @@ def test_norms_compute_in_float32_under_mixed_precision():
     block = keras_mixer.MixerBlock(
         TOKENS_MLP, CHANNELS_MLP, dtype="mixed_bfloat16"
     )
-    # Squares of 300 do not matter to bfloat16, differences around it do.
+    # bfloat16 cannot represent small differences between values near 300.
     x = (300 + tokens()).astype("float32")
     y = keras.ops.cast(block.token_norm(x), "float32")
     expected = oracle.layer_norm(x, {"n/gamma": 1.0, "n/beta": 0.0}, "n")

@@ -1,4 +1,4 @@
-"""The layers of ResMLP: against the oracle and timm, as layers of Keras."""
+"""Layers of ResMLP: comparison with the oracle and timm, use in Keras."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ from support.helpers import randomise
 TOKENS, CHANNELS, CHANNELS_MLP, BATCH = 6, 5, 11, 3
 PATCH = 4
 
-# One row for each layer: how it is made, and its oracle.
+# For each layer: a function that creates it, and its oracle.
 LAYERS = {
     "norm": (lambda **options: Affine(**options), oracle.affine),
     "scale": (
@@ -41,7 +41,7 @@ LAYERS = {
 
 
 def model_of(name, **options):
-    """The layer `name` as a model, with random weights; and those weights."""
+    """Returns the layer `name` as a model, and its random weights."""
     make, _ = LAYERS[name]
     inputs = keras.Input((TOKENS, CHANNELS))
     model = keras.Model(inputs, make(name=name, **options)(inputs))
@@ -162,7 +162,7 @@ def test_block_equals_timm():
 
 
 def test_oracle_equals_timm(images):
-    """Not our layers: that the oracle is right about whole ResMLPs."""
+    """This tests the oracle for whole ResMLPs, not our layers."""
     import torch
 
     peers.import_timm()
@@ -194,7 +194,7 @@ def test_oracle_equals_timm(images):
     np.testing.assert_allclose(received, expected, rtol=0, atol=1e-4)
 
 
-def test_paths_and_shapes_of_a_block():
+def test_paths_and_shapes_of_the_weights_of_a_block():
     _, weights = model_of("block_0")
     shapes = {path: array.shape for path, array in weights.items()}
     assert list(shapes.items()) == [
@@ -213,7 +213,7 @@ def test_paths_and_shapes_of_a_block():
     ]
 
 
-def test_initial_values_are_the_authors():
+def test_initial_values_equal_the_official_code():
     block = ResMLPBlock(300, layer_scale_init=1e-5)
     block.build((None, 250, 200))
     kernels = [
@@ -237,7 +237,7 @@ def test_initial_values_are_the_authors():
         assert (scale.gamma.numpy() == np.float32(1e-5)).all()
 
 
-def test_no_two_kernels_start_with_the_same_numbers():
+def test_all_kernels_have_different_initial_values():
     starts = []
     for _ in range(2):
         block = ResMLPBlock(CHANNELS, layer_scale_init=0.1)
@@ -246,7 +246,7 @@ def test_no_two_kernels_start_with_the_same_numbers():
     assert len(np.unique(np.stack(starts).reshape(6, -1), axis=0)) == 6
 
 
-def test_mlps_take_an_initializer():
+def test_mlps_use_a_given_initializer():
     layer = keras_mixer.ChannelMixing(
         CHANNELS, kernel_initializer=keras.initializers.RandomNormal(3.0, 0.1)
     )
@@ -260,7 +260,7 @@ def test_mlps_take_an_initializer():
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer_survives_its_configuration(name):
+def test_layer_is_restored_from_its_configuration(name):
     layer = LAYERS[name][0](dtype="mixed_bfloat16", name=name)
     again = type(layer).from_config(layer.get_config())
     for _ in range(2):
@@ -269,7 +269,7 @@ def test_layer_survives_its_configuration(name):
         again = type(layer).from_config(layer.get_config())  # of a built one
 
 
-def test_a_block_survives_its_configuration_in_full():
+def test_all_options_of_a_block_are_restored_from_its_configuration():
     block = ResMLPBlock(CHANNELS_MLP, 1e-6, "relu", 0.25, 0.125)
     config = keras.saving.serialize_keras_object(block)
     again = keras.saving.deserialize_keras_object(config)
@@ -283,7 +283,7 @@ def test_a_block_survives_its_configuration_in_full():
     assert again.channel_scale.init_value == 1e-6
 
 
-def test_dtypes_of_single_layers_survive_the_configuration():
+def test_dtypes_of_inner_layers_are_restored_from_the_configuration():
     policies = keras.dtype_policies.DTypePolicyMap(
         keras.DTypePolicy("float32"),
         {
@@ -305,7 +305,7 @@ def test_dtypes_of_single_layers_survive_the_configuration():
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float16"])
-def test_symbolic_tensor_is_the_eager_one(name, dtype):
+def test_symbolic_shape_and_dtype_equal_the_eager_ones(name, dtype):
     make, _ = LAYERS[name]
     symbolic = make(dtype=dtype)(keras.Input((TOKENS, CHANNELS)))
     eager = make(dtype=dtype)(tokens())
@@ -314,7 +314,7 @@ def test_symbolic_tensor_is_the_eager_one(name, dtype):
     assert symbolic.dtype == keras.backend.standardize_dtype(eager.dtype)
 
 
-def test_a_channel_only_sees_itself_in_token_mixing():
+def test_token_mixing_processes_channels_separately():
     model, _ = model_of("mixing")
     changed = tokens()
     changed[:, :, 3] += 1
@@ -346,7 +346,7 @@ def test_affine_computes_in_float32_under_mixed_precision():
     assert layer.alpha.dtype == "float32"
 
 
-def test_scales_too_small_for_float16_still_scale():
+def test_scale_too_small_for_float16_has_an_effect():
     layer = LayerScale(1e-8, dtype="mixed_float16")
     x = keras.ops.cast(1e4 * tokens(), "float16")
     y = layer(x)
@@ -354,7 +354,7 @@ def test_scales_too_small_for_float16_still_scale():
     np.testing.assert_allclose(to_numpy(y), 1e-4 * tokens(), atol=1e-6)
 
 
-def test_every_weight_learns(images):
+def test_training_changes_every_weight(images):
     model = tiny_resmlp(classifier_activation="softmax")
     before = randomise(model)
     loss = fit_tiny(model, images)
@@ -363,8 +363,8 @@ def test_every_weight_learns(images):
         assert (variable.numpy() != before[path]).all(), path
 
 
-def test_dropout_acts_in_training_only():
-    # Only the channel branch has it, and nothing else is drawn.
+def test_dropout_is_only_active_in_training():
+    # Only the channel branch has dropout.
     block = ResMLPBlock(CHANNELS_MLP, 1.0, dropout_rate=0.5)
     block.build((None, TOKENS, CHANNELS))
     block.channel_mixing.dense_1.bias.assign(np.ones(CHANNELS))
@@ -378,7 +378,7 @@ def test_dropout_acts_in_training_only():
     assert (np.abs(still - after_tokens) > 1e-6).all()
 
 
-def test_each_branch_of_a_block_draws_its_own_samples():
+def test_branches_of_a_block_drop_samples_independently():
     block = ResMLPBlock(CHANNELS_MLP, 0.7, stochastic_depth_rate=0.5)
     x = np.repeat(tokens()[:1], 64, axis=0)
     still = to_numpy(block(x)).reshape(64, -1)
@@ -389,7 +389,7 @@ def test_each_branch_of_a_block_draws_its_own_samples():
     assert (np.abs(y - x.reshape(64, -1)).max(1) == 0).any()
 
 
-def test_a_quantised_model_predicts_saves_and_loads(images, tmp_path):
+def test_quantised_model_predicts_the_same_after_loading(images, tmp_path):
     model = tiny_resmlp()
     randomise(model)
     before = model.predict(images, verbose=0)
@@ -407,7 +407,7 @@ def test_a_quantised_model_predicts_saves_and_loads(images, tmp_path):
         )
 
 
-def test_a_saved_model_predicts_the_same(images, tmp_path):
+def test_saved_model_predicts_the_same_after_loading(images, tmp_path):
     model = tiny_resmlp(stochastic_depth_rate=0.1, dropout_rate=0.1)
     randomise(model)
     model.save(tmp_path / "tiny.keras")
@@ -458,9 +458,7 @@ def test_rematerialisation_gives_equal_gradients(images, scope, options):
         (LISTED, {}, 2),
     ],
 )
-def test_deterministic_parts_are_computed_twice_and_only_they(
-    scope, options, count
-):
+def test_only_deterministic_layers_are_rematerialised(scope, options, count):
     x = inputs = keras.Input((TOKENS, CHANNELS))
     with keras.RematScope(**scope):
         blocks = [
@@ -469,7 +467,7 @@ def test_deterministic_parts_are_computed_twice_and_only_they(
         ]
     for block in blocks:
         x = block(x)
-    # Two MLPs; token mixing has no activation to count.
+    # Each of the two blocks has one MLP. Token mixing has no activation.
     assert computations_of_gelu(keras.Model(inputs, x), tokens()) == count
 
 
@@ -552,6 +550,6 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("call", "error", "message"), ERRORS)
-def test_call_refuses(call, error, message):
+def test_call_raises(call, error, message):
     with pytest.raises(error, match=matches(message)):
         call()

@@ -1,4 +1,4 @@
-"""The contract of Keras Applications: shapes, heads, joining graphs."""
+"""The interface of Keras Applications: shapes, heads, input tensors."""
 
 import itertools
 
@@ -39,18 +39,18 @@ def test_output_shape(tiny, options, shape):
 
 
 @pytest.mark.parametrize("include_top", [True, False])
-def test_default_image_is_224_by_224_in_colour(tiny, include_top):
+def test_default_input_shape_is_224_by_224_by_3(tiny, include_top):
     model = tiny(include_top=include_top, input_shape=None, patch_size=56)
     assert model.input_shape == (None, 224, 224, 3)
 
 
-def test_the_last_layer_is_the_softmax(tiny):
+def test_last_layer_has_softmax(tiny):
     layer = tiny().layers[-1]
     assert layer.name == "predictions"
     assert layer.activation is keras.activations.softmax
 
 
-def test_pooling_is_what_it_says(tiny, images):
+def test_pooling_is_the_mean_or_maximum_over_tokens(tiny, images):
     weights = randomise(tiny(include_top=False))
     outputs = {}
     for pooling in (None, "avg", "max"):
@@ -84,7 +84,7 @@ def test_preprocessing_has_no_weights_and_can_be_left_out(tiny, images):
     )
 
 
-def test_bytes_and_floats_are_the_same_pixels(tiny):
+def test_integer_and_float_pixels_give_the_same_predictions(tiny):
     model = tiny()
     randomise(model)
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, *IMAGE))
@@ -94,7 +94,7 @@ def test_bytes_and_floats_are_the_same_pixels(tiny):
     )
 
 
-def test_input_tensor_joins_the_graph_before_it(tiny, images):
+def test_model_includes_the_layers_before_input_tensor(tiny, images):
     inputs = keras.Input((4, 6, 2), name="small")
     upsampled = keras.layers.UpSampling2D(2)(inputs)
     joined = keras.layers.Conv2D(3, 1, name="colours")(upsampled)
@@ -111,12 +111,12 @@ def test_input_tensor_joins_the_graph_before_it(tiny, images):
     )
 
 
-def test_input_tensor_may_come_with_its_own_shape(tiny):
+def test_input_shape_may_repeat_the_shape_of_input_tensor(tiny):
     image = keras.Input(IMAGE)
     assert tiny(input_tensor=image, input_shape=IMAGE).input is image
 
 
-def test_weights_load_behind_an_input_tensor(tiny, tmp_path):
+def test_weights_are_loaded_with_an_input_tensor(tiny, tmp_path):
     saved = tiny()
     arrays = randomise(saved)
     saved.save_weights(tmp_path / "tiny.weights.h5")
@@ -127,7 +127,7 @@ def test_weights_load_behind_an_input_tensor(tiny, tmp_path):
     )
 
 
-def test_two_instances_live_in_one_graph(tiny, images):
+def test_two_models_can_be_used_in_one_graph(tiny, images):
     first, second = tiny(name="first"), tiny(name="second")
     randomise(first, seed=1)
     randomise(second, seed=2)
@@ -150,7 +150,7 @@ def channels_first():
     keras.config.set_image_data_format("channels_last")
 
 
-def test_channels_first_images_give_the_same(tiny, images, request):
+def test_channels_first_images_give_the_same_predictions(tiny, images, request):
     model = tiny()
     arrays = randomise(model)
     expected = model.predict(images, verbose=0)
@@ -174,7 +174,7 @@ def test_the_head_is_float32_under_mixed_precision(tiny, images):
         keras.config.set_dtype_policy("float32")
 
 
-def test_layers_are_named_never_numbered():
+def test_layer_names_do_not_depend_on_other_models():
     models = [
         keras_mixer.MixerS32(weights=None, input_shape=(32, 64, 3))
         for _ in range(2)
@@ -195,8 +195,8 @@ def test_layers_are_named_never_numbered():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_two_kernels_begin_alike(family):
-    """Neither in two models nor in one, wherever they are drawn."""
+def test_all_kernels_have_different_initial_values(family):
+    """In one model and in two models."""
     kernels = [
         weight.numpy()
         for _ in range(2)

@@ -1,4 +1,4 @@
-"""Fused models: the same function, in fewer operations."""
+"""Fused models: the same predictions with fewer operations."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ def relative_difference(received, expected):
 
 
 def outputs(model, images):
-    """Not `predict`, which compiles every model."""
+    """Calls the model. `predict` would compile it, which is slow."""
     images = keras.ops.convert_to_tensor(images, model.input.dtype)
     return keras.tree.map_structure(
         keras.ops.convert_to_numpy, model(images, training=False)
@@ -59,7 +59,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_fused_model_computes_the_same(family, options, images):
+def test_fused_model_predicts_the_same(family, options, images):
     model = family_model(family, **options)
     randomise(model)
     channels = model.input_shape[-1]
@@ -114,7 +114,7 @@ FUSED_ORACLES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_folding_is_exact(float64, family, images):
-    """In NumPy: Keras's own products in float64 are not all in float64."""
+    """In NumPy: Keras does not compute all float64 products in float64."""
     model = family_model(family)
     arrays = {k: v.astype("float64") for k, v in randomise(model).items()}
     fused = weights_of(keras_mixer.fuse(model))
@@ -128,7 +128,7 @@ def test_folding_is_exact(float64, family, images):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_nothing_that_can_be_folded_is_left(family):
+def test_all_foldable_layers_are_folded(family):
     fused = keras_mixer.fuse(family_model(family))
     block = {"mixer": FusedMixerBlock, "resmlp": FusedResMLPBlock}[family]
     assert type(fused.get_layer("block_0")) is block
@@ -147,7 +147,7 @@ def test_nothing_that_can_be_folded_is_left(family):
     assert (
         fused.count_params()
         == {
-            # Without both scales and offsets of 10 channels, and the last.
+            # Each of two blocks and the last norm lose 10 scales and offsets.
             "mixer": family_model(family).count_params() - 2 * 20 - 20,
             # Per block three scales less and two offsets; 6 x 10 offsets for
             # the bias of 6 tokens.
@@ -159,7 +159,7 @@ def test_nothing_that_can_be_folded_is_left(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_original_stays_as_it_is(family, images):
+def test_fusing_does_not_change_the_original(family, images):
     model = family_model(family)
     arrays = {path: array.copy() for path, array in randomise(model).items()}
     expected = outputs(model, images)
@@ -172,7 +172,7 @@ def test_the_original_stays_as_it_is(family, images):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_fusing_twice_is_fusing_once(family, images, tmp_path):
+def test_fusing_a_fused_model_returns_it(family, images, tmp_path):
     fused = keras_mixer.fuse(family_model(family))
     assert keras_mixer.fuse(fused) is fused
     fused.save(tmp_path / "fused.keras")
@@ -180,7 +180,7 @@ def test_fusing_twice_is_fusing_once(family, images, tmp_path):
     assert keras_mixer.fuse(loaded) is loaded
 
 
-def test_fused_files_predict_the_same_in_a_new_process(images, tmp_path):
+def test_saved_fused_model_predicts_the_same_in_a_new_process(images, tmp_path):
     expected = {}
     for family in FAMILIES:
         model = family_model(family)
@@ -214,7 +214,7 @@ for family in families:
 # Keras's use of jax2tf.
 @pytest.mark.filterwarnings("ignore:The `native_ser:DeprecationWarning")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_fused_model_is_exported(family, images, tmp_path):
+def test_exported_fused_model_predicts_the_same(family, images, tmp_path):
     model = family_model(family)
     randomise(model)
     fused = keras_mixer.fuse(model)
@@ -235,7 +235,7 @@ def test_a_fused_model_is_exported(family, images, tmp_path):
 
 @pytest.mark.parametrize("method", ["tile", "interpolate"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_resized_models_are_fused(family, method, images):
+def test_resized_model_can_be_fused(family, method, images):
     model = family_model(family)
     randomise(model)
     large = keras_mixer.resize(model, (16, 24, 3), method)
@@ -246,8 +246,8 @@ def test_resized_models_are_fused(family, method, images):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sixteen_bits(family, images):
-    """The scaling of pixels stays: it needs its 32."""
+def test_pixel_scaling_is_not_folded_under_bfloat16(family, images):
+    """The scaling of pixels needs 32 bits."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = family_model(family)
@@ -260,7 +260,7 @@ def test_sixteen_bits(family, images):
     check_same(model, fused, images, 0.02)
 
 
-def test_channels_first(tiny, images, request):
+def test_channels_first_model_can_be_fused(tiny, images, request):
     keras.config.set_image_data_format("channels_first")
     request.addfinalizer(
         lambda: keras.config.set_image_data_format("channels_last")
@@ -273,7 +273,7 @@ def test_channels_first(tiny, images, request):
 
 
 def heads(tokens):
-    """Outputs behind the tokens, by name, with what can be folded into."""
+    """Yields a name, an output, and whether the norm folds into the head."""
     layers = keras.layers
     mean = layers.GlobalAveragePooling1D()
     yield "head", layers.Dense(4, name="head")(mean(tokens)), True
@@ -296,7 +296,7 @@ def heads(tokens):
 
 @pytest.mark.parametrize("index", range(9))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_heads_of_ones_own(family, index, images):
+def test_norm_is_folded_into_suitable_heads_only(family, index, images):
     backbone = family_model(family, include_top=False)
     _, output, is_folded = list(heads(backbone.output))[index]
     model = keras.Model(backbone.input, output)
@@ -312,7 +312,7 @@ def test_heads_of_ones_own(family, index, images):
     check_same(model, fused, images)
 
 
-def test_tokens_that_are_an_output_too_keep_their_norm(tiny, images):
+def test_norm_is_not_folded_if_tokens_are_an_output(tiny, images):
     backbone = tiny(include_top=False)
     pooled = keras.layers.GlobalAveragePooling1D()(backbone.output)
     both = {"tokens": backbone.output, "y": keras.layers.Dense(4)(pooled)}
@@ -325,7 +325,7 @@ def test_tokens_that_are_an_output_too_keep_their_norm(tiny, images):
         assert relative_difference(array, expected[name]) < 1e-5
 
 
-def test_layers_in_front_and_two_uses_of_the_scaled_image(images):
+def test_pixel_scaling_is_folded_unless_it_is_an_output(images):
     image = keras.Input(IMAGE)
     bright = keras.layers.Rescaling(0.5)(image)
     model = keras_mixer.Mixer(**SIZES, input_tensor=bright, classes=CLASSES)
@@ -342,8 +342,8 @@ def test_layers_in_front_and_two_uses_of_the_scaled_image(images):
         assert relative_difference(*pair) < 1e-5
 
 
-def test_bytes_are_scaled_as_before(tiny, images):
-    """A stem does not take whole numbers."""
+def test_model_with_integer_input_can_be_fused(tiny, images):
+    """A stem does not accept integers, so the scaling is not folded."""
     image = keras.Input(IMAGE, dtype="uint8")
     model = tiny(input_tensor=image)
     randomise(model)
@@ -351,7 +351,9 @@ def test_bytes_are_scaled_as_before(tiny, images):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_int8_after_fusing_loses_less_than_a_point(family, digits, tmp_path):
+def test_fused_int8_model_loses_at_most_one_percent_accuracy(
+    family, digits, tmp_path
+):
     model = keras.saving.load_model(GOLDEN / f"digits_{family}.keras")
     x, y = digits[1]
 
@@ -380,7 +382,7 @@ needs_jax = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("family", "before", "after"), [("mixer", 16, 13), ("resmlp", 10, 5)]
 )
-def test_passes_over_the_tokens_are_fewer(family, before, after):
+def test_fused_block_has_fewer_element_wise_operations(family, before, after):
     model = family_model(family)
     assert count_passes(model.get_layer("block_1")) == before
     fused = keras_mixer.fuse(model)
@@ -388,8 +390,8 @@ def test_passes_over_the_tokens_are_fewer(family, before, after):
 
 
 @needs_jax
-def test_affine_costs_one_pass_at_inference():
-    """The paper says none; that is so on the side of the channels."""
+def test_fused_affine_costs_one_element_wise_operation():
+    """In the paper there is no cost. This is true for channel mixing only."""
     token_mixing, channel_mixing = TokenLinear(), keras_mixer.ChannelMixing(11)
 
     def without_affine(x):
@@ -401,7 +403,7 @@ def test_affine_costs_one_pass_at_inference():
 
 
 def count_passes(block):
-    """Element-wise sums and products, of the size of all tokens."""
+    """Counts element-wise sums and products over all tokens."""
     import jax
     from jax.extend import core
 
@@ -426,7 +428,7 @@ def fuse_error(model):
     return f"{caught.type.__name__}: {caught.value}"
 
 
-def test_fuse_refuses_models_it_does_not_know(tiny):
+def test_fuse_raises_for_unsupported_models(tiny):
     assert fuse_error("model").startswith("TypeError: `model` must be a Keras")
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     assert "a model of this package" in fuse_error(other)
@@ -438,9 +440,9 @@ def test_fuse_refuses_models_it_does_not_know(tiny):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_fused_models_are_not_for_everything(family, tmp_path):
+def test_fused_model_cannot_be_resized_or_exported(family, tmp_path):
     fused = keras_mixer.fuse(family_model(family, name="quick"))
-    message = r"'quick' is fused\. Give the model that it was made from\."
+    message = r"'quick' is fused\. Pass the model that it was made from\."
     with pytest.raises(ValueError, match=message):
         keras_mixer.resize(fused, (16, 24, 3))
     with pytest.raises(ValueError, match=message):

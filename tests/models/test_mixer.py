@@ -1,4 +1,4 @@
-"""Whole models: against the oracle, against timm, and in Keras's hands."""
+"""Whole models: comparison with the oracle and timm, and signatures."""
 
 import inspect
 import math
@@ -64,7 +64,7 @@ def test_variant_has_the_published_size_and_the_golden_weights(name):
 
 
 @pytest.mark.once
-def test_size_with_the_classes_of_imagenet21k():
+def test_number_of_parameters_with_21843_classes():
     shapes = dict(goldens.load()["mixer_b16"])
     shapes["predictions/kernel"] = [768, 21843]
     shapes["predictions/bias"] = [21843]
@@ -141,7 +141,7 @@ def test_tiny_model_equals_timm(tiny, images):
     np.testing.assert_allclose(received, expected, rtol=0, atol=1e-4)
 
 
-def test_initial_values_are_the_authors(tiny):
+def test_initial_values_equal_the_official_code(tiny):
     model = tiny(hidden_dim=400)
     stem = model.get_layer("stem").kernel.numpy()
     assert stem.std() == pytest.approx((4 * 4 * 3) ** -0.5, rel=0.02)
@@ -168,7 +168,7 @@ def test_preprocess_input_returns_its_input():
     assert keras_mixer.mixer.preprocess_input(x, data_format=None) is x
 
 
-def test_variant_takes_positional_arguments_and_names_unknown_ones():
+def test_variant_accepts_positional_arguments_and_reports_unknown_ones():
     model = keras_mixer.MixerS32(False, False, None, None, (32, 64, 3), "max")
     assert model.output_shape == (None, 512)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Token mixing on other grids: the paper's identities, and models."""
+"""Resizing token mixing: the identities of the paper, and whole models."""
 
 import logging
 import math
@@ -23,13 +23,13 @@ from support.published import official
 
 PATCH = SIZES["patch_size"]
 GRID = (2, 3)
-# Parts down and across; every grid is another.
+# The numbers of parts (down, across).
 PARTS = [(1, 1), (2, 2), (3, 3), (1, 2), (3, 2)]
 
 
 @pytest.fixture(params=FAMILIES)
 def float64(request):
-    """A family, its weights in float64, and its oracle."""
+    """Returns a family, its weights in float64, and its oracle."""
     arrays = randomise(family_model(request.param))
     arrays = {k: v.astype("float64") for k, v in arrays.items()}
     network = getattr(oracle, request.param)
@@ -42,7 +42,7 @@ def resized(family, arrays, new, method):
 
 
 def mosaic(images, method):
-    """Images (down, across, ...) as the parts of a large one, by the patch."""
+    """Combines images (down, across, ...) to a large one, patch by patch."""
     down, across, height, width, channels = images.shape
     shape = (down, across, height // PATCH, PATCH, width // PATCH, PATCH)
     patches = images.reshape(*shape, channels)
@@ -68,7 +68,7 @@ def parts_of(tokens, parts, method):
 
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("method", ["tile", "interleave"])
-def test_the_papers_identities_in_float64(float64, parts, method):
+def test_parts_give_the_outputs_of_separate_images(float64, parts, method):
     family, arrays, oracle = float64
     down, across = parts
     images = np.random.default_rng(2).uniform(0, 255, (down, across, *IMAGE))
@@ -92,7 +92,7 @@ def test_the_papers_identities_in_float64(float64, parts, method):
 
 
 @pytest.mark.parametrize("method", ["tile", "interleave"])
-def test_equal_parts_give_the_logits_of_one(float64, method):
+def test_equal_parts_give_the_logits_of_one_part(float64, method):
     family, arrays, oracle = float64
     image = np.random.default_rng(2).uniform(0, 255, IMAGE)
     images = np.broadcast_to(image, (3, 2, *IMAGE))
@@ -105,8 +105,8 @@ def test_equal_parts_give_the_logits_of_one(float64, method):
     )
 
 
-def test_rows_in_another_order_break_the_identity(float64):
-    """The order of the tokens is what the identities are about."""
+def test_wrong_order_of_tokens_changes_the_logits(float64):
+    """The identities depend on the order of the tokens."""
     family, arrays, oracle = float64
     images = np.random.default_rng(2).uniform(0, 255, (2, 2, *IMAGE))
     small = oracle(images.reshape(-1, *IMAGE), arrays)["predictions"].mean(0)
@@ -117,14 +117,14 @@ def test_rows_in_another_order_break_the_identity(float64):
 
 
 @pytest.mark.parametrize("method", [*resizing.METHODS, "auto"])
-def test_the_same_grid_is_the_same_weights(float64, method):
+def test_same_grid_does_not_change_the_weights(float64, method):
     family, arrays, _ = float64
     assert_equal(resized(family, arrays, GRID, method), arrays)
 
 
 @pytest.mark.parametrize("new", [(4, 6), (3, 5), (1, 2), (2, 7), (5, 2)])
-def test_interpolation_is_the_mlp_between_two_resamplings(float64, new):
-    """Resampled by `keras.ops.image.resize`, for grids larger and smaller."""
+def test_interpolation_equals_resampling_before_and_after_the_mlp(float64, new):
+    """`keras.ops.image.resize` resamples to larger and smaller grids."""
     family, arrays, _ = float64
     large = resized(family, arrays, new, "interpolate")
     channels = SIZES["hidden_dim"]
@@ -158,8 +158,8 @@ def resample(x, size):
     return keras.ops.convert_to_numpy(resized).astype("float64")
 
 
-def test_interpolation_keeps_the_image_of_a_constant():
-    """A map of one value gives the hidden units what it gave them."""
+def test_interpolation_keeps_the_output_for_constant_tokens():
+    """Hidden units have the same values for tokens that are all equal."""
     arrays = randomise(family_model("mixer"))
     name = "block_1/token_mixing/dense_0/kernel"
     expected = arrays[name].sum(0)
@@ -168,7 +168,7 @@ def test_interpolation_keeps_the_image_of_a_constant():
         np.testing.assert_allclose(large.sum(0), expected, atol=1e-6)
 
 
-def test_bits_and_dtypes_are_kept():
+def test_dtypes_and_other_weights_do_not_change():
     arrays = randomise(family_model("mixer"))
     for method in ("tile", "interleave", "interpolate"):
         large = resized("mixer", arrays, (4, 6), method)
@@ -185,7 +185,7 @@ def test_bits_and_dtypes_are_kept():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_tiled_model_averages_its_parts(family):
+def test_tiled_model_averages_its_tiles(family):
     model = family_model(family, classifier_activation=None)
     randomise(model)
     images = np.random.default_rng(2).uniform(0, 255, (3, 2, *IMAGE))
@@ -199,8 +199,10 @@ def test_a_tiled_model_averages_its_parts(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", resizing.METHODS)
-def test_weights_load_into_another_shape(family, method, tmp_path, caplog):
-    """As they are resized on a model: `weights=` and `resize` agree."""
+def test_loading_and_resizing_give_the_same_weights(
+    family, method, tmp_path, caplog
+):
+    """`weights=` and `keras_mixer.resize` resize in the same way."""
     caplog.set_level(logging.INFO, "keras_mixer")
     model = family_model(family)
     randomise(model)
@@ -223,7 +225,7 @@ def test_weights_load_into_another_shape(family, method, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("shape", "method"), [((16, 12, 3), "tile"), ((8, 8, 3), "interpolate")]
 )
-def test_auto_takes_tile_for_whole_multiples(shape, method):
+def test_auto_uses_tile_for_whole_multiples(shape, method):
     model = family_model("mixer")
     randomise(model)
     automatic = keras_mixer.resize(model, shape)
@@ -231,8 +233,8 @@ def test_auto_takes_tile_for_whole_multiples(shape, method):
     assert_equal(weights_of(automatic), weights_of(chosen))
 
 
-def test_a_trained_model_goes_on_learning(trained, digits):
-    """Digits enlarged twice: the loss falls from where it begins."""
+def test_resized_model_can_be_trained(trained, digits):
+    """The loss decreases on digits enlarged by a factor of two."""
     model = keras.saving.load_model(trained)
     large = keras_mixer.resize(model, (16, 16, 1))
     x, y = (part[:512] for part in digits[0])
@@ -246,7 +248,7 @@ def test_a_trained_model_goes_on_learning(trained, digits):
 
 
 def test_interleave_is_exact_on_digits_enlarged_by_the_patch(trained, digits):
-    """A model in use: every patch copied 2 x 2 times, 96 % as before."""
+    """Each patch is copied 2 x 2 times."""
     model = keras.saving.load_model(trained)
     x, _ = digits[1]
     patches = x.reshape(-1, 4, 2, 4, 2, 1)
@@ -259,7 +261,7 @@ def test_interleave_is_exact_on_digits_enlarged_by_the_patch(trained, digits):
     )
 
 
-def test_another_head_comes_along():
+def test_new_head_and_name_are_kept():
     backbone = family_model("mixer", include_top=False, pooling="avg")
     randomise(backbone)
     head = keras.layers.Dense(3, name="my_head")(backbone.output)
@@ -273,7 +275,7 @@ def test_another_head_comes_along():
     )
 
 
-def test_nothing_is_shared_and_options_are_kept():
+def test_resized_model_shares_no_weights_and_keeps_options():
     model = family_model("mixer", stochastic_depth_rate=0.2, activation="relu")
     before = randomise(model)
     large = keras_mixer.resize(model, (16, 12, 3), "interpolate")
@@ -286,7 +288,7 @@ def test_nothing_is_shared_and_options_are_kept():
     assert block.tokens_mlp_dim == SIZES["tokens_mlp_dim"]
 
 
-def test_bfloat16_models_are_resized():
+def test_bfloat16_model_can_be_resized():
     keras.config.set_dtype_policy("bfloat16")
     try:
         model = family_model("mixer")
@@ -316,9 +318,9 @@ ERRORS = [
     (((16, 24, 3), None), "ValueError: `method` must not be `None`"),
     (
         ((16, 25, 3),),
-        "ValueError: `input_shape` must have the channels of the model's, "
-        "(8, 12, 3), and sides that are multiples of its patch size, 4. "
-        "Received: input_shape=(16, 25, 3)",
+        "ValueError: `input_shape` must have the channels of the old one, "
+        "(8, 12, 3), and its height and width must be multiples of the patch "
+        "size, 4. Received: input_shape=(16, 25, 3)",
     ),
     (((16, 24, 1),), "ValueError: `input_shape` must have the channels"),
     (((16, 24),), "ValueError: `input_shape` must have the channels"),
@@ -328,11 +330,11 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), ERRORS)
-def test_resize_refuses(arguments, message):
+def test_resize_raises(arguments, message):
     assert resize_error(family_model("mixer"), *arguments).startswith(message)
 
 
-def test_resize_refuses_models_it_does_not_know():
+def test_resize_raises_for_unsupported_models():
     model = family_model("mixer", include_top=False, pooling="avg", name="body")
     wrapped = keras.Sequential([model, keras.layers.Dense(3)])
     assert "It holds the model 'body'" in resize_error(wrapped, (16, 24, 3))
@@ -342,12 +344,12 @@ def test_resize_refuses_models_it_does_not_know():
     image = keras.Input((16, 24, 3))
     pooled = keras.layers.AveragePooling2D(2)(image)
     longer = keras_mixer.Mixer(**SIZES, input_tensor=pooled)
-    assert "before adding layers in front" in resize_error(longer, (32, 48, 3))
+    assert "before you add such layers" in resize_error(longer, (32, 48, 3))
     model.quantize("int8")
     assert "before it is quantised" in resize_error(model, (16, 24, 3))
 
 
-def test_files_of_keras_are_resized_through_their_model(tmp_path, tiny):
+def test_keras_weights_file_cannot_be_resized_on_loading(tmp_path, tiny):
     tiny().save_weights(tmp_path / "own.weights.h5")
     with pytest.raises(
         keras_mixer.WeightsError, match=r"size with `keras_mixer\.resize`"
@@ -355,7 +357,7 @@ def test_files_of_keras_are_resized_through_their_model(tmp_path, tiny):
         tiny(input_shape=(16, 24, 3), weights=tmp_path / "own.weights.h5")
 
 
-def test_square_files_resize_on_loading(tmp_path, tiny):
+def test_square_official_file_is_resized_on_loading(tmp_path, tiny):
     np.savez(tmp_path / "Mixer.npz", **official(tokens=4))
     file = tmp_path / "Mixer.npz"
     assert (

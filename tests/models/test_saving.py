@@ -1,4 +1,4 @@
-"""Saved models: bit for bit in a new process, and on the other backends."""
+"""Saved models: bit-identical in a new process, and on other backends."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from support.helpers import randomise
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
-# A process that knows nothing but the file and the package.
+# A new process loads the file.
 PREDICT = """
 import sys
 import keras_mixer
@@ -77,7 +77,7 @@ def test_round_trip_is_bit_identical_in_a_new_process(tiny, tmp_path, suffix):
         np.testing.assert_array_equal(received[f"arr_{i}"], array)
 
 
-def test_a_clone_has_the_same_layers(tiny):
+def test_clone_has_the_same_configuration(tiny):
     model = tiny(activation="gelu", stochastic_depth_rate=0.2)
     clone = keras.models.clone_model(model)
     assert clone.get_config() == model.get_config()
@@ -87,7 +87,7 @@ def test_a_clone_has_the_same_layers(tiny):
 
 
 @pytest.mark.once
-def test_a_file_predicts_the_same_on_every_backend(tmp_path):
+def test_saved_model_predicts_the_same_on_every_backend(tmp_path):
     np.save(tmp_path / "images.npy", images())
     for saver in BACKENDS:
         python(SAVE, tmp_path, saver, backend=saver)

@@ -1,6 +1,6 @@
-"""What a user has set on a model, after saving, cloning, resizing, fusing.
+"""Which settings of a model are kept by saving, cloning, resizing and fusing.
 
-docs/state.md has the same as a table.
+docs/state.md is the table of these results.
 """
 
 import copy
@@ -50,7 +50,7 @@ OPERATIONS = {
 }
 
 every_operation = pytest.mark.parametrize("operation", OPERATIONS)
-# These keep what has no effect on inference too.
+# Operations that also keep settings without effect on inference.
 for_training = pytest.mark.parametrize(
     "operation", [o for o in OPERATIONS if o != "fuse"]
 )
@@ -106,7 +106,7 @@ def test_frozen_sublayers_stay_frozen(family, operation, tmp_path):
 
 
 @every_family
-def test_training_leaves_a_frozen_and_saved_backbone_alone(family, tmp_path):
+def test_training_does_not_change_a_loaded_frozen_backbone(family, tmp_path):
     backbone = family_model(family, include_top=False, pooling="avg")
     backbone.trainable = False
     model = keras.Sequential([backbone, keras.layers.Dense(5, name="head")])
@@ -157,7 +157,7 @@ def test_regularizers_of_layers_inside_are_kept(operation, tmp_path):
         assert kernel.regularizer.l2 == 0.25
 
 
-def test_what_is_set_on_a_variable_survives_resizing():
+def test_resizing_keeps_options_of_variables():
     model = family_model("resmlp")
     dense = model.get_layer("block_0").channel_mixing.dense_0
     dense.kernel.regularizer = keras.regularizers.L2(0.25)
@@ -189,7 +189,7 @@ def test_dtypes_and_names_are_kept(operation, tmp_path):
 
 
 def with_lora(family):
-    """A model whose LoRA changes what it computes."""
+    """Returns a model whose predictions depend on LoRA."""
     model = family_model(family)
     randomise(model)
     rng = np.random.default_rng(3)
@@ -252,7 +252,7 @@ def test_quantisation_is_kept(operation, tmp_path):
 
 
 @every_operation
-def test_what_is_compiled(operation, tmp_path):
+def test_only_saving_and_copying_keep_compile(operation, tmp_path):
     model = family_model("mixer")
     model.compile("adam", "mse")
     model.optimizer.build(model.trainable_variables)
@@ -260,7 +260,7 @@ def test_what_is_compiled(operation, tmp_path):
     assert result.compiled == (operation in ("save", "clone", "copy"))
 
 
-def test_a_frozen_model_is_loaded_with_the_state_of_its_optimizer(tmp_path):
+def test_optimizer_state_of_a_frozen_model_is_loaded(tmp_path):
     model = family_model("mixer")
     for layer in model.layers:
         layer.trainable = layer.name == "predictions"
@@ -273,7 +273,7 @@ def test_a_frozen_model_is_loaded_with_the_state_of_its_optimizer(tmp_path):
         np.testing.assert_array_equal(array, array_expected)
 
 
-def test_masks_pass_through_layers_that_treat_tokens_one_by_one():
+def test_layers_that_process_tokens_separately_pass_masks_on():
     tokens = np.arange(2 * 6 * 5, dtype="float32").reshape(2, 6, 5)
     tokens[:, 4:] = 0
     masked = keras.layers.Masking()(tokens)
@@ -285,7 +285,7 @@ def test_masks_pass_through_layers_that_treat_tokens_one_by_one():
     ):
         mask = keras.ops.convert_to_numpy(layer(masked)._keras_mask)
         np.testing.assert_array_equal(mask, [[1, 1, 1, 1, 0, 0]] * 2)
-    # Token mixing has no place for a mask, and Keras says so.
+    # Token mixing does not support masks: Keras warns.
     for layer in (keras_mixer.TokenMixing(7), keras_mixer.TokenLinear()):
         with pytest.warns(UserWarning, match="does not support masking"):
             layer(masked)
