@@ -201,10 +201,13 @@ def test_public_names_stay():
     assert sorted(keras_mixer.__all__) == names["keras_mixer"]
 
 
+def text_of(page):
+    return (ROOT / page).read_text("utf-8")
+
+
 def blocks(page, language):
     """The blocks of code of a page in Markdown."""
-    text = (ROOT / page).read_text("utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```", text_of(page), re.M | re.S)
 
 
 def docs_pages():
@@ -222,6 +225,18 @@ def test_docs_have_the_generated_table_of_variants():
 def test_readme_links_to_every_page():
     readme = (ROOT / "README.md").read_text("utf-8")
     assert set(docs_pages()) == set(re.findall(r"\((docs/[^)]+)\)", readme))
+
+
+def test_workarounds_name_existing_code_and_tests():
+    text = text_of("docs/workarounds.md")
+    tests = "".join(
+        path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py")
+    )
+    for name in re.findall(r"`([\w/.]+)`", text):
+        if name.startswith("test_"):
+            assert f"def {name}(" in tests, name
+        elif "/" in name:
+            assert (PACKAGE / name).exists() or (ROOT / name).exists(), name
 
 
 def test_the_gate_runs_the_test_command_of_readme():
