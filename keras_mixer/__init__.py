@@ -12,10 +12,10 @@ from keras_mixer.layers.affine import Affine
 from keras_mixer.layers.affine import LayerScale
 from keras_mixer.layers.mixer import MixerBlock
 from keras_mixer.layers.mixing import ChannelMixing
-from keras_mixer.layers.mixing import StochasticDepth
 from keras_mixer.layers.mixing import TokenMixing
 from keras_mixer.layers.resmlp import ResMLPBlock
 from keras_mixer.layers.resmlp import TokenLinear
+from keras_mixer.layers.stochastic_depth import StochasticDepth
 from keras_mixer.mixer import Mixer
 from keras_mixer.mixer import MixerB16
 from keras_mixer.mixer import MixerB32

@@ -29,6 +29,7 @@ from keras_mixer.data.augmenting import batch_mixing
 from keras_mixer.data.indexed import IMAGES_AT_A_TIME
 from keras_mixer.data.indexed import Images
 from keras_mixer.data.indexed import mapped
+from keras_mixer.data.indexed import numbered_indices
 from keras_mixer.data.photos import CROP_RATIO
 from keras_mixer.data.photos import INTERPOLATION
 from keras_mixer.data.photos import check_interpolation
@@ -185,7 +186,7 @@ class Data:
             ImportError: If RandAugment is used and keras-cv is not installed.
         """
         tf = require("tensorflow")
-        steps = self.steps_per_epoch(batch_size)
+        self.steps_per_epoch(batch_size)  # checks the batch size
         seed, start, host = (
             check_natural(name, value)
             for name, value in (
@@ -196,7 +197,6 @@ class Data:
         )
         share = _share(batch_size, check_positive_int("hosts", hosts), host)
         seeds = Seeds.of(seed)
-        count = self.train_count
         mixed = augmentation and (augmentation.mixup or augmentation.cutmix)
         # An image is mixed with the previous one, which can be that of another
         # host. So this host reads it too.
@@ -205,25 +205,6 @@ class Data:
             % batch_size
         )
 
-        @tf.autograph.experimental.do_not_convert
-        def batches_of(epoch):
-            order = tf.random.experimental.stateless_shuffle(
-                tf.range(count), [seeds.order, epoch]
-            )
-            order = tf.reshape(order[: steps * batch_size], (steps, batch_size))
-            return tf.data.Dataset.from_tensor_slices(
-                (
-                    epoch * steps + tf.range(steps, dtype="int64"),
-                    tf.gather(order, positions, axis=1),
-                )
-            )
-
-        @tf.autograph.experimental.do_not_convert
-        def numbered(step, indices):
-            return tf.data.Dataset.from_tensor_slices(
-                (step * batch_size + positions, indices)
-            )
-
         prepare = training_preparation(
             self.train_images,
             self.image_shape,
@@ -231,9 +212,10 @@ class Data:
             augmentation,
             seeds,
         )
-        epochs = tf.data.Dataset.range(start // steps, np.iinfo("int64").max)
-        images = epochs.flat_map(batches_of).skip(start % steps)
-        batches = mapped(images.flat_map(numbered), prepare).batch(
+        images = numbered_indices(
+            self.train_count, batch_size, positions, seeds.order, start
+        )
+        batches = mapped(images, prepare).batch(
             len(positions), drop_remainder=True
         )
         mixing = batch_mixing(augmentation, seeds, batch_size)

@@ -46,6 +46,49 @@ def mapped(dataset, function, at_a_time=IMAGES_AT_A_TIME):
     ).with_options(options)
 
 
+def numbered_indices(count, batch_size, positions, seed, start):
+    """A data set of the indices of the images of a training, in its order.
+
+    Each epoch has another order, a function of the seed and the epoch alone.
+
+    Args:
+        count: Integer, the number of images.
+        batch_size: Integer, at most `count`.
+        positions: Integers, the positions in each batch that are read.
+        seed: Integer, the seed of the order.
+        start: Integer, the step to begin at.
+
+    Returns:
+        A `tf.data.Dataset` of `(number, index)` without end. The number is that
+        of the image in the training: `step * batch_size + position`.
+    """
+    tf = require("tensorflow")
+    steps = count // batch_size
+
+    @tf.autograph.experimental.do_not_convert
+    def batches_of(epoch):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(count), [seed, epoch]
+        )
+        order = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+        return tf.data.Dataset.from_tensor_slices(
+            (
+                epoch * steps + tf.range(steps, dtype="int64"),
+                tf.gather(order, positions, axis=1),
+            )
+        )
+
+    @tf.autograph.experimental.do_not_convert
+    def numbered(step, indices):
+        return tf.data.Dataset.from_tensor_slices(
+            (step * batch_size + positions, indices)
+        )
+
+    epochs = tf.data.Dataset.range(start // steps, np.iinfo("int64").max)
+    batches = epochs.flat_map(batches_of).skip(start % steps)
+    return batches.flat_map(numbered)
+
+
 # Decoded images are kept in memory up to this total size.
 MAX_BYTES_KEPT = 512 * 2**20
 

@@ -8,10 +8,10 @@ from keras_mixer.layers.mixer import NORM_EPSILON
 from keras_mixer.layers.mixer import MixerBlock
 from keras_mixer.layers.mixing import Block
 from keras_mixer.layers.mixing import ChannelMixing
-from keras_mixer.layers.mixing import StochasticDepth
 from keras_mixer.layers.mixing import TokenMixing
 from keras_mixer.layers.resmlp import ResMLPBlock
 from keras_mixer.layers.resmlp import TokenLinear
+from keras_mixer.layers.stochastic_depth import StochasticDepth
 
 __all__ = [
     "NORM_EPSILON",

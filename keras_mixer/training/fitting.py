@@ -137,9 +137,7 @@ def fit(
     log = keras.callbacks.CSVLogger(folder / LOG_FILE, append=True)
     if writes:
         trim_log(folder / LOG_FILE, done)
-        added += [SameMetrics(folder), log]
-        if is_installed("tensorboard"):
-            added.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
+        added += _logs(folder, log)
     # After the log: each epoch with a checkpoint is then in the log. Epochs
     # that were logged without a checkpoint are repeated.
     added.append(checkpoints)
@@ -170,6 +168,14 @@ def fit(
     if averages:
         _unshare(model)
     return read_log(folder)
+
+
+def _logs(folder, log):
+    """The callbacks that write the logs of a training."""
+    logs = [SameMetrics(folder), log]
+    if is_installed("tensorboard"):
+        logs.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
+    return logs
 
 
 def _unshare(model):

@@ -15,21 +15,18 @@ The storages follow in the order of the keys, each after its number of elements.
 
 import io
 import logging
-import math
 import mmap
-from typing import NamedTuple
-
-import numpy as np
 
 from keras_mixer.weights import archives
 from keras_mixer.weights.errors import WeightsError
 from keras_mixer.weights.formats import File
-from keras_mixer.weights.formats import bfloat16
-from keras_mixer.weights.formats import not_weights
 from keras_mixer.weights.pickles import Dictionary
-from keras_mixer.weights.pickles import Follower
 from keras_mixer.weights.pickles import Global
 from keras_mixer.weights.pickles import Opaque
+from keras_mixer.weights.torch_tensors import Tensor
+from keras_mixer.weights.torch_tensors import Tensors
+from keras_mixer.weights.torch_tensors import advice
+from keras_mixer.weights.torch_tensors import arrays_of
 
 logger = logging.getLogger("keras_mixer")
 
@@ -39,8 +36,6 @@ logger = logging.getLogger("keras_mixer")
 AVERAGED_KEYS = ("state_dict_ema", "model_ema")
 KEYS = (*AVERAGED_KEYS, "state_dict", "model")
 
-MAX_RANK = 64  # limit of NumPy
-SHOWN = 3  # number of names in an error message
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
@@ -103,9 +98,9 @@ def _read_archive(path, archive):
 
     if f"{folder}/byteorder" in infos and entry("byteorder") != b"little":
         raise WeightsError(_BIG_ENDIAN)
-    tensors = _Tensors(path.stat().st_size)
+    tensors = Tensors(path.stat().st_size)
     saved = tensors.follow(io.BytesIO(entry("data.pkl")))
-    arrays = _arrays(_state_dict(saved, path), read_storage)
+    arrays = arrays_of(_state_dict(saved, path), read_storage)
     archives.check_content(archive, unread.values())
     return arrays
 
@@ -117,7 +112,7 @@ _BIG_ENDIAN = (
 
 
 def _read_legacy(path, content):
-    followed = [_Tensors(len(content)) for _ in range(5)]
+    followed = [Tensors(len(content)) for _ in range(5)]
     magic_number, version, system, saved, keys = (
         tensors.follow(content) for tensors in followed
     )
@@ -131,7 +126,7 @@ def _read_legacy(path, content):
         start = starts[storage.key]
         return content[start : start + storage.nbytes]
 
-    return _arrays(_state_dict(saved, path), read_storage)
+    return arrays_of(_state_dict(saved, path), read_storage)
 
 
 def _starts(content, keys, storages):
@@ -156,130 +151,12 @@ def _starts(content, keys, storages):
     return starts
 
 
-class _Storage(NamedTuple):
-    key: str
-    dtype: str
-    size: int
-    nbytes: int
-
-
-class _Tensor(NamedTuple):
-    storage: _Storage
-    offset: int
-    shape: tuple
-    strides: tuple
-
-    @property
-    def nbytes(self):
-        itemsize = self.storage.nbytes // max(self.storage.size, 1)
-        return math.prod(self.shape) * itemsize
-
-
-# `{type of storage: (NumPy dtype, bytes per number)}`.
-_STORAGES = {
-    f"torch.{name}Storage": (dtype, size)
-    for name, dtype, size in (
-        ("Double", "float64", 8),
-        ("Float", "float32", 4),
-        ("Half", "float16", 2),
-        ("BFloat16", "bfloat16", 2),
-        ("Long", "int64", 8),
-        ("Int", "int32", 4),
-        ("Short", "int16", 2),
-        ("Char", "int8", 1),
-        ("Byte", "uint8", 1),
-        ("QInt8", "qint8", 1),
-        ("QUInt8", "quint8", 1),
-        ("QInt32", "qint32", 4),
-        ("Bool", "bool", 1),
-        ("ComplexFloat", "complex64", 8),
-        ("ComplexDouble", "complex128", 16),
-    )
-} | {"torch.storage.UntypedStorage": ("bytes", 1)}
-
-
-class _Tensors:
-    """Interprets a pickle and checks the tensors in it.
-
-    Args:
-        size: Maximum number of bytes of all storages together: the file size.
-    """
-
-    def __init__(self, size):
-        self.storages = {}
-        self._bytes_left = size
-
-    def follow(self, file):
-        """Returns the object of the pickle, with each tensor as `_Tensor`."""
-        follower = Follower(
-            {
-                "torch._utils._rebuild_tensor": _tensor,
-                "torch._utils._rebuild_tensor_v2": _tensor,
-                "torch._utils._rebuild_parameter": _parameter,
-                "torch._utils._rebuild_parameter_with_state": _parameter,
-            },
-            self._storage,
-        )
-        saved = follower.follow(file)
-        if follower.unknown:
-            raise WeightsError(
-                "it contains Python objects that are not loaded: "
-                f"{_shortened(follower.unknown)}. {_advice()}"
-            )
-        return saved
-
-    def _storage(self, pid):
-        if pid[0] == "module":  # a class with its source code
-            return pid[1]
-        tag, kind, key, _, size, *view = pid
-        if (
-            tag != "storage"
-            or type(kind) is not Global
-            or kind not in _STORAGES
-            or type(key) is not str
-            or type(size) is not int
-            or size < 0
-            or view not in ([], [None])
-        ):
-            raise WeightsError("a tensor in it has a storage of unknown type")
-        dtype, itemsize = _STORAGES[kind]
-        storage = _Storage(key, dtype, size, size * itemsize)
-        known = self.storages.setdefault(key, storage)
-        if known is storage:
-            self._bytes_left -= storage.nbytes
-        if self._bytes_left < 0:
-            raise WeightsError("its tensors declare more bytes than it has")
-        if known != storage:
-            raise WeightsError("its tensors contradict each other")
-        return known
-
-
-def _tensor(storage, offset, shape, strides, *rest):
-    numbers = (offset, *shape, *strides)
-    is_valid = type(storage) is _Storage and len(shape) <= MAX_RANK
-    if not is_valid or any(type(n) is not int or n < 0 for n in numbers):
-        raise WeightsError("a tensor in it has invalid data or shape")
-    steps = zip(shape, strides, strict=True)
-    last = offset + sum((size - 1) * stride for size, stride in steps)
-    if last >= storage.size:
-        raise WeightsError("a tensor in it extends beyond its storage")
-    # The rest is requires_grad, hooks and metadata. Metadata can change the
-    # values: for example, it can mark them as negated.
-    if rest[2:] not in ((), (None,)):
-        return Opaque("torch.Tensor with metadata")
-    return _Tensor(storage, offset, shape, strides)
-
-
-def _parameter(data, *_):
-    return data
-
-
 def _state_dict(saved, path):
-    """Returns `{name: _Tensor}` of the weights in the saved object."""
+    """Returns `{name: Tensor}` of the weights in the saved object."""
     if type(saved) is not Dictionary:
         raise WeightsError(
             f"expected a state dictionary. Received: {_described(saved)}. "
-            f"{_advice()}"
+            f"{advice()}"
         )
     named = saved.by_name()
     found = [key for key in KEYS if type(named.get(key)) is Dictionary]
@@ -289,68 +166,20 @@ def _state_dict(saved, path):
         others = f", not from {_quoted(found[1:])}" if found[1:] else ""
         logger.info("%s: %s taken from '%s'%s", path, kind, found[0], others)
     for name, tensor in saved:
-        if type(name) is not str or type(tensor) is not _Tensor:
+        if type(name) is not str or type(tensor) is not Tensor:
             nested = [k for k, v in named.items() if _has_tensors(v)]
             raise WeightsError(
                 "expected a state dictionary (names and tensors), alone or "
                 f"under one of the keys {_quoted(KEYS)}. Received under "
                 f"{_described(name)}: {_described(tensor)}. "
-                f"{_advice(*nested[:1])}"
+                f"{advice(*nested[:1])}"
             )
     return named
 
 
-def _arrays(state, read_storage):
-    """Returns `{name: array}`; reads each storage once."""
-    for name, tensor in state.items():
-        storage = tensor.storage
-        if storage.dtype not in _FLOATS:
-            raise WeightsError(not_weights(name, storage.dtype))
-        # With strides of zero, a few bytes can declare any shape.
-        if tensor.nbytes > storage.nbytes:
-            raise WeightsError(
-                f"{name!r} declares {tensor.nbytes} bytes, but stores "
-                f"{storage.nbytes}"
-            )
-    contents = {}
-    arrays = {}
-    for name, tensor in state.items():
-        storage = tensor.storage
-        if storage.key not in contents:
-            contents[storage.key] = read_storage(storage)
-        arrays[name] = _array(tensor, contents[storage.key])
-    return arrays
-
-
-_FLOATS = ("float64", "float32", "float16", "bfloat16")
-
-
-def _array(tensor, content):
-    name = tensor.storage.dtype
-    dtype = bfloat16() if name == "bfloat16" else np.dtype(name)
-    return np.ndarray(
-        tensor.shape,
-        dtype,
-        content,
-        tensor.offset * dtype.itemsize,
-        [stride * dtype.itemsize for stride in tensor.strides],
-    )
-
-
 def _has_tensors(thing):
     return type(thing) is Dictionary and any(
-        type(value) is _Tensor for _, value in thing
-    )
-
-
-def _advice(key="state_dict"):
-    """Returns how to make a readable file from one that is refused."""
-    return (
-        "Save only the state dictionary, with PyTorch: "
-        f"`torch.save(torch.load(PATH, weights_only=False)[{key!r}], "
-        "'weights.pth')`. If the file contains a whole model, use its "
-        "`.state_dict()`. This runs code from the file: do it only if you "
-        "trust the origin of the file"
+        type(value) is Tensor for _, value in thing
     )
 
 
@@ -360,14 +189,8 @@ def _described(thing):
         return repr(thing[:50])
     if type(thing) is Opaque:
         return f"`{thing.name[:50]}`"
-    names = {_Tensor: "a tensor", Dictionary: "a dictionary", Global: "a class"}
+    names = {Tensor: "a tensor", Dictionary: "a dictionary", Global: "a class"}
     return names.get(type(thing), f"`{type(thing).__name__}`")
-
-
-def _shortened(names):
-    shown = ", ".join(f"`{name[:100]}`" for name in list(names)[:SHOWN])
-    more = len(names) - SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _quoted(names):
