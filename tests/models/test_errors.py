@@ -324,8 +324,8 @@ CALLS = [
     (
         lambda: keras_mixer.load_image(5, None),
         TypeError,
-        "`file` must be a path, a binary file object, bytes, an image of "
-        "Pillow or a NumPy array. Received: file of type int",
+        "`file` must be a path, a binary file object, bytes, a Pillow image "
+        "or a NumPy array. Received: file of type int",
     ),
 ]
 
