@@ -141,9 +141,7 @@ def fit(
     # After the log: each epoch with a checkpoint is then in the log. Epochs
     # that were logged without a checkpoint are repeated.
     added.append(checkpoints)
-    with contextlib.ExitStack() as stack:
-        # Keras does not close the log if the training raises an error.
-        stack.callback(lambda: log.csv_file and log.csv_file.close())
+    with _closing(log):
         batches = images.train(
             augmentation,
             batch_size,
@@ -168,6 +166,16 @@ def fit(
     if averages:
         _unshare(model)
     return read_log(folder)
+
+
+@contextlib.contextmanager
+def _closing(log):
+    """Closes the log. Keras does not if the training raises an error."""
+    try:
+        yield
+    finally:
+        if log.csv_file:
+            log.csv_file.close()
 
 
 def _logs(folder, log):
