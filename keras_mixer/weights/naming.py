@@ -9,8 +9,8 @@ name in every layout. A layout is a column of the table. It is used in one
 direction to load and in the other to export. The axes determine the sizes of a
 model, the shapes of its weights, and how resizing changes them.
 
-The tables are a third of this file, which is why it is long: the code that reads
-them stands beside them.
+This file is long because of the tables, which are a third of it. The code that
+reads them is beside them.
 
 Kernels are (in, out) here and in Flax, and (out, in) in PyTorch. The kernel of
 the stem is (height, width, in, out), in PyTorch (out, in, height, width).
