@@ -6,8 +6,9 @@ them. The layers of Keras and keras-cv are different: they use random number
 generators with a state. What an image gets then depends on the number of images
 before it, and on the order of threads.
 
-MixUp, CutMix and erasing are implemented here, since the functions of Keras and
-keras-cv draw random numbers themselves.
+MixUp, CutMix and erasing are implemented here. Keras's layers for them also run
+in tf.data on every backend (`layer.backend.set_backend("tensorflow")`), but
+they draw from a generator with a state, like those of keras-cv.
 
 TensorFlow is imported where it is used.
 """

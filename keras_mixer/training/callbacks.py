@@ -33,8 +33,9 @@ class SameMetrics(keras.callbacks.Callback):
 class StopOnLostLoss(keras.callbacks.Callback):
     """Raises an error if the loss is NaN or infinite.
 
-    Keras's `TerminateOnNaN` stops such a training without an error. The
-    checkpoints of the previous epochs are kept.
+    Keras's `TerminateOnNaN(raise_error=True)` raises an error too, but it reads
+    the loss of each step at once, which waits for the device, and its error has
+    no learning rate. The checkpoints of the previous epochs are kept.
 
     Raises:
         FloatingPointError: In `model.fit`. The message has the step and the

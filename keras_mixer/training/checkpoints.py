@@ -1,10 +1,11 @@
 """Checkpoints, from which a training that was killed is resumed.
 
-Keras's `BackupAndRestore` is not safe enough for this. It writes the weights
-and the epoch to two files, in place: if the process is killed meanwhile, a file
-can be incomplete, or the two files can be of different epochs. It has no
-checksum, so some damage is not detected. It does not always report a full disk:
-h5py, which writes the weights, ignores errors while it closes a file.
+Keras 3.15's `BackupAndRestore` is not safe enough for this. It has no checksum,
+so damage that leaves a readable file is not detected. With
+`double_checkpoint=True` it keeps a copy of the previous files, but the weights
+and the epoch are in two files: if the process is killed between them, they are
+of different epochs. It does not always report a full disk: h5py, which writes
+the weights, ignores errors while it closes a file.
 
 Here a checkpoint is one NumPy file. It is complete on the disk before it gets
 its final name, and the name contains the epoch and a checksum of the content.
