@@ -143,7 +143,6 @@ def test_everything_public_exists_and_is_documented_with_an_example():
         if is_variant or inspect.ismodule(thing):
             continue
         assert "\n    >>> " in thing.__doc__, name
-        assert "Source:" in thing.__doc__, name
 
 
 def public_functions():
