@@ -226,7 +226,8 @@ def shortened(recipe: Recipe, steps: int) -> Recipe:
     """Adapts a recipe to fewer steps than it was published for.
 
     The warm-up and the time span of the moving average are limited to a tenth
-    of the steps. Nothing else changes.
+    of the steps. Nothing else changes. A recipe that was published for at most
+    as many steps does not change.
 
     Args:
         recipe: A `Recipe`.
@@ -243,6 +244,8 @@ def shortened(recipe: Recipe, steps: int) -> Recipe:
     (500, 30)
     """
     steps = check_positive_int("steps", steps)
+    if recipe.steps is not None and steps >= recipe.steps:
+        return recipe
     changes: dict[str, Any] = {}
     if recipe.warmup_steps is not None:
         changes["warmup_steps"] = min(recipe.warmup_steps, steps // 10)

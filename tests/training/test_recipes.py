@@ -198,6 +198,15 @@ def test_too_long_warm_up_raises_an_error():
         recipes.compile_options(recipe, 300.0)
 
 
+@pytest.mark.parametrize(
+    "recipe", [recipe for recipe in RECIPES.values() if recipe.steps]
+)
+def test_recipes_change_only_for_fewer_steps_than_published(recipe):
+    assert recipes.shortened(recipe, recipe.steps) == recipe
+    fewer = recipes.shortened(recipe, recipe.steps // 2)
+    assert fewer.warmup_steps == min(recipe.warmup_steps, recipe.steps // 20)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_layer_decay_lowers_the_rates_of_early_blocks(family, images):
     """In one step of plain SGD, the change is proportional to the rate."""
