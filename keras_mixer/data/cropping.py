@@ -9,11 +9,10 @@ TensorFlow is imported where it is used.
 
 import math
 
-import numpy as np
-
 from keras_mixer.data.decoding import decode
 from keras_mixer.data.decoding import grey
 from keras_mixer.data.photos import INTERPOLATIONS
+from keras_mixer.data.photos import centred_box
 from keras_mixer.optional import require
 
 # The official inception crop: `decode_jpeg_and_inception_crop` of big_vision.
@@ -101,11 +100,8 @@ def central(pixels, size, crop_ratio, interpolation):
     if crop_ratio == 1 and pixels.shape[:2] == tuple(size):
         return pixels
     pixels = tf.cast(pixels, "float32")
-    sides = tf.cast(tf.shape(pixels)[:2], "float32")
-    target = np.array(size, "float32")
-    # Pixels of the image per pixel of the result.
-    step = crop_ratio * tf.reduce_min(sides / target)
-    begin = (sides - step * target) / 2
+    sides = tf.unstack(tf.cast(tf.shape(pixels)[:2], "float32"))
+    step, begin = centred_box(sides, size, crop_ratio, tf.minimum)
     if interpolation == "nearest":
         for axis, side in enumerate(size):
             places = (
@@ -118,7 +114,7 @@ def central(pixels, size, crop_ratio, interpolation):
         images=pixels[None],
         size=size,
         scale=[1 / step] * 2,
-        translation=-begin / step,
+        translation=[-place / step for place in begin],
         kernel_type=kernel,
         antialias=True,
     )[0]

@@ -115,7 +115,10 @@ def load_image(
             "Expected an image file that Pillow can read. "
             f"Received: {received}: {error}"
         ) from error
-    box = _centred_box(image.size, (width, height), crop_ratio)
+    step, (top, left) = centred_box(
+        (image.height, image.width), (height, width), crop_ratio
+    )
+    box = (left, top, left + step * width, top + step * height)
     name, _ = INTERPOLATIONS[interpolation]
     resampling = image_module.Resampling[name]
     image = image.resize((width, height), resampling, box=box)
@@ -282,9 +285,21 @@ def _flatten(image_module, image, channels):
     return image.convert("RGB" if channels == 3 else "L")
 
 
-def _centred_box(size, target, crop_ratio):
-    """Returns the box (left, top, right, bottom) to resize to `target`."""
-    scale = crop_ratio * min(size[0] / target[0], size[1] / target[1])
-    width, height = target[0] * scale, target[1] * scale
-    left, top = (size[0] - width) / 2, (size[1] - height) / 2
-    return left, top, left + width, top + height
+def centred_box(size, target, crop_ratio, minimum=min):
+    """Finds the box in the centre of an image to resize to `target`.
+
+    Args:
+        size: Height and width of the image, numbers or tensors.
+        target: Height and width of the result.
+        crop_ratio: Float in (0, 1].
+        minimum: Function that returns the smaller of two sides.
+
+    Returns:
+        Pixels of the image per pixel of the result, and the position of the
+        upper left corner, `(top, left)`.
+    """
+    step = crop_ratio * minimum(size[0] / target[0], size[1] / target[1])
+    corner = [
+        (side - step * new) / 2 for side, new in zip(size, target, strict=True)
+    ]
+    return step, corner
