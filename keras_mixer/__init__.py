@@ -26,7 +26,10 @@ from keras_mixer.mixer import MixerNano
 from keras_mixer.mixer import MixerS8
 from keras_mixer.mixer import MixerS16
 from keras_mixer.mixer import MixerS32
+from keras_mixer.models.features import features
+from keras_mixer.models.freezing import freeze
 from keras_mixer.models.fusing import fuse
+from keras_mixer.models.heads import new_head
 from keras_mixer.models.resolution import resize
 from keras_mixer.resmlp import ResMLP
 from keras_mixer.resmlp import ResMLPB24
@@ -71,11 +74,14 @@ __all__ = [
     "data",
     "distributing",
     "export_weights",
+    "features",
     "few_shot",
+    "freeze",
     "fuse",
     "list_weights",
     "load_image",
     "mixer",
+    "new_head",
     "recipes",
     "resize",
     "resmlp",

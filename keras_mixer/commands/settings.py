@@ -160,6 +160,13 @@ class Settings:
         "none",
         choices=("balanced",),
     )
+    freeze: str | None = _setting(
+        None,
+        "last layer that is not trained: stem, a block such as block_5 or 5, "
+        "or norm to train only the head",
+        "none",
+        metavar="LAYER",
+    )
     no_flip: bool = _setting(
         False, "do not mirror images", "the recipe's", action="store_true"
     )
@@ -258,6 +265,14 @@ class Settings:
         ]
 
     @property
+    def last_frozen(self):
+        """The argument of `keras_mixer.freeze`: a name, an index or `None`."""
+        try:
+            return int(self.freeze)
+        except (TypeError, ValueError):
+            return self.freeze
+
+    @property
     def evaluation(self):
         """A dict: how to crop and resize images for evaluation."""
         return {
@@ -271,7 +286,7 @@ class Settings:
 ADDED = {
     field.name: field.default
     for field in dataclasses.fields(Settings)
-    if field.name in ("accumulate", "channels", "class_weights")
+    if field.name in ("accumulate", "channels", "class_weights", "freeze")
 }
 
 

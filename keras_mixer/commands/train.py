@@ -21,7 +21,8 @@ from keras_mixer.commands.settings import check_data_format
 from keras_mixer.commands.trained import settings_of
 from keras_mixer.data import ImageIndex
 from keras_mixer.models.constructors import MODELS
-from keras_mixer.models.scaling import at_least_float32
+from keras_mixer.models.freezing import freeze
+from keras_mixer.models.heads import new_head
 
 logger = logging.getLogger("keras_mixer")
 
@@ -130,17 +131,11 @@ def _model(plan, images):
     }
     build, classes = MODELS[plan.settings.model], len(images.class_names)
     if plan.settings.weights is None:
-        return build(classes=classes, classifier_activation=None, **options)
-    backbone = build(include_top=False, pooling="avg", **options)
-    head = keras.layers.Dense(
-        classes,
-        kernel_initializer="zeros",
-        dtype=at_least_float32(),
-        name="predictions",
-    )
-    return keras.Model(
-        backbone.input, head(backbone.output), name=backbone.name
-    )
+        model = build(classes=classes, classifier_activation=None, **options)
+    else:
+        backbone = build(include_top=False, pooling="avg", **options)
+        model = new_head(backbone, classes, activation=None)
+    return freeze(model, plan.settings.last_frozen)
 
 
 def _class_weights(plan, images):

@@ -138,9 +138,11 @@ def check_interpolation(value):
 
 
 def _input_image_shape(model):
-    shape = getattr(model, "input_shape", None)
-    if isinstance(shape, tuple) and len(shape) == 4:
-        _, *image_shape = shape
+    # Not `input_shape`: it is a list if the model was built from a list.
+    inputs = getattr(model, "inputs", None) or []
+    shapes = [tuple(tensor.shape) for tensor in inputs]
+    if len(shapes) == 1 and len(shapes[0]) == 4:
+        _, *image_shape = shapes[0]
         if keras.config.image_data_format() == "channels_first":
             image_shape = image_shape[1:] + image_shape[:1]
         height, width, channels = image_shape
@@ -150,7 +152,7 @@ def _input_image_shape(model):
         "`model` must be a Keras model with one input: images of a fixed size "
         "with 1 or 3 channels, in the data format "
         f"'{keras.config.image_data_format()}'. "
-        f"Received: model={model!r} with input_shape={shape}"
+        f"Received: model={model!r} with inputs of shapes {shapes}"
     )
 
 

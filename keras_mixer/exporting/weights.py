@@ -3,7 +3,11 @@
 import keras
 
 from keras_mixer.models.introspection import describe
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.introspection import weights_of_layers
+from keras_mixer.models.nesting import the_inner_model
+from keras_mixer.models.structure import added_to
+from keras_mixer.models.structure import body_of
+from keras_mixer.models.structure import head_of
 from keras_mixer.types import Path
 from keras_mixer.weights import assigning
 from keras_mixer.weights import naming
@@ -20,15 +24,17 @@ def export_weights(model: keras.Model, path: Path) -> None:
     `timm.models.mlp_mixer` (`.safetensors`).
 
     Args:
-        model: A model built by this package, with or without its head. Your own
-            head is exported if it is a `Dense` layer named "predictions".
+        model: A model built by this package, or a model that contains one as a
+            layer, such as `keras.Sequential([backbone, Dense(3)])`. A head is
+            exported if it is one `Dense` layer after the mean over the tokens.
+            Layers without weights, such as augmentation, are not exported.
         path: The path of the file: `.npz` for the official JAX code (Mixer
             only) or `.safetensors` for timm. An existing file is replaced.
 
     Raises:
-        ValueError: If the model is not one of this package's, is quantised or
-            fused, or has weights that the file format does not support, or if
-            `path` has another extension.
+        ValueError: If the model is not one of this package's, contains several
+            of them, is quantised or fused, or has weights that the file format
+            does not support, or if `path` has another extension.
         TypeError: If an argument has the wrong type.
         ImportError: If safetensors is not installed.
 
@@ -45,15 +51,41 @@ def export_weights(model: keras.Model, path: Path) -> None:
     ...     path.exists()
     True
     """
-    family, grid = describe(model)
+    body = the_inner_model(model)
+    family, grid = describe(body)
     path, layout = writing.check_target(path, family)
-    arrays = weights_of(model)
+    arrays = weights_of_layers(body_of(body))
+    head = _head(model)
+    if head is not None:
+        for own, array in weights_of_layers([head]).items():
+            arrays[naming.HEAD + own.removeprefix(f"{head.name}/")] = array
     shapes = assigning.shapes(arrays)
     assigning.check(
         naming.shapes_of(family, naming.sizes_of(shapes, family)),
         shapes,
         f"Cannot export '{model.name}': its weights are not those of the file "
-        "format. Name your own head 'predictions', or export the model without "
-        "its head.",
+        "format.",
     )
     writing.write(path, arrays, layout, grid)
+
+
+def _head(model):
+    """Returns the only layer with weights after the body, or `None`.
+
+    Raises:
+        ValueError: If the file formats cannot store these layers.
+    """
+    added = [layer for layer in added_to(model) if layer.weights]
+    if not added:
+        return None
+    head = head_of(model)
+    if added != [head]:
+        names = [layer.name for layer in added]
+        raise ValueError(
+            f"Cannot export '{model.name}'. The file formats support only one "
+            "layer with weights besides those of the backbone: a `Dense` layer "
+            "with a bias after the mean over the tokens. Export the model "
+            "without its head, `keras_mixer.new_head(model, None)`, or the "
+            f"inner model. Received: the layers {names}"
+        )
+    return head

@@ -11,13 +11,13 @@ import keras
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.layers.activations import gelu_tanh
+from keras_mixer.models import outputs
 from keras_mixer.models.cloning import skip_init
 from keras_mixer.models.contract import channels_behind
 from keras_mixer.models.contract import check_head
 from keras_mixer.models.contract import check_pooling
 from keras_mixer.models.contract import check_scaled
 from keras_mixer.models.contract import image_shape
-from keras_mixer.models.scaling import at_least_float32
 from keras_mixer.models.scaling import scaling
 from keras_mixer.weights import catalog
 from keras_mixer.weights import loading
@@ -77,7 +77,12 @@ def build_model(
     with keras.RematScope(None):
         stem = _stem(patch_size, hidden_dim, family.kernel_initializer())
         norm = family.norm(name="norm")
-        head = _head(classes, classifier_activation, family.head_initializer())
+        head = outputs.head(
+            classes,
+            classifier_activation,
+            family.head_initializer(),
+            "predictions",
+        )
         layers = [stem, *blocks, norm, head]
         with skip_init(layers if source is not None else []):
             image = input_tensor
@@ -92,8 +97,10 @@ def build_model(
             for block in blocks:
                 x = block(x)  # (batch, tokens, channels)
             x = norm(x)
-            if pooling:
-                x = _pool(pooling)(x)  # (batch, channels)
+            if pooling == "grid":
+                x = outputs.to_grid(x, grid, "grid")
+            elif pooling:
+                x = outputs.pool(pooling)(x)  # (batch, channels)
             if include_top:
                 x = head(x)
             model = keras.Model(_sources(image), x, name=name)
@@ -126,32 +133,6 @@ def _stem(patch_size, hidden_dim, kernel_initializer):
         kernel_initializer=kernel_initializer,
         data_format="channels_last",
         name="stem",
-    )
-
-
-# The pool and the head compute in float32 under mixed precision. They take
-# little time, and a mean of many small terms is not accurate in 16 bits.
-
-
-def _pool(pooling):
-    pools = {
-        "avg": keras.layers.GlobalAveragePooling1D,
-        "max": keras.layers.GlobalMaxPooling1D,
-    }
-    return pools[pooling](
-        data_format="channels_last",
-        dtype=at_least_float32(),
-        name=f"{pooling}_pool",
-    )
-
-
-def _head(classes, activation, kernel_initializer):
-    return keras.layers.Dense(
-        classes,
-        activation=activation,
-        kernel_initializer=kernel_initializer,
-        dtype=at_least_float32(),
-        name="predictions",
     )
 
 

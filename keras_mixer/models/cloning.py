@@ -66,10 +66,13 @@ def clone(model, clone_layer, call_layer=None, image=None, name=None):
             from its configuration.
         call_layer: Function `call_layer(layer, *args, **kwargs)` that calls a
             new layer. The default calls `layer(*args, **kwargs)`.
-        image: The input of the new model. The default is an input like that of
-            `model`.
+        image: The only input of the new model. The default is an input like
+            that of `model`.
         name: The name of the new model. The default is the name of `model`.
     """
+
+    if image is not None:
+        image = keras.tree.pack_sequence_as(model.input, [image])
 
     with skip_init() as skip:
 
@@ -81,7 +84,7 @@ def clone(model, clone_layer, call_layer=None, image=None, name=None):
         cloned = keras.models.clone_model(
             model, image, clone_function=clone_unbuilt, call_function=call_layer
         )
-    _copy_options(model.layers, cloned.layers)
+    _copy_options_by_path(model.layers, cloned.layers)
     return keras.Model(
         cloned.input,
         cloned.output,
@@ -90,14 +93,22 @@ def clone(model, clone_layer, call_layer=None, image=None, name=None):
     )
 
 
-def _copy_options(layers, new_layers):
+def _copy_options_by_path(layers, new_layers):
     variables = loading.variables_of(layers)
-    for path, new in loading.variables_of(new_layers).items():
-        if path in variables:
-            old = variables[path]
-            new.trainable = old.trainable
-            new.regularizer = old.regularizer or new.regularizer
-            new.constraint = old.constraint or new.constraint
+    new_variables = loading.variables_of(new_layers)
+    copy_options(
+        (variables[path], new_variables[path])
+        for path in new_variables
+        if path in variables
+    )
+
+
+def copy_options(pairs):
+    """Copies what a user can set on a variable, for pairs `(old, new)`."""
+    for old, new in pairs:
+        new.trainable = old.trainable
+        new.regularizer = old.regularizer or new.regularizer
+        new.constraint = old.constraint or new.constraint
 
 
 def _with_kernels(layer):

@@ -50,6 +50,8 @@ pooling: Pooling after the last norm if `include_top` is `False`. One of:
     - `None`: no pooling. The output is the tokens.
     - `"avg"`: the mean over the tokens. This is also the input of the head.
     - `"max"`: the maximum over the tokens.
+    - `"grid"`: no pooling. The tokens are arranged as an image, for layers such
+      as `Conv2D`.
 classes: Positive integer, the number of classes. With published weights and
     `include_top=True` it must be the number of classes of these weights.
 classifier_activation: Activation of the head. The default is `"softmax"`. Use
@@ -80,7 +82,10 @@ Returns:
     - With the top: `(batch, classes)`, the probabilities of the classes.
     - Without the top: `(batch, tokens, hidden_dim)`. The tokens are in the
       order of their patches, row by row.
-    - Without the top, with `pooling`: `(batch, hidden_dim)`.
+    - Without the top, with `pooling="avg"` or `"max"`: `(batch, hidden_dim)`.
+    - Without the top, with `pooling="grid"`: `(batch, rows, columns,
+      hidden_dim)`, or `(batch, hidden_dim, rows, columns)` if the image data
+      format is `"channels_first"`.
 
 Raises:
     ValueError: If the value of an argument is not allowed, if the height or

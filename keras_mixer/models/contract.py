@@ -12,9 +12,9 @@ from keras_mixer.weights import catalog
 
 
 def check_pooling(pooling):
-    if pooling not in (None, "avg", "max"):
+    if pooling not in (None, "avg", "max", "grid"):
         raise ValueError(
-            "`pooling` must be `None`, 'avg' or 'max'. "
+            "`pooling` must be `None`, 'avg', 'max' or 'grid'. "
             f"Received: pooling={pooling!r}"
         )
 

@@ -11,8 +11,6 @@ As in resizing, the model is cloned. Its weights `{path: array}` are changed in
 NumPy.
 """
 
-import collections
-
 import keras
 import numpy as np
 
@@ -20,9 +18,15 @@ from keras_mixer.layers.affine import Affine
 from keras_mixer.layers.folding import fold_norm
 from keras_mixer.layers.mixing import Block
 from keras_mixer.models.cloning import clone
+from keras_mixer.models.graph import follower
+from keras_mixer.models.graph import takers_of
 from keras_mixer.models.introspection import family_of
 from keras_mixer.models.introspection import is_fused
 from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.nesting import check_holds_ours
+from keras_mixer.models.nesting import inner_models
+from keras_mixer.models.nesting import is_ours
+from keras_mixer.models.nesting import with_inner
 from keras_mixer.models.scaling import PixelNormalization
 from keras_mixer.weights import assigning
 from keras_mixer.weights import loading
@@ -51,8 +55,12 @@ def fuse(model: keras.Model) -> keras.Model:
     stem has no padding.
 
     Args:
-        model: A model built by this package, or a functional model that extends
-            one. If the model contains such a model as a layer, pass that layer.
+        model: A model built by this package, a functional model that extends
+            one, or a model that contains such models as layers, such as
+            `keras.Sequential([backbone, Dense(3)])`. The inner models are
+            fused, and the other layers are copied. The returned model has the
+            same form. Only layers of the same functional model are folded into
+            each other.
 
     Returns:
         A `keras.Model` that is not compiled, or `model` if it is already fused.
@@ -71,10 +79,19 @@ def fuse(model: keras.Model) -> keras.Model:
     >>> [layer.name for layer in fused.layers]
     ['image', 'stem', 'tokens', 'block_0', 'block_1', 'avg_pool', 'predictions']
     """
+    check_holds_ours(model)
+    if is_ours(model):
+        return _fuse(model)
+    if all(map(is_fused, inner_models(model))):
+        return model
+    return with_inner(model, _fuse)
+
+
+def _fuse(model):
     if is_fused(model):
         return model
-    family_of(model)  # raises an error for other models
-    takers = _takers(model)
+    family_of(model)  # raises an error for quantised models
+    takers = takers_of(model)
     scaling, head = _scaling(model, takers), _head(model, takers)
 
     arrays = weights_of(model)
@@ -94,42 +111,11 @@ def fuse(model: keras.Model) -> keras.Model:
     return fused
 
 
-def _takers(model):
-    """Returns `{name of a layer: [layers that use its output]}`.
-
-    `None` in a list means that the output is also an output of the model.
-    """
-    config = model.get_config()
-    if "output_layers" not in config:
-        raise ValueError(
-            "`model` must be a functional model. "
-            f"Received: model of type {type(model).__name__}"
-        )
-    takers = collections.defaultdict(list)
-    for layer in config["layers"]:
-        for name in _names(layer["inbound_nodes"]):
-            takers[name].append(model.get_layer(layer["name"]))
-    for name in _names(config["output_layers"]):
-        takers[name].append(None)
-    return takers
-
-
-def _names(history):
-    """Returns the names of the layers in a configuration of tensors."""
-    if isinstance(history, dict):
-        history = list(history.values())
-    if not isinstance(history, (list, tuple)):
-        return []
-    if len(history) == 3 and isinstance(history[0], str):
-        return [history[0]]  # (layer, index of the call, index of the output)
-    return [name for item in history for name in _names(item)]
-
-
 def _scaling(model, takers):
     """Returns the layer that scales pixels, or `None` if it is not foldable."""
     layers = {layer.name: layer for layer in model.layers}
     scaling, stem = layers.get("preprocessing"), layers["stem"]
-    if type(scaling) not in _AFFINE_OF or _follower(scaling, takers) != stem:
+    if type(scaling) not in _AFFINE_OF or follower(scaling, takers) != stem:
         return None
     # The stem does not accept integers, and 16-bit floats cannot represent
     # fractions of pixel values in [0, 255].
@@ -168,28 +154,15 @@ _INDIFFERENT = (
 
 def _head(model, takers):
     """Returns the `Dense` layer that the last norm folds into, or `None`."""
-    layer = _follower(model.get_layer("norm"), takers)
+    layer = follower(model.get_layer("norm"), takers)
     while (
         type(layer) in _INDIFFERENT
         and getattr(layer, "data_format", None) != "channels_first"
     ):
-        layer = _follower(layer, takers)
+        layer = follower(layer, takers)
     if type(layer) is not keras.layers.Dense or not layer.use_bias:
         return None
     return None if layer.quantization_mode else layer
-
-
-def _follower(layer, takers):
-    """Returns the next layer, or `None` if the pair cannot be folded.
-
-    The next layer must be the only one that uses the output of `layer`, and
-    must be called only once.
-    """
-    if len(takers[layer.name]) != 1:
-        return None
-    (taker,) = takers[layer.name]
-    calls = sum(taken.count(taker) for taken in takers.values())
-    return taker if calls == 1 else None
 
 
 def _fold_into_stem(arrays, scale, offset):

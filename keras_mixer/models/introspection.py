@@ -13,18 +13,24 @@ from keras_mixer.weights import naming
 
 def weights_of(model):
     """Returns `{path: array}` of all weights of a model. LoRA is merged."""
+    return weights_of_layers(model.layers)
+
+
+def weights_of_layers(layers):
+    """Returns `{path: array}` of all weights of layers. LoRA is merged."""
     merged = {
-        id(variable): keras.ops.convert_to_numpy(layer.kernel)
-        for layer in model._flatten_layers()
-        if getattr(layer, "lora_enabled", False)
-        for variable in layer.weights
+        id(variable): keras.ops.convert_to_numpy(inner.kernel)
+        for layer in layers
+        for inner in layer._flatten_layers()
+        if getattr(inner, "lora_enabled", False)
+        for variable in inner.weights
         if variable.name == "kernel"
     }
     return {
         path: merged[id(variable)]
         if id(variable) in merged
         else variable.numpy()
-        for path, variable in loading.variables_of(model.layers).items()
+        for path, variable in loading.variables_of(layers).items()
     }
 
 
@@ -54,16 +60,10 @@ def family_of(model):
         )
     family = naming.family_of(loading.variables_of(model.layers))
     if family is None:
-        inner = [x.name for x in model.layers if isinstance(x, keras.Model)]
-        advice = (
-            f" It holds the model '{inner[0]}'. Pass that model: "
-            f"`model.get_layer('{inner[0]}')`."
-            if inner
-            else " Resize, fuse or export a model before it is quantised."
-        )
         raise ValueError(
             "`model` must be a model of this package, with the original names "
-            f"of its weights.{advice} Received: model='{model.name}'"
+            "of its weights. Resize, fuse or export a model before it is "
+            f"quantised. Received: model='{model.name}'"
         )
     return family
 

@@ -14,6 +14,11 @@ from keras_mixer.arguments import check_positive_int
 from keras_mixer.models.cloning import clone
 from keras_mixer.models.introspection import describe
 from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.nesting import check_holds_ours
+from keras_mixer.models.nesting import inner_models
+from keras_mixer.models.nesting import is_ours
+from keras_mixer.models.nesting import with_inner
+from keras_mixer.models.outputs import is_grid
 from keras_mixer.weights import assigning
 from keras_mixer.weights import loading
 from keras_mixer.weights import resizing
@@ -37,8 +42,11 @@ def resize(
     Source: appendix C of MLP-Mixer (arXiv 2105.01601) for "tile".
 
     Args:
-        model: A model built by this package, or a functional model that extends
-            one. If the model contains such a model as a layer, pass that layer.
+        model: A model built by this package, a functional model that extends
+            one, or a model that contains such models as layers, such as
+            `keras.Sequential([backbone, Dense(3)])`. All inner models must
+            take images of the same shape. They are resized, and the other
+            layers are copied. The returned model has the same form.
         input_shape: Tuple `(height, width, channels)`, the new shape of one
             image, in the image data format. The number of channels must be the
             same.
@@ -75,9 +83,34 @@ def resize(
     """
     if method is None:
         raise ValueError("`method` must not be `None`. Use 'auto'.")
+    check_holds_ours(model)
+    if is_ours(model):
+        return _resize(model, input_shape, method, name)
+    return _resize_inner(model, input_shape, method, name)
+
+
+def _resize_inner(model, input_shape, method, name):
+    inner = inner_models(model)
+    shapes = {each.name: _image_shape(each) for each in inner}
+    if len({*shapes.values()}) != 1:
+        raise ValueError(
+            "The inner models must take images of the same shape. Resize each "
+            "of them, and build the outer model again. "
+            f"Received: model='{model.name}' with {shapes}"
+        )
+    new = _check_shape(inner[0], input_shape)
+    return with_inner(
+        model,
+        lambda each: _resize(each, new, method, None),
+        (shapes[inner[0].name], new),
+        name,
+    )
+
+
+def _resize(model, input_shape, method, name):
     family, grid = describe(model)
     patch = model.get_layer("stem").kernel_size
-    if len(model.inputs) != 1 or _grid(model.input_shape[1:], patch) != grid:
+    if len(model.inputs) != 1 or _grid(_image_shape(model), patch) != grid:
         raise ValueError(
             "`model` must have one image as input, and no layer before its "
             "stem may change the size of the image. Resize the model before "
@@ -95,6 +128,10 @@ def resize(
     return resized
 
 
+def _image_shape(model):
+    return tuple(model.inputs[0].shape[1:])
+
+
 def _check_shape(model, shape):
     if not isinstance(shape, (tuple, list)):
         raise TypeError(
@@ -105,7 +142,7 @@ def _check_shape(model, shape):
         check_positive_int(f"input_shape[{i}]", size)
         for i, size in enumerate(shape)
     )
-    old = model.input_shape[1:]
+    old = _image_shape(model)
     patch_size, _ = model.get_layer("stem").kernel_size
     sides = _sides(shape) if len(shape) == 3 else ()
     if (
@@ -138,11 +175,15 @@ def _grid(shape, patch):
 
 def _clone(model, shape, plan, name):
     """Clones a model for another input shape and widens its token mixing."""
+    patch = model.get_layer("stem").kernel_size
+    old, new = _grid(_image_shape(model), patch), _grid(shape, patch)
 
     def clone_layer(layer):
         config = layer.get_config()
         if "tokens_mlp_dim" in config:
             config["tokens_mlp_dim"] *= plan.widening
+        if is_grid(layer, old):
+            config["target_shape"] = (*new, config["target_shape"][-1])
         return type(layer).from_config(config)
 
     image = keras.Input(

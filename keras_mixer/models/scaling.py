@@ -56,9 +56,13 @@ class PixelNormalization(keras.layers.Normalization):
         self.variance = keras.ops.convert_to_numpy(self.variance)
 
 
-def at_least_float32():
-    """Returns the global dtype policy, or float32 if that has 16 bits."""
-    policy = keras.config.dtype_policy()
+def at_least_float32(policy=None):
+    """Returns a dtype policy, or float32 if that has 16 bits.
+
+    Args:
+        policy: A dtype policy, by default the global one.
+    """
+    policy = policy or keras.config.dtype_policy()
     if policy.compute_dtype in ("float16", "bfloat16"):
         return "float32"
     return policy

@@ -110,7 +110,8 @@ OPTIONS = [
     (
         {"pooling": "mean", "include_top": False},
         ValueError,
-        "`pooling` must be `None`, 'avg' or 'max'. Received: pooling='mean'",
+        "`pooling` must be `None`, 'avg', 'max' or 'grid'. "
+        "Received: pooling='mean'",
     ),
     (
         {"weights": "imagenet"},

@@ -36,8 +36,7 @@ def resized(model, folder):
 
 
 def new_head(model, folder):
-    head = keras.layers.Dense(2, name="other")
-    return keras.Model(model.input, head(model.get_layer("avg_pool").output))
+    return keras_mixer.new_head(model, 2, name="other")
 
 
 OPERATIONS = {

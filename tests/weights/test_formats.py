@@ -603,13 +603,20 @@ def test_export_refuses_models_without_an_official_format(tmp_path, tiny):
     resmlp = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=IMAGE)
     with pytest.raises(ValueError, match="There is no ResMLP in Flax"):
         keras_mixer.export_weights(resmlp, file)
-    backbone = tiny(include_top=False, pooling="avg", name="backbone")
-    wrapped = keras.Sequential([backbone, keras.layers.Dense(3)])
-    with pytest.raises(ValueError, match="It holds the model 'backbone'"):
-        keras_mixer.export_weights(wrapped, file)
-    head = keras.layers.Dense(3, name="my_head")(backbone.output)
-    with pytest.raises(ValueError, match="received my_head/kernel"):
-        keras_mixer.export_weights(keras.Model(backbone.input, head), file)
+    for pooling, layers in (
+        ("max", [keras.layers.Dense(3, name="mine")]),
+        ("avg", [keras.layers.Dense(3, name="mine", use_bias=False)]),
+        ("avg", [keras.layers.ReLU(), keras.layers.Dense(3, name="mine")]),
+        ("avg", [keras.layers.BatchNormalization(name="mine")]),
+    ):
+        backbone = tiny(include_top=False, pooling=pooling)
+        wrapped = keras.Sequential([backbone, *layers])
+        x = backbone.output
+        for layer in layers:
+            x = layer(x)
+        for model in (wrapped, keras.Model(backbone.input, x)):
+            with pytest.raises(ValueError, match=r"the layers \['mine'\]"):
+                keras_mixer.export_weights(model, file)
     quantised = tiny()
     quantised.quantize("int8")
     with pytest.raises(ValueError, match="before it is quantised"):

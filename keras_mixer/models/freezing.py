@@ -1,0 +1,62 @@
+"""Freezes the first blocks of a model."""
+
+import keras
+
+from keras_mixer.models.blocks import block_name
+from keras_mixer.models.blocks import blocks_of
+from keras_mixer.models.nesting import the_inner_model
+
+
+def freeze(model: keras.Model, until: str | int | None) -> keras.Model:
+    """Freezes the first layers of a model, and makes all others trainable.
+
+    The model is changed in place: `trainable` of its layers is set. As always
+    in Keras, compile the model afterwards.
+
+    Args:
+        model: A model built by this package, or a model that contains one as a
+            layer.
+        until: The last layer to freeze. One of:
+            - The name of a block, such as `"block_8"`, or its index. Negative
+              indices count from the last block.
+            - `"stem"`: only the stem is frozen.
+            - `"norm"`: all layers except the head are frozen.
+            - `None`: no layer is frozen.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: If the model is not one of this package's, contains several
+            of them, or has no such block.
+        TypeError: If an argument has the wrong type.
+
+    Example:
+
+    >>> import keras_mixer
+    >>> model = keras_mixer.MixerNano(weights="cifar10")
+    >>> model = keras_mixer.freeze(model, until="block_5")
+    >>> [layer.name for layer in model.layers if layer.trainable_variables]
+    ['block_6', 'block_7', 'norm', 'predictions']
+    """
+    inner = the_inner_model(model)
+    names = ["stem", *blocks_of(inner), "norm"]
+    frozen = []
+    if until is not None:
+        last = block_name(inner, until, others=("stem", "norm"))
+        frozen = names[: names.index(last) + 1]
+    _set_trainable(model, True)
+    for layer in inner.layers:
+        if layer.name in frozen:
+            _set_trainable(layer, False)
+    return model
+
+
+def _set_trainable(layer, value):
+    layer.trainable = value
+    for inner in layer._flatten_layers():
+        # Setting `trainable` would also unfreeze the kernel that LoRA replaces.
+        if getattr(inner, "lora_enabled", False):
+            for variable in inner.variables:
+                if variable.name == "kernel":
+                    variable.trainable = False

@@ -1,0 +1,133 @@
+"""Puts a new head on a model."""
+
+from collections.abc import Mapping
+
+import keras
+
+from keras_mixer.arguments import check_positive_int
+from keras_mixer.arguments import check_rate
+from keras_mixer.models import outputs
+from keras_mixer.models.graph import output_of
+from keras_mixer.models.introspection import is_fused
+from keras_mixer.models.nesting import the_inner_model
+from keras_mixer.models.nesting import with_front
+from keras_mixer.types import Activation
+
+
+def new_head(
+    model: keras.Model,
+    classes: int | Mapping[str, int] | None,
+    *,
+    activation: Activation | Mapping[str, Activation] = "softmax",
+    dropout_rate: float = 0.0,
+    name: str = "predictions",
+) -> keras.Model:
+    """Returns a model with a new head, for other classes.
+
+    The new model shares all layers and weights with `model`, except for the
+    layers after the pooling. It can be resized, fused, exported and saved. A
+    new head starts with weights of zero, as in the official fine-tuning of
+    MLP-Mixer.
+
+    Args:
+        model: A model built by this package, with or without a head. It may be
+            trained, loaded from a file, resized or quantised. If the model
+            contains such a model as a layer, the inner model gets the new head
+            and the layers in front of it are kept.
+        classes: Positive integer, the number of classes. `0` or `None` returns
+            the model without a head. A dict `{name: classes}` makes several
+            heads.
+        activation: Activation of the head, as for `keras.activations.get`.
+            `None` returns logits. For several heads it may be a dict with the
+            same keys.
+        dropout_rate: Float in [0, 1), the dropout rate before the head.
+        name: Name of the head. `export_weights` requires "predictions". For
+            several heads, the keys of `classes` are the names.
+
+    Returns:
+        A `keras.Model` that is not compiled. Its output has the shape `(batch,
+        classes)`, or is a dict `{name: output}` if `classes` is a dict. Without
+        a head it is `(batch, hidden_dim)`: the maximum over the tokens if
+        `model` was built with `pooling="max"`, else the mean.
+
+    Raises:
+        ValueError: If the model is not one of this package's, contains several
+            of them or is fused, or if an argument has a wrong value.
+        TypeError: If an argument has the wrong type.
+
+    Example:
+
+    >>> import keras_mixer
+    >>> model = keras_mixer.MixerNano(weights="cifar10")
+    >>> model = keras_mixer.new_head(model, 3)
+    >>> model.output_shape
+    (None, 3)
+    >>> two = keras_mixer.new_head(model, {"color": 4, "shape": 5})
+    >>> {name: output.shape for name, output in two.output.items()}
+    {'color': (None, 4), 'shape': (None, 5)}
+    """
+    heads = _checked_heads(classes, activation, name)
+    rate = check_rate("dropout_rate", dropout_rate)
+
+    def convert(body):
+        x = _pooled(body)
+        policy = body.get_layer("norm").dtype_policy
+        if rate and heads:
+            x = keras.layers.Dropout(rate, name="head_dropout")(x)
+        made = {
+            name: outputs.head(count, function, "zeros", name, policy)(x)
+            for name, (count, function) in heads.items()
+        }
+        if not isinstance(classes, Mapping):
+            made = next(iter(made.values()), x)
+        return keras.Model(body.input, made, name=body.name)
+
+    _check_not_fused(model)
+    return with_front(model, convert)
+
+
+def _pooled(body):
+    """Returns the tensor after the pooling, which is added if it is missing."""
+    for name in ("avg_pool", "max_pool"):
+        if any(layer.name == name for layer in body.layers):
+            return output_of(body, name)
+    policy = body.get_layer("norm").dtype_policy
+    return outputs.pool("avg", policy)(output_of(body, "norm"))
+
+
+def _checked_heads(classes, activation, name):
+    """Returns `{name: (number of classes, activation)}`."""
+    if not isinstance(classes, Mapping):
+        if isinstance(activation, Mapping):
+            raise TypeError(
+                "`activation` can be a dict only if `classes` is one. "
+                f"Received: classes={classes}, activation={activation}"
+            )
+        if classes is None or (classes == 0 and classes is not False):
+            return {}
+        return {name: (check_positive_int("classes", classes), activation)}
+    if not classes:
+        raise ValueError(
+            "`classes` must have at least one head. Use `None` for a model "
+            f"without a head. Received: classes={classes}"
+        )
+    if not isinstance(activation, Mapping):
+        activation = dict.fromkeys(classes, activation)
+    if activation.keys() != classes.keys():
+        raise ValueError(
+            "`activation` must have the same keys as `classes`, "
+            f"{list(classes)}. Received: activation={activation}"
+        )
+    return {
+        key: (check_positive_int(f"classes[{key!r}]", count), activation[key])
+        for key, count in classes.items()
+    }
+
+
+def _check_not_fused(model):
+    inner = the_inner_model(model)
+    if is_fused(inner):
+        raise ValueError(
+            f"'{inner.name}' is fused, so it is for inference only. Pass the "
+            "model that it was made from."
+        )
