@@ -53,9 +53,12 @@ def freeze(model: keras.Model, until: str | int | None) -> keras.Model:
 
 
 def _set_trainable(layer, value):
+    # On TensorFlow, an attribute that is set to its present value is ignored,
+    # although the inner layers may have another value (Keras 3.15).
+    layer.trainable = not value
     layer.trainable = value
     for inner in layer._flatten_layers():
-        # Setting `trainable` would also unfreeze the kernel that LoRA replaces.
+        # Keras would also train the kernel to which LoRA is added.
         if getattr(inner, "lora_enabled", False):
             for variable in inner.variables:
                 if variable.name == "kernel":

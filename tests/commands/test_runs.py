@@ -104,6 +104,34 @@ def test_trained_model_is_evaluated_and_predicts(run, photos, capsys):
     assert lines[2].endswith(" % digit 6")
 
 
+@pytest.mark.parametrize(
+    ("freeze", "changed", "more"),
+    [
+        ("block_5", {"block_6", "block_7", "norm", "predictions"}, []),
+        ("-1", {"norm", "predictions"}, ["--layer-decay", "0.8"]),
+        ("norm", {"predictions"}, ["--accumulate", "2"]),
+    ],
+)
+def test_frozen_layers_are_not_trained(photos, tmp_path, freeze, changed, more):
+    arguments = options(
+        photos, tmp_path / "run", epochs=1, freeze=freeze, weights="cifar10"
+    )
+    cli.main([*arguments, *more])
+    before = weights_of(
+        keras_mixer.MixerNano(
+            weights="cifar10", include_top=False, input_shape=(8, 8, 3)
+        )
+    )
+    after = weights_of(keras.saving.load_model(tmp_path / "run/model.keras"))
+    assert {
+        path.partition("/")[0]
+        for path in after
+        if path not in before or np.any(after[path] != before[path])
+    } == changed
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["settings"]["freeze"] == freeze
+
+
 def refused(*arguments):
     with pytest.raises(SystemExit) as caught:
         cli.main([str(argument) for argument in arguments])
@@ -764,6 +792,7 @@ def test_half_precision_training_is_resumed(photos, tmp_path):
         ({"epochs": 0}, "epochs"),
         ({"learning_rate": -1}, "learning"),
         ({"crop_ratio": 2}, "crop_ratio"),
+        ({"freeze": "block_9"}, "There is no block 'block_9'"),
     ],
 )
 def test_wrong_settings_raise_errors_before_the_folder_is_created(

@@ -110,3 +110,12 @@ def test_freeze_raises_and_changes_nothing(until, message):
         keras_mixer.freeze(model, until)
     assert message in f"{caught.type.__name__}: {caught.value}"
     assert len(model.trainable_variables) == count
+
+
+def test_keras_ignores_trainable_on_tensorflow():
+    """If this test fails, simplify `_set_trainable`."""
+    model = family_model("mixer")
+    model.get_layer("block_0").trainable = False
+    model.trainable = True
+    is_ignored = not model.get_layer("block_0").trainable
+    assert is_ignored == (keras.backend.backend() == "tensorflow")
