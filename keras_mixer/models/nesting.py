@@ -73,6 +73,19 @@ def the_inner_model(model):
     return found[0]
 
 
+def layer_that_holds(model, inner):
+    """Returns the layer of a model that is or contains its inner model."""
+    layers = [layer for layer in model.layers if inner_models(layer)]
+    if len(layers) != 1:
+        names = [layer.name for layer in layers]
+        raise ValueError(
+            f"'{inner.name}' must be in one layer of the model. Pass the inner "
+            f"model. Received: model='{model.name}', with '{inner.name}' in "
+            f"the layers {names}"
+        )
+    return layers[0]
+
+
 def with_front(model, convert):
     """Replaces the inner model and all layers behind it.
 
@@ -93,7 +106,7 @@ def with_front(model, convert):
     inner = the_inner_model(model)
     if inner is model:
         return convert(model)
-    (layer,) = (each for each in model.layers if inner_models(each))
+    layer = layer_that_holds(model, inner)
     if isinstance(layer, keras.layers.Wrapper):
         raise ValueError(
             f"The model '{inner.name}' is in the wrapper '{layer.name}'. Pass "

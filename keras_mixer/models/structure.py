@@ -10,6 +10,7 @@ from keras_mixer.layers.mixing import Block
 from keras_mixer.models.graph import follower
 from keras_mixer.models.graph import takers_of
 from keras_mixer.models.nesting import inner_models
+from keras_mixer.models.nesting import layer_that_holds
 from keras_mixer.models.nesting import the_inner_model
 
 
@@ -64,7 +65,7 @@ def _behind_body(model, inner):
     if model is inner:
         layer, behind = body_of(model)[-1], []
     else:
-        (layer,) = (each for each in model.layers if inner_models(each))
+        layer = layer_that_holds(model, inner)
         if isinstance(layer, keras.layers.Wrapper):
             return []
         behind = _behind_body(layer, inner)

@@ -80,6 +80,15 @@ def any_size():
     return keras.Model(image, keras.layers.Dense(3)(backbone()(x)))
 
 
+def twice():
+    inner = backbone()
+    image = keras.Input(IMAGE)
+    x = keras.layers.Concatenate()(
+        [inner(image), keras.Sequential([inner, keras.layers.Dense(6)])(image)]
+    )
+    return keras.Model(image, keras.layers.Dense(3)(x))
+
+
 FORMS = (
     sequential,
     functional,
@@ -88,6 +97,7 @@ FORMS = (
     over_time,
     deep,
     any_size,
+    twice,
 )
 every_form = pytest.mark.parametrize("form", FORMS)
 # Forms with one inner model that is not in a wrapper.
@@ -257,6 +267,11 @@ class Subclassed(keras.Model):
 
 
 ERRORS = [
+    (
+        twice,
+        keras_mixer.features,
+        "'my_mixer' must be in one layer of the model. Pass the inner model.",
+    ),
     (
         Subclassed,
         keras_mixer.fuse,
