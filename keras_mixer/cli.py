@@ -11,6 +11,7 @@ from keras_mixer.commands.models import default_weights
 from keras_mixer.commands.predict import predict
 from keras_mixer.commands.settings import Settings
 from keras_mixer.commands.settings import add_arguments
+from keras_mixer.commands.train import summary
 from keras_mixer.commands.train import train
 from keras_mixer.weights import catalog
 from keras_mixer.weights import loading
@@ -103,15 +104,16 @@ def _train(args):
     bars = 1 if sys.stdout.isatty() else 2
     results = train(settings, args.output, verbose=0 if args.quiet else bars)
     if results:
-        print(
-            "Accuracy on the test images: "
-            f"{100 * results['accuracy']:.2f} % ({results['seconds']:.0f} s). "
-            f"See '{args.output}'."
-        )
+        print(summary(results, args.output))
 
 
 def _model_arguments(add):
     add("--run", metavar="FOLDER", help="folder of a training")
+    add(
+        "--best",
+        action="store_true",
+        help="use the model of the best epoch of --run, not of the last",
+    )
     add_arguments(
         add,
         ("model", "weights"),
@@ -148,6 +150,7 @@ def _evaluate(args):
         data_dir=args.data_dir,
         batch_size=args.batch_size,
         shots=args.few_shot,
+        best=args.best,
     )
     for shots, accuracy in results.pop("few_shot", {}).items():
         print(f"accuracy with {shots} images per class: {100 * accuracy:.2f} %")
@@ -174,6 +177,7 @@ def _predict(args):
         model=args.model,
         weights=args.weights,
         top=args.top,
+        best=args.best,
     ):
         if isinstance(result, str):
             print(f"keras_mixer: {file}: {result}", file=sys.stderr)

@@ -9,6 +9,7 @@ from keras_mixer.commands.images import load_images
 from keras_mixer.commands.models import DEFAULT_MODEL
 from keras_mixer.commands.models import published
 from keras_mixer.commands.models import published_record
+from keras_mixer.commands.trained import check_best
 from keras_mixer.commands.trained import load_trained
 from keras_mixer.commands.trained import settings_of
 from keras_mixer.training.few_shot import few_shot
@@ -25,6 +26,7 @@ def evaluate(
     data_dir=None,
     batch_size=64,
     shots=(),
+    best=False,
 ):
     """Returns the accuracy of a model on test images.
 
@@ -40,6 +42,8 @@ def evaluate(
         batch_size: Positive integer.
         shots: Integers, the numbers of images per class for the few-shot
             accuracy.
+        best: Boolean, whether to use the model of the best epoch of the
+            training.
 
     Returns:
         A dict with `images`, their number; `accuracy`, if the model knows all
@@ -52,9 +56,10 @@ def evaluate(
     """
     source = {"data": data, "dataset": dataset, "data_dir": data_dir}
     if run is None:
+        check_best(run, best)
         trained, images = _published(model, weights, source)
     else:
-        trained, images = _trained_here(run, model, weights, source)
+        trained, images = _trained_here(run, model, weights, best, source)
     batches = images.test(batch_size, **trained.evaluation)
     results = {"images": images.test_count}
     known = _names_of(images.class_names, trained.names)
@@ -84,9 +89,9 @@ def _published(model, weights, source):
     return published(model, record, images.image_shape[-1]), images
 
 
-def _trained_here(run, model, weights, source):
+def _trained_here(run, model, weights, best, source):
     """Returns the model of a training, and its images or the given ones."""
-    trained = load_trained(run, model, weights)
+    trained = load_trained(run, model, weights, best)
     settings = settings_of(run)
     if (source["data"], source["dataset"]) == (None, None):
         source = {key: getattr(settings, key) for key in source}

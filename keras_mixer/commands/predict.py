@@ -12,7 +12,7 @@ from keras_mixer.data.photos import load_image
 from keras_mixer.optional import require
 
 
-def predict(files, *, run=None, model=None, weights=None, top=5):
+def predict(files, *, run=None, model=None, weights=None, top=5, best=False):
     """Predicts the most probable classes of photos.
 
     Args:
@@ -24,6 +24,8 @@ def predict(files, *, run=None, model=None, weights=None, top=5):
             "MixerNano".
         weights: Tag of its published weights.
         top: Integer, the number of classes for each photo.
+        best: Boolean, whether to use the model of the best epoch of the
+            training.
 
     Returns:
         An iterator over `(path, result)`. The result is a list of `(name,
@@ -33,7 +35,7 @@ def predict(files, *, run=None, model=None, weights=None, top=5):
     Raises:
         ValueError: As in `load_trained`, before the first photo is read.
     """
-    trained = load_trained(run, model, weights)
+    trained = load_trained(run, model, weights, best)
     names = trained.names[0]
 
     def result(file, reason):
