@@ -9,6 +9,8 @@ from keras_mixer.commands.convert import inspect_file
 from keras_mixer.commands.evaluate import evaluate
 from keras_mixer.commands.models import default_weights
 from keras_mixer.commands.predict import predict
+from keras_mixer.commands.reports import class_lines
+from keras_mixer.commands.reports import write_report
 from keras_mixer.commands.settings import Settings
 from keras_mixer.commands.settings import add_arguments
 from keras_mixer.commands.train import summary
@@ -138,6 +140,14 @@ def _evaluate_arguments(add):
         help="also measure the accuracy of linear maps that are fitted to the "
         "features of N images per class",
     )
+    add(
+        "--output",
+        dest="report",
+        metavar="FOLDER",
+        help="folder for the confusion matrix, the scores of each class and "
+        "the mistakes (default: 'evaluation' in the folder of --run, if the "
+        "images are those of the run; else none)",
+    )
 
 
 def _evaluate(args):
@@ -151,11 +161,18 @@ def _evaluate(args):
         batch_size=args.batch_size,
         shots=args.few_shot,
         best=args.best,
+        output=args.report,
     )
+    report = results.pop("report", None)
     for shots, accuracy in results.pop("few_shot", {}).items():
         print(f"accuracy with {shots} images per class: {100 * accuracy:.2f} %")
     for what, number in results.items():
         print(f"{what}: {number:.6g}")
+    if report is not None:
+        print("\n".join(class_lines(report.confusion)))
+    if report is not None and report.folder is not None:
+        write_report(report)
+        print(f"See '{report.folder}'.")
 
 
 def _predict_arguments(add):

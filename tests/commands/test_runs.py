@@ -84,9 +84,7 @@ def test_training_folder_has_all_data_to_repeat_it(run, photos):
 
 def test_trained_model_is_evaluated_and_predicts(run, photos, capsys):
     cli.main(["evaluate", "--run", str(run), "--few-shot", "1", "5"])
-    lines = dict(
-        line.split(": ") for line in capsys.readouterr().out.splitlines()
-    )
+    lines = numbers_of(capsys.readouterr().out)
     accuracy = training.read_log(run)[-1]["val_accuracy"]
     assert float(lines["accuracy"]) == pytest.approx(accuracy, abs=1e-4)
     assert 40 < float(lines["accuracy with 1 images per class"][:-2]) <= 100
@@ -102,6 +100,12 @@ def test_trained_model_is_evaluated_and_predicts(run, photos, capsys):
     ).tolist()
     assert lines[0].endswith(" % digit 3")
     assert lines[2].endswith(" % digit 6")
+
+
+def numbers_of(out):
+    """Returns the lines `name: number` that a command has printed."""
+    lines = (line.split(": ") for line in out.splitlines())
+    return dict(line for line in lines if len(line) == 2)
 
 
 def refused(*arguments):
@@ -298,9 +302,7 @@ def test_images_of_some_classes_are_evaluated_by_name(
         )
     command = ["evaluate", "--run", str(run), "--data", str(tmp_path)]
     cli.main(command)
-    lines = dict(
-        line.split(": ") for line in capsys.readouterr().out.splitlines()
-    )
+    lines = numbers_of(capsys.readouterr().out)
     assert float(lines["accuracy"]) > 0.7
     (tmp_path / "digit 6").rename(tmp_path / "digit 9")
     assert "the model does not know: ['digit 9']" in refused(*command)
