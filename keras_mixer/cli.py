@@ -4,15 +4,20 @@ import argparse
 import sys
 
 from keras_mixer import training
+from keras_mixer.arguments import check_positive_int
 from keras_mixer.commands.convert import convert
 from keras_mixer.commands.convert import inspect_file
 from keras_mixer.commands.evaluate import evaluate
 from keras_mixer.commands.models import default_weights
 from keras_mixer.commands.predict import predict
+from keras_mixer.commands.predictions import Lines
+from keras_mixer.commands.predictions import check_output
+from keras_mixer.commands.predictions import writing
 from keras_mixer.commands.reports import class_lines
 from keras_mixer.commands.reports import write_report
 from keras_mixer.commands.settings import Settings
 from keras_mixer.commands.settings import add_arguments
+from keras_mixer.commands.tables import printable
 from keras_mixer.commands.train import summary
 from keras_mixer.commands.train import train
 from keras_mixer.weights import catalog
@@ -177,31 +182,57 @@ def _evaluate(args):
 
 def _predict_arguments(add):
     _model_arguments(add)
-    add("files", nargs="+", metavar="PHOTO", help="photo, or folder of photos")
+    add(
+        "files",
+        nargs="+",
+        metavar="PHOTO",
+        help="photo, folder of photos, or pattern in quotes: 'photos/*.jpg'",
+    )
     add(
         "--top",
         type=int,
         default=3,
         help="number of classes to show for each photo (default: %(default)s)",
     )
+    add(
+        "--batch-size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="photos to predict at once (default: %(default)s)",
+    )
+    add(
+        "--output",
+        dest="predictions",
+        metavar="FILE",
+        help="also write the probabilities of all classes to this .csv, .json "
+        "or .jsonl (one JSON object a line) file",
+    )
+    add("--overwrite", action="store_true", help="replace an existing FILE")
 
 
 def _predict(args):
-    failed = 0
-    for file, result in predict(
+    top = check_positive_int("top", args.top)
+    check_output(args.predictions, args.overwrite)
+    predictions = predict(
         args.files,
         run=args.run,
         model=args.model,
         weights=args.weights,
-        top=args.top,
+        batch_size=args.batch_size,
         best=args.best,
-    ):
-        if isinstance(result, str):
-            print(f"keras_mixer: {file}: {result}", file=sys.stderr)
-            failed += 1
-            continue
-        for name, score in result:
-            print(f"{file}: {100 * score:5.1f} % {name}", flush=True)
+    )
+    failed = 0
+    lines = Lines(predictions, top)
+    with writing(args.predictions, predictions.names) as write:
+        for file, result in predictions.results:
+            write(file, result)
+            if isinstance(result, str):
+                said = f"keras_mixer: {printable(file)}: {result}"
+                print(said, file=sys.stderr)
+                failed += 1
+            else:
+                print("\n".join(lines.of(file, result)), flush=True)
     if failed:
         sys.exit(f"keras_mixer: {failed} paths could not be classified")
 

@@ -38,8 +38,8 @@ def aligned(rows):
     ]
 
 
-def open_csv(path):
-    """Opens a CSV file to write. Bytes that are not text become `\\udcff`."""
+def open_text(path):
+    """Opens a text file to write. Bytes that are not text become `\\udcff`."""
     return path.open(
         "w", newline="", encoding="utf-8", errors="backslashreplace"
     )
@@ -47,5 +47,5 @@ def open_csv(path):
 
 def write_csv(path, rows):
     """Writes a CSV file of rows of cells."""
-    with open_csv(path) as file:
+    with open_text(path) as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
