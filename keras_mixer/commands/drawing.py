@@ -133,7 +133,7 @@ def _short(name):
 def _save(figure, path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "Glyph .* missing from font")
-        figure.savefig(path, dpi=110)
+        figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.1)
     if caught:
         logger.warning(
             "The font of Matplotlib does not have all characters of the class "
