@@ -4,13 +4,21 @@ import argparse
 import sys
 
 from keras_mixer import training
+from keras_mixer.arguments import check_positive_int
 from keras_mixer.commands.convert import convert
 from keras_mixer.commands.convert import inspect_file
 from keras_mixer.commands.evaluate import evaluate
 from keras_mixer.commands.models import default_weights
 from keras_mixer.commands.predict import predict
+from keras_mixer.commands.predictions import Lines
+from keras_mixer.commands.predictions import check_output
+from keras_mixer.commands.predictions import writing
+from keras_mixer.commands.reports import class_lines
+from keras_mixer.commands.reports import write_report
 from keras_mixer.commands.settings import Settings
 from keras_mixer.commands.settings import add_arguments
+from keras_mixer.commands.tables import printable
+from keras_mixer.commands.train import summary
 from keras_mixer.commands.train import train
 from keras_mixer.weights import catalog
 from keras_mixer.weights import loading
@@ -103,15 +111,16 @@ def _train(args):
     bars = 1 if sys.stdout.isatty() else 2
     results = train(settings, args.output, verbose=0 if args.quiet else bars)
     if results:
-        print(
-            "Accuracy on the test images: "
-            f"{100 * results['accuracy']:.2f} % ({results['seconds']:.0f} s). "
-            f"See '{args.output}'."
-        )
+        print(summary(results, args.output))
 
 
 def _model_arguments(add):
     add("--run", metavar="FOLDER", help="folder of a training")
+    add(
+        "--best",
+        action="store_true",
+        help="use the model of the best epoch of --run, not of the last",
+    )
     add_arguments(
         add,
         ("model", "weights"),
@@ -136,6 +145,14 @@ def _evaluate_arguments(add):
         help="also measure the accuracy of linear maps that are fitted to the "
         "features of N images per class",
     )
+    add(
+        "--output",
+        dest="report",
+        metavar="FOLDER",
+        help="folder for the confusion matrix, the scores of each class and "
+        "the mistakes (default: 'evaluation' in the folder of --run, if the "
+        "images are those of the run; else none)",
+    )
 
 
 def _evaluate(args):
@@ -148,39 +165,74 @@ def _evaluate(args):
         data_dir=args.data_dir,
         batch_size=args.batch_size,
         shots=args.few_shot,
+        best=args.best,
+        output=args.report,
     )
+    report = results.pop("report", None)
     for shots, accuracy in results.pop("few_shot", {}).items():
         print(f"accuracy with {shots} images per class: {100 * accuracy:.2f} %")
     for what, number in results.items():
         print(f"{what}: {number:.6g}")
+    if report is not None:
+        print("\n".join(class_lines(report.confusion)))
+    if report is not None and report.folder is not None:
+        write_report(report)
+        print(f"See '{report.folder}'.")
 
 
 def _predict_arguments(add):
     _model_arguments(add)
-    add("files", nargs="+", metavar="PHOTO", help="photo, or folder of photos")
+    add(
+        "files",
+        nargs="+",
+        metavar="PHOTO",
+        help="photo, folder of photos, or pattern in quotes: 'photos/*.jpg'",
+    )
     add(
         "--top",
         type=int,
         default=3,
         help="number of classes to show for each photo (default: %(default)s)",
     )
+    add(
+        "--batch-size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="photos to predict at once (default: %(default)s)",
+    )
+    add(
+        "--output",
+        dest="predictions",
+        metavar="FILE",
+        help="also write the probabilities of all classes to this .csv, .json "
+        "or .jsonl (one JSON object a line) file",
+    )
+    add("--overwrite", action="store_true", help="replace an existing FILE")
 
 
 def _predict(args):
-    failed = 0
-    for file, result in predict(
+    top = check_positive_int("top", args.top)
+    check_output(args.predictions, args.overwrite)
+    predictions = predict(
         args.files,
         run=args.run,
         model=args.model,
         weights=args.weights,
-        top=args.top,
-    ):
-        if isinstance(result, str):
-            print(f"keras_mixer: {file}: {result}", file=sys.stderr)
-            failed += 1
-            continue
-        for name, score in result:
-            print(f"{file}: {100 * score:5.1f} % {name}", flush=True)
+        batch_size=args.batch_size,
+        best=args.best,
+    )
+    failed = 0
+    lines = Lines(predictions, top)
+    with writing(args.predictions, predictions.names) as write:
+        for file, result in predictions.results:
+            write(file, result)
+            if isinstance(result, str):
+                said = f"keras_mixer: {printable(file)}: {result}"
+                print(said, file=sys.stderr)
+                failed += 1
+            else:
+                print("\n".join(lines.of(file, result)), flush=True)
     if failed:
         sys.exit(f"keras_mixer: {failed} paths could not be classified")
 

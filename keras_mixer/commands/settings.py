@@ -167,6 +167,20 @@ class Settings:
         "none",
         metavar="LAYER",
     )
+    keep_best: bool = _setting(
+        False,
+        "keep the model of the best epoch too, for --best of evaluate and "
+        "predict",
+        "only that of the last epoch",
+        action="store_true",
+    )
+    patience: int | None = _setting(
+        None,
+        "stop after N epochs without a better one",
+        "train all epochs",
+        type=int,
+        metavar="N",
+    )
     no_flip: bool = _setting(
         False, "do not mirror images", "the recipe's", action="store_true"
     )
@@ -192,7 +206,7 @@ class Settings:
                 f"There is no recipe '{self.recipe}'. Use one of: "
                 + ", ".join(recipes.RECIPES)
             )
-        for name in ("epochs", "batch_size", "accumulate"):
+        for name in ("epochs", "batch_size", "accumulate", "patience"):
             if getattr(self, name) is not None:
                 check_positive_int(name, getattr(self, name))
         if self.learning_rate is not None and not self.learning_rate > 0:
@@ -286,7 +300,15 @@ class Settings:
 ADDED = {
     field.name: field.default
     for field in dataclasses.fields(Settings)
-    if field.name in ("accumulate", "channels", "class_weights", "freeze")
+    if field.name
+    in (
+        "accumulate",
+        "channels",
+        "class_weights",
+        "freeze",
+        "keep_best",
+        "patience",
+    )
 }
 
 

@@ -38,8 +38,9 @@ def train(settings, folder, verbose="auto"):
         verbose: As in Keras; 0 prints nothing.
 
     Returns:
-        A dict with `accuracy`, on the test images, and `seconds`. If several
-        processes train together, it is empty in all except the first.
+        A dict with `accuracy`, on the test images, `seconds`, and what
+        `_best` returns. If several processes train together, it is empty in all
+        except the first.
 
     Raises:
         ValueError: If a setting has a wrong value, or the folder has other
@@ -90,7 +91,9 @@ def train(settings, folder, verbose="auto"):
     if finished is None:
         training.save_model(folder, model)
         accuracy = _accuracy(folder, plan, images)
-        finished = {"accuracy": accuracy, "seconds": seconds}
+        if plan.settings.keep_best and training.load_best(folder, model):
+            training.save_model(folder, model, training.BEST_FILE)
+        finished = {"accuracy": accuracy, "seconds": seconds, **_best(folder)}
         training.finish(folder, finished)
     return finished
 
@@ -199,6 +202,8 @@ def _fit(model, plan, images, folder, **options):
         batch_size=settings.batch_size,
         epochs=settings.epochs,
         seed=settings.seed,
+        keep_best=settings.keep_best,
+        patience=settings.patience,
         **options,
     )
     return round(time.perf_counter() - start, 1)
@@ -210,3 +215,60 @@ def _accuracy(folder, plan, images):
     model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
     batches = images.test(plan.settings.batch_size, **plan.settings.evaluation)
     return model.evaluate(batches, verbose=0, return_dict=True)["accuracy"]
+
+
+def _best(folder):
+    """Returns facts about the best epoch of a training, for `run.json`.
+
+    They are the numbers of the best and of the last epoch, from 1, and their
+    accuracies on the validation images.
+    """
+    log = training.read_log(folder)
+    best = training.best_epoch(log)
+    if best is None:
+        return {}
+    return {
+        "best_epoch": best["epoch"] + 1,
+        "best_val_accuracy": best["val_accuracy"],
+        "last_epoch": log[-1]["epoch"] + 1,
+        "last_val_accuracy": log[-1]["val_accuracy"],
+    }
+
+
+# A best epoch is named "much better" than the last if its accuracy on the
+# validation images is higher by at least this.
+MUCH_BETTER = 0.02
+
+
+def summary(finished, folder):
+    """Returns the text about a finished training to print.
+
+    Args:
+        finished: What `train` returns.
+        folder: Path of the folder of the training.
+    """
+    text = (
+        "Accuracy on the test images: "
+        f"{100 * finished['accuracy']:.2f} % ({finished['seconds']:.0f} s). "
+    )
+    # Earlier versions did not record the best epoch.
+    if "best_epoch" in finished:
+        text += _about_best(finished, pathlib.Path(folder, training.BEST_FILE))
+    return f"{text}See '{folder}'."
+
+
+def _about_best(finished, file):
+    best, last = finished["best_epoch"], finished["last_epoch"]
+    accuracies = [finished[f"{w}_val_accuracy"] for w in ("best", "last")]
+    first, second = (f"{100 * accuracy:.2f} %" for accuracy in accuracies)
+    if best == last:
+        return f"The last epoch, {last}, was the best ({first} validation). "
+    text = (
+        f"Best epoch on the validation images: {best} ({first}); last epoch: "
+        f"{last} ({second}). "
+    )
+    if file.exists():
+        return text + f"'{file.name}' is the model of the best epoch. "
+    if accuracies[0] - accuracies[1] >= MUCH_BETTER:
+        text += "The best was much better: `--keep-best` keeps its model. "
+    return text

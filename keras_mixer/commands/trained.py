@@ -22,7 +22,7 @@ def settings_of(run):
     return Settings.from_record(training.read_run(run), run)
 
 
-def load_trained(run, model=None, weights=None):
+def load_trained(run, model=None, weights=None, best=False):
     """Loads the model of a training, or a model with published weights.
 
     Args:
@@ -30,6 +30,8 @@ def load_trained(run, model=None, weights=None):
         model: If `run` is `None`, the name of a constructor, by default
             `DEFAULT_MODEL`.
         weights: Tag of its weights; see `default_weights` for the default.
+        best: Boolean, whether to load the model of the best epoch of the
+            training.
 
     Returns:
         A `Trained`.
@@ -39,6 +41,7 @@ def load_trained(run, model=None, weights=None):
             exist.
     """
     if run is None:
+        check_best(run, best)
         model = model or DEFAULT_MODEL
         return published(model, published_record(model, weights))
     if (model, weights) != (None, None):
@@ -47,11 +50,33 @@ def load_trained(run, model=None, weights=None):
             f"Received: run={run}, model={model}, weights={weights}"
         )
     settings = settings_of(run)
-    file = pathlib.Path(run, training.MODEL_FILE)
-    if not file.exists():
-        raise ValueError(
-            f"The training in '{run}' is not finished: it has no "
-            f"{training.MODEL_FILE}. Repeat its command to resume it."
-        )
+    file = _model_file(run, best)
     names = training.read_run(run)["data"]["class_names"]
     return Trained(keras.saving.load_model(file), [names], settings.evaluation)
+
+
+def check_best(run, best):
+    """Raises an error if the best epoch is asked for without a training."""
+    if best and run is None:
+        raise ValueError(
+            "`--best` is for the model of a training: give `--run FOLDER` too. "
+            f"Received: run={run}, best={best}"
+        )
+
+
+def _model_file(run, best):
+    """Returns the path of the model of a training."""
+    name = training.BEST_FILE if best else training.MODEL_FILE
+    file = pathlib.Path(run, name)
+    if file.exists():
+        return file
+    if not best or "finished" not in training.read_run(run):
+        raise ValueError(
+            f"The training in '{run}' is not finished: it has no {name}. "
+            "Repeat its command to resume it."
+        )
+    raise ValueError(
+        f"The training in '{run}' has no {name}. A training keeps it if it is "
+        "started with `--keep-best`. Leave out `--best` to use the model of "
+        "the last epoch."
+    )

@@ -1,9 +1,12 @@
 """Training of a model in a folder, from which it can be resumed."""
 
+from keras_mixer.training.best import best_epoch
+from keras_mixer.training.best import load_best
 from keras_mixer.training.callbacks import StopOnLostLoss
 from keras_mixer.training.callbacks import learning_rate
 from keras_mixer.training.class_weights import balanced_class_weights
 from keras_mixer.training.fitting import fit
+from keras_mixer.training.runs import BEST_FILE
 from keras_mixer.training.runs import CHECKPOINTS
 from keras_mixer.training.runs import CURVES_FILE
 from keras_mixer.training.runs import LOG_FILE
@@ -17,6 +20,7 @@ from keras_mixer.training.runs import read_run
 from keras_mixer.training.runs import save_model
 
 __all__ = [
+    "BEST_FILE",
     "CHECKPOINTS",
     "CURVES_FILE",
     "LOG_FILE",
@@ -24,9 +28,11 @@ __all__ = [
     "RUN_FILE",
     "StopOnLostLoss",
     "balanced_class_weights",
+    "best_epoch",
     "finish",
     "fit",
     "learning_rate",
+    "load_best",
     "open_run",
     "plot",
     "read_log",

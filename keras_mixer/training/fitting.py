@@ -11,9 +11,13 @@ from typing import Any
 
 import keras
 
+from keras_mixer.arguments import check_positive_int
 from keras_mixer.data.batches import Data
 from keras_mixer.distributing.devices import Devices
 from keras_mixer.optional import is_installed
+from keras_mixer.training.best import KeepBest
+from keras_mixer.training.best import StopEarly
+from keras_mixer.training.best import is_over
 from keras_mixer.training.callbacks import SameMetrics
 from keras_mixer.training.callbacks import StopOnLostLoss
 from keras_mixer.training.callbacks import optimizers_of
@@ -42,6 +46,8 @@ def fit(
     devices: Devices = ONE_DEVICE,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     class_weights: dict[str | int, float] | str | None = None,
+    keep_best: bool = False,
+    patience: int | None = None,
     verbose: int | str = "auto",
 ) -> list[dict[str, float]]:
     """Trains a compiled model in a folder, or resumes the training there.
@@ -72,6 +78,11 @@ def fit(
             use `balanced_class_weights`. The loss of an image is multiplied by
             the weight of its class. For a mixed image, this is the mean of the
             weights of its classes, weighted by its label.
+        keep_best: Boolean, whether to keep the weights of the best epoch, for
+            `load_best`.
+        patience: Positive integer. The training stops early after this number
+            of epochs without a better one. If `None`, it does not. See
+            `best_epoch` for how epochs are compared.
         verbose: As in Keras; 0 prints nothing.
 
     Returns:
@@ -113,6 +124,8 @@ def fit(
     """
     class_weights = list_of_weights(class_weights, images)
     _check_callbacks(callbacks)
+    if patience is not None:
+        patience = check_positive_int("patience", patience)
     folder = pathlib.Path(folder)
     devices.local_batch_size(batch_size)
     steps = images.steps_per_epoch(batch_size)
@@ -123,13 +136,16 @@ def fit(
     devices.check_equal("epochs that are done", done)
     checkpoints.load(model, last)
     averages = any(each.use_ema for each in optimizers_of(model.optimizer))
-    if done >= epochs:
+    past = [row for row in read_log(folder) if row["epoch"] < done]
+    if done >= epochs or is_over(past, patience):
         # A checkpoint holds the weights and their averages separately.
         model.optimizer.finalize_variable_values(model.trainable_variables)
         if averages:
             _unshare(model)
         return read_log(folder)
     added = [StopOnLostLoss()]
+    if keep_best and writes:
+        added.append(KeepBest(folder, past))
     if averages:
         added.append(keras.callbacks.SwapEMAWeights())
     # Before the checkpoint, which saves what the callbacks change.
@@ -138,6 +154,8 @@ def fit(
     if writes:
         trim_log(folder / LOG_FILE, done)
         added += _logs(folder, log)
+    if patience is not None:
+        added.append(StopEarly(past, patience))
     # After the log: each epoch with a checkpoint is then in the log. Epochs
     # that were logged without a checkpoint are repeated.
     added.append(checkpoints)

@@ -31,6 +31,9 @@ CURVES_FILE = "curves.png"
 MODEL_FILE = "model.keras"
 
 
+BEST_FILE = "best.keras"
+
+
 CHECKPOINTS = "checkpoints"
 
 
@@ -203,15 +206,25 @@ def read_log(folder: Path) -> list[dict[str, float]]:
     >>> training.read_log("nowhere")
     []
     """
-    path = pathlib.Path(folder, LOG_FILE)
+    header, *rows = _whole_lines(pathlib.Path(folder, LOG_FILE))
+    named = [dict(zip(header, row, strict=True)) for row in rows]
+    return [
+        {"epoch": int(row.pop("epoch"))}
+        | {key: float(value) for key, value in row.items()}
+        for row in named
+    ]
+
+
+def _whole_lines(path):
+    """Returns the header of a log and its complete lines, as lists of cells.
+
+    A process that was killed may leave an incomplete last line.
+    """
     if not path.exists():
-        return []
+        return [[]]
     with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {"epoch": int(row.pop("epoch"))}
-            | {key: float(value) for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+        lines = list(csv.reader(file)) or [[]]
+    return [line for line in lines if len(line) == len(lines[0])]
 
 
 def trim_log(path, epochs):
@@ -219,18 +232,17 @@ def trim_log(path, epochs):
     if not epochs or not path.exists():
         path.unlink(missing_ok=True)
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.reader(file))
-    # A process that was killed may leave an incomplete line.
-    whole = [line for line in lines if len(line) == len(lines[0])]
-    kept = [line for line in whole[1:] if int(line[0]) < epochs]
+    header, *rows = _whole_lines(path)
+    kept = [line for line in rows if int(line[0]) < epochs]
     part = _part(path)
     with part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([lines[0], *kept])
+        csv.writer(file).writerows([header, *kept])
     part.replace(path)
 
 
-def save_model(folder: Path, model: keras.Model) -> None:
+def save_model(
+    folder: Path, model: keras.Model, file: str = MODEL_FILE
+) -> None:
     """Saves the model of a training. The file is complete or not written.
 
     Args:
@@ -238,6 +250,7 @@ def save_model(folder: Path, model: keras.Model) -> None:
         model: The trained model, which returns logits of shape `(batch,
             classes)`. The saved model returns probabilities and is not
             compiled.
+        file: Name of the file in the folder.
 
     Raises:
         OSError: If the file cannot be written.
@@ -259,9 +272,13 @@ def save_model(folder: Path, model: keras.Model) -> None:
     saved = keras.Model(
         model.input, probabilities(model.output), name=model.name
     )
-    part = folder / f"unfinished_{MODEL_FILE}"
-    saved.save(part)
-    part.replace(folder / MODEL_FILE)
+    part = folder / f"unfinished_{file}"
+    try:
+        saved.save(part)
+        part.replace(folder / file)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def finish(folder: Path, results: dict[str, Any]) -> None:
