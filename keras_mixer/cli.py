@@ -1,19 +1,20 @@
-"""The command line: parses the arguments and prints the results."""
+"""The command line: parses the arguments and prints the results.
+
+The help and wrong arguments are shown without importing Keras, which takes
+seconds. So a command is imported when it runs, by `_implementation`.
+"""
 
 import argparse
+import importlib
+import importlib.util
+import signal
 import sys
 
-from keras_mixer import training
-from keras_mixer.commands.convert import convert
-from keras_mixer.commands.convert import inspect_file
-from keras_mixer.commands.evaluate import evaluate
-from keras_mixer.commands.models import default_weights
-from keras_mixer.commands.predict import predict
+from keras_mixer import program
+from keras_mixer.commands.names import default_weights
 from keras_mixer.commands.settings import Settings
 from keras_mixer.commands.settings import add_arguments
-from keras_mixer.commands.train import train
 from keras_mixer.weights import catalog
-from keras_mixer.weights import loading
 
 
 def main(arguments=None):
@@ -22,8 +23,9 @@ def main(arguments=None):
     Args:
         arguments: List of strings; by default `sys.argv[1:]`.
     """
-    args = _parser().parse_args(arguments)
+    args = argparse.Namespace()
     try:
+        _parser().parse_args(arguments, args)
         args.command(args)
     except (
         FloatingPointError,
@@ -35,59 +37,95 @@ def main(arguments=None):
         notes = getattr(error, "__notes__", [])
         sys.exit("\n".join([f"keras_mixer: {error}", *notes]))
     except KeyboardInterrupt:
+        # A second Ctrl-C must not print a traceback while Python exits.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print(f"keras_mixer: {_stopped(args)}", file=sys.stderr)
         sys.exit(130)  # as shells do for Ctrl-C
 
 
 def _stopped(args):
     """Returns the message for a command that the user stopped."""
-    folder = getattr(args, "output", None)
-    if folder is None:
-        return "stopped"
-    epochs = len(training.read_log(folder))
+    if not hasattr(args, "output"):
+        return "stopped. Repeat this command to start it again."
+    # Not there if Keras was being imported.
+    train = sys.modules.get("keras_mixer.commands.train")
+    if train is None:
+        return "stopped. Repeat this command to start or resume the training."
+    epochs = len(train.training.read_log(args.output))
     return f"stopped after {epochs} epochs. Repeat this command to resume it."
+
+
+def _implementation(command, *, reads_data_sets=False):
+    """Imports the module of a command.
+
+    The layers are registered first, so that Keras can load models.
+
+    Args:
+        command: Name of the module.
+        reads_data_sets: Boolean, whether the command uses TensorFlow on all
+            backends. It is imported here to hide what it prints.
+    """
+    with program.quiet_tensorflow():
+        importlib.import_module("keras_mixer.api")
+        # If it is not installed, the command says how to install it.
+        if reads_data_sets and importlib.util.find_spec("tensorflow"):
+            importlib.import_module("tensorflow")
+        return importlib.import_module(f"keras_mixer.commands.{command}")
 
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="python -m keras_mixer",
-        description="MLP-Mixer and ResMLP: their weights, training and use.",
+        prog=program.name(),
+        description="MLP-Mixer and ResMLP for images: published weights, "
+        "training on your photos, and classification.",
+        epilog=f"`{program.name()} COMMAND --help` shows the arguments of a "
+        "command, with an example.",
     )
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for arguments, command, text in (
-        (_weights_arguments, _weights, "list the published weights"),
-        (_prefetch_arguments, _prefetch, "download weights to the cache"),
-        (_convert_arguments, _convert, "convert a weight file"),
-        (_verify_arguments, _verify, "describe and check a weight file"),
-        (_train_arguments, _train, "train a model from scratch"),
-        (_finetune_arguments, _finetune, "train published weights on images"),
-        (_evaluate_arguments, _evaluate, "measure the accuracy on test images"),
-        (_predict_arguments, _predict, "classify photos"),
-    ):
+    subparsers = parser.add_subparsers(
+        title="commands", required=True, metavar="COMMAND"
+    )
+    for arguments, command, text, example in COMMANDS:
         name = command.__name__.removeprefix("_")
-        added = subparsers.add_parser(name, help=text, description=text)
+        added = subparsers.add_parser(
+            name,
+            help=text[0].lower() + text.partition(".")[0][1:],
+            description=text,
+            epilog=f"example:\n  {program.name()} {name} {example}",
+            formatter_class=_Formatter,
+        )
         added.set_defaults(command=command)
-        arguments(added.add_argument)
+        arguments(added)
     return parser
 
 
-def _train_arguments(add, **changed):
-    add_arguments(add, Settings.names(), **{"epochs": (30, 30), **changed})
-    add(
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the example. Fills those of the description."""
+
+    def _fill_text(self, text, width, indent):
+        if text.startswith("example:"):
+            return super()._fill_text(text, width, indent)
+        return argparse.HelpFormatter._fill_text(self, text, width, indent)
+
+
+def _train_arguments(parser, **changed):
+    parser.add_argument(
         "--output",
         required=True,
         metavar="FOLDER",
         help="folder of the training: a new folder, or one to resume",
     )
-    add("--quiet", action="store_true", help="do not show progress bars")
+    parser.add_argument(
+        "--quiet", action="store_true", help="do not show progress bars"
+    )
+    add_arguments(parser, Settings.names(), **{"epochs": (30, 30), **changed})
 
 
-def _finetune_arguments(add):
+def _finetune_arguments(parser):
     _train_arguments(
-        add,
+        parser,
         epochs=(None, "the recipe's"),
         recipe=("finetune.pets", "finetune.pets"),
-        weights=(None, "the model's, cifar10 or imagenet"),
+        weights=(None, "imagenet, or cifar10 for MixerNano"),
     )
 
 
@@ -101,7 +139,9 @@ def _train(args):
         **{name: getattr(args, name) for name in Settings.names()}
     )
     bars = 1 if sys.stdout.isatty() else 2
-    results = train(settings, args.output, verbose=0 if args.quiet else bars)
+    results = _implementation("train", reads_data_sets=True).train(
+        settings, args.output, verbose=0 if args.quiet else bars
+    )
     if results:
         print(
             "Accuracy on the test images: "
@@ -110,24 +150,28 @@ def _train(args):
         )
 
 
-def _model_arguments(add):
-    add("--run", metavar="FOLDER", help="folder of a training")
-    add_arguments(
-        add,
-        ("model", "weights"),
+def _model_arguments(parser, *others, **changed):
+    groups = add_arguments(
+        parser,
+        ("model", "weights", *others),
+        **changed,
         model=(None, "MixerNano, if there is no --run"),
-        weights=(None, "the model's, cifar10 or imagenet"),
+        weights=(None, "imagenet, or cifar10 for MixerNano"),
+    )
+    groups["model"].add_argument(
+        "--run",
+        metavar="FOLDER",
+        help="folder of a training, instead of --model and --weights",
     )
 
 
-def _evaluate_arguments(add):
-    _model_arguments(add)
-    add_arguments(
-        add,
-        ("data", "dataset", "data_dir", "batch_size"),
+def _evaluate_arguments(parser):
+    _model_arguments(
+        parser,
+        *("data", "dataset", "data_dir", "batch_size"),
         data=(None, "the images of the run"),
     )
-    add(
+    parser.add_argument(
         "--few-shot",
         type=int,
         nargs="+",
@@ -139,7 +183,7 @@ def _evaluate_arguments(add):
 
 
 def _evaluate(args):
-    results = evaluate(
+    results = _implementation("evaluate", reads_data_sets=True).evaluate(
         run=args.run,
         model=args.model,
         weights=args.weights,
@@ -155,8 +199,9 @@ def _evaluate(args):
         print(f"{what}: {number:.6g}")
 
 
-def _predict_arguments(add):
-    _model_arguments(add)
+def _predict_arguments(parser):
+    _model_arguments(parser)
+    add = parser.add_argument
     add("files", nargs="+", metavar="PHOTO", help="photo, or folder of photos")
     add(
         "--top",
@@ -168,7 +213,7 @@ def _predict_arguments(add):
 
 def _predict(args):
     failed = 0
-    for file, result in predict(
+    for file, result in _implementation("predict").predict(
         args.files,
         run=args.run,
         model=args.model,
@@ -185,8 +230,8 @@ def _predict(args):
         sys.exit(f"keras_mixer: {failed} paths could not be classified")
 
 
-def _weights_arguments(add):
-    add(
+def _weights_arguments(parser):
+    parser.add_argument(
         "pattern",
         nargs="?",
         default="*",
@@ -198,8 +243,8 @@ def _weights(args):
     print(table(_matching(args.pattern)), end="")
 
 
-def _prefetch_arguments(add):
-    add(
+def _prefetch_arguments(parser):
+    parser.add_argument(
         "names",
         nargs="+",
         metavar="NAME",
@@ -209,7 +254,9 @@ def _prefetch_arguments(add):
 
 def _prefetch(args):
     # Check all names before the first download.
-    for record in [r for name in args.names for r in _matching(name)]:
+    records = [r for name in args.names for r in _matching(name)]
+    loading = _implementation("convert").loading
+    for record in records:
         print(f"{record.name}: {loading.fetch(record)}")
 
 
@@ -223,9 +270,12 @@ def _matching(pattern):
     return records
 
 
-def _convert_arguments(add):
-    add("source", metavar="IN", help="weight file of any known format")
-    add(
+ANY_FILE = "weight file of any format that `weights=` accepts"
+
+
+def _convert_arguments(parser):
+    parser.add_argument("source", metavar="IN", help=ANY_FILE)
+    parser.add_argument(
         "target",
         metavar="OUT",
         help="file to write: .npz (Flax), .safetensors (timm), .weights.h5 or "
@@ -234,17 +284,79 @@ def _convert_arguments(add):
 
 
 def _convert(args):
-    rows, columns = convert(args.source, args.target)
+    rows, columns = _implementation("convert").convert(args.source, args.target)
     print(f"{args.target}: for {rows} x {columns} tokens")
 
 
-def _verify_arguments(add):
-    add("file", metavar="FILE", help="weight file of any known format")
+def _verify_arguments(parser):
+    parser.add_argument("file", metavar="FILE", help=ANY_FILE)
 
 
 def _verify(args):
-    for what, text in inspect_file(args.file).items():
+    described = _implementation("convert").inspect_file(args.file)
+    for what, text in described.items():
         print(f"{what}: {text}")
+
+
+# The functions of each command, its help and an example.
+COMMANDS = (
+    (
+        _finetune_arguments,
+        _finetune,
+        "Train published weights on your images. The result is a folder with "
+        "the model, its curves and all settings. The same command resumes a "
+        "training that was stopped.",
+        "--data photos --output runs/photos",
+    ),
+    (
+        _train_arguments,
+        _train,
+        "Train a model from scratch. The result is a folder with the model, "
+        "its curves and all settings. The same command resumes a training "
+        "that was stopped.",
+        "--data photos --image-size 64 --output runs/scratch",
+    ),
+    (
+        _evaluate_arguments,
+        _evaluate,
+        "Measure the accuracy on test images. The model is that of a training, "
+        "or has published weights.",
+        "--run runs/photos",
+    ),
+    (
+        _predict_arguments,
+        _predict,
+        "Classify photos. The model is that of a training, or has published "
+        "weights.",
+        "--run runs/photos photo.jpg",
+    ),
+    (
+        _weights_arguments,
+        _weights,
+        "List the published weights. The list has their accuracy and their "
+        "size in MB (1,000,000 bytes).",
+        "'mixer_b16.*'",
+    ),
+    (
+        _prefetch_arguments,
+        _prefetch,
+        "Download weights to the cache. They can then be used without a "
+        "network.",
+        "mixer_b16.imagenet",
+    ),
+    (
+        _convert_arguments,
+        _convert,
+        "Convert a weight file. An existing file of that name is replaced.",
+        "mixer.npz mixer.keras",
+    ),
+    (
+        _verify_arguments,
+        _verify,
+        "Describe and check a weight file. The whole file is read.",
+        "mixer.npz",
+    ),
+)
 
 
 HEADER = """\

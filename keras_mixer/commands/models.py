@@ -1,10 +1,11 @@
 """The models that can be named on the command line."""
 
-import inspect
 import typing
 
 import keras
 
+from keras_mixer.commands.names import default_weights
+from keras_mixer.commands.names import variant_name
 from keras_mixer.labels import class_names
 from keras_mixer.models.constructors import MODELS
 from keras_mixer.weights import catalog
@@ -13,32 +14,6 @@ from keras_mixer.weights import catalog
 def record_of(settings):
     """Returns the record of the published weights in `settings`, or `None`."""
     return catalog.find(variant_name(settings.model), settings.weights)
-
-
-def variant_name(model):
-    """Returns the variant that a constructor builds, such as "mixer_b16"."""
-    return inspect.signature(MODELS[model]).parameters["name"].default
-
-
-def default_weights(model):
-    """Returns the tag of the weights to fine-tune a model from by default.
-
-    Raises:
-        ValueError: If the model has no default. The message lists its tags.
-    """
-    tag = catalog.default_tag(variant_name(model))
-    if tag is None:
-        tags = [r.tag for r in catalog.list_weights(f"{variant_name(model)}.*")]
-        raise ValueError(
-            f"{model} has no default weights. Give `--weights`: "
-            + (f"one of {tags}, or a file." if tags else "a file.")
-        )
-    return tag
-
-
-# The model of `evaluate` and `predict` without `--run` and `--model`. Its
-# weights are part of the package.
-DEFAULT_MODEL = "MixerNano"
 
 
 class Trained(typing.NamedTuple):

@@ -15,9 +15,10 @@ from keras_mixer import distributing
 from keras_mixer import recipes
 from keras_mixer import training
 from keras_mixer.commands.images import load_images
+from keras_mixer.commands.plan import Plan
+from keras_mixer.commands.plan import check_data_format
+from keras_mixer.commands.plan import resolved
 from keras_mixer.commands.settings import ADDED
-from keras_mixer.commands.settings import Plan
-from keras_mixer.commands.settings import check_data_format
 from keras_mixer.commands.trained import settings_of
 from keras_mixer.data import ImageIndex
 from keras_mixer.models.constructors import MODELS
@@ -55,7 +56,7 @@ def train(settings, folder, verbose="auto"):
         distributing.join(seed=settings.seed)
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy(settings.precision)
-    settings = settings.resolved()
+    settings = resolved(settings)
     index = ImageIndex.read(folder / IMAGES_FILE)
     images = _images(settings, index)
     plan = Plan.of(settings, images)

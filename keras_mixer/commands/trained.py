@@ -5,10 +5,10 @@ import pathlib
 import keras
 
 from keras_mixer import training
-from keras_mixer.commands.models import DEFAULT_MODEL
 from keras_mixer.commands.models import Trained
 from keras_mixer.commands.models import published
 from keras_mixer.commands.models import published_record
+from keras_mixer.commands.names import DEFAULT_MODEL
 from keras_mixer.commands.settings import Settings
 
 

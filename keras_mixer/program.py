@@ -1,0 +1,76 @@
+"""How this package runs as a program: its name, and what it prints."""
+
+import contextlib
+import os
+import pathlib
+import re
+import sys
+import tempfile
+
+COMMAND = "keras_mixer"
+
+MODULE = "python -m keras_mixer"
+
+
+# The least severity of the messages that TensorFlow's C++ code prints: 3 for
+# fatal errors only. Other errors raise exceptions too.
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
+_LOGGED = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog|"
+    rb"[IWE]\d{4} \d\d:\d\d:|"
+    rb"\d{4}-\d\d-\d\d \d\d:\d\d:[\d.]+: [IWE] |"
+    rb"To enable the following instructions: "
+)
+
+
+def is_program():
+    """Whether this process runs the command line, not a script or a notebook.
+
+    Only useful while the package is being imported. While Python looks for the
+    module of `python -m MODULE`, `sys.argv[0]` is `"-m"` (documentation of
+    Python, "Command line and environment"). The module is then checked too: the
+    package of another program can import this one at that time.
+    """
+    arguments = getattr(sys, "argv", None) or [""]
+    if arguments[0] == "-m":
+        module = sys.orig_argv[-len(arguments)]
+        pattern = rf"(-\w*m)?{__package__}(\.__main__)?"
+        return re.fullmatch(pattern, module) is not None
+    return pathlib.Path(arguments[0]).stem == COMMAND
+
+
+def name():
+    """Returns the command as it was typed, for help and messages."""
+    if pathlib.Path(sys.argv[0]).stem == COMMAND:
+        return COMMAND
+    return MODULE
+
+
+@contextlib.contextmanager
+def quiet_tensorflow():
+    """Hides what TensorFlow prints about its start, as a context manager.
+
+    While TensorFlow 2.21 is imported, it prints lines about oneDNN and CUDA
+    for every user. `TF_CPP_MIN_LOG_LEVEL` applies only after the import, so
+    these lines are removed from the standard error here. All other text is
+    passed on. If the user has set this variable, nothing is hidden.
+    """
+    if LOG_LEVEL in os.environ:
+        yield
+        return
+    os.environ[LOG_LEVEL] = "3"
+    sys.stderr.flush()
+    errors = os.dup(2)
+    with tempfile.TemporaryFile() as printed:
+        os.dup2(printed.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(errors, 2)
+            os.close(errors)
+            printed.seek(0)
+            for line in printed:
+                if not _LOGGED.match(line):
+                    os.write(2, line)
