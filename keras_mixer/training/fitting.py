@@ -42,6 +42,7 @@ def fit(
     devices: Devices = ONE_DEVICE,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     class_weights: dict[str | int, float] | str | None = None,
+    drop_remainder: bool = True,
     verbose: int | str = "auto",
 ) -> list[dict[str, float]]:
     """Trains a compiled model in a folder, or resumes the training there.
@@ -72,6 +73,8 @@ def fit(
             use `balanced_class_weights`. The loss of an image is multiplied by
             the weight of its class. For a mixed image, this is the mean of the
             weights of its classes, weighted by its label.
+        drop_remainder: Boolean, as in `images.train`: whether the last images
+            of an epoch are left out if they are fewer than a batch.
         verbose: As in Keras; 0 prints nothing.
 
     Returns:
@@ -115,7 +118,7 @@ def fit(
     _check_callbacks(callbacks)
     folder = pathlib.Path(folder)
     devices.local_batch_size(batch_size)
-    steps = images.steps_per_epoch(batch_size)
+    steps = images.steps_per_epoch(batch_size, drop_remainder)
     writes = devices.process == 0
     checkpoints = Checkpoints(folder / CHECKPOINTS, writes=writes)
     done, last = checkpoints.last()
@@ -149,6 +152,7 @@ def fit(
             start=done * steps,
             hosts=devices.processes,
             host=devices.process,
+            drop_remainder=drop_remainder,
         )
         model.fit(
             weighted(batches, class_weights),
