@@ -11,9 +11,12 @@ import signal
 import sys
 
 from keras_mixer import program
+from keras_mixer.commands import checks
+from keras_mixer.commands import recipe_files
 from keras_mixer.commands.names import default_weights
 from keras_mixer.commands.settings import Settings
 from keras_mixer.commands.settings import add_arguments
+from keras_mixer.commands.texts import TEXTS
 from keras_mixer.weights import catalog
 
 
@@ -84,8 +87,9 @@ def _parser():
     subparsers = parser.add_subparsers(
         title="commands", required=True, metavar="COMMAND"
     )
-    for arguments, command, text, example in COMMANDS:
+    for arguments, command in COMMANDS:
         name = command.__name__.removeprefix("_")
+        text, example = TEXTS[name]
         added = subparsers.add_parser(
             name,
             help=text[0].lower() + text.partition(".")[0][1:],
@@ -107,7 +111,15 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return argparse.HelpFormatter._fill_text(self, text, width, indent)
 
 
-def _train_arguments(parser, **changed):
+# The epochs of a training from scratch by default.
+EPOCHS = 30
+
+
+def _train_arguments(parser):
+    _training_arguments(parser, epochs=(None, EPOCHS))
+
+
+def _training_arguments(parser, **changed):
     parser.add_argument(
         "--output",
         required=True,
@@ -117,13 +129,19 @@ def _train_arguments(parser, **changed):
     parser.add_argument(
         "--quiet", action="store_true", help="do not show progress bars"
     )
-    add_arguments(parser, Settings.names(), **{"epochs": (30, 30), **changed})
+    parser.add_argument(
+        "--prolong",
+        action="store_true",
+        help="train a finished training further, up to --epochs in total, with "
+        "a new warm-up and decay of the learning rate; all other settings must "
+        "be the same",
+    )
+    add_arguments(parser, Settings.names(), **changed)
 
 
 def _finetune_arguments(parser):
-    _train_arguments(
+    _training_arguments(
         parser,
-        epochs=(None, "the recipe's"),
         recipe=("finetune.pets", "finetune.pets"),
         weights=(None, "imagenet, or cifar10 for MixerNano"),
     )
@@ -131,16 +149,27 @@ def _finetune_arguments(parser):
 
 def _finetune(args):
     args.weights = args.weights or default_weights(args.model)
-    _train(args)
+    _run_training(args)
 
 
 def _train(args):
-    settings = Settings(
-        **{name: getattr(args, name) for name in Settings.names()}
-    )
+    if args.epochs is None and not args.prolong:
+        args.epochs = EPOCHS
+    _run_training(args)
+
+
+def _run_training(args):
+    given = {name: getattr(args, name) for name in Settings.names()}
+    if args.recipe.endswith(recipe_files.SUFFIX):
+        given["recipe"] = recipe_files.load(args.recipe, args.output)
+    settings = Settings(**given)
+    checks.check_training(settings)
     bars = 1 if sys.stdout.isatty() else 2
     results = _implementation("train", reads_data_sets=True).train(
-        settings, args.output, verbose=0 if args.quiet else bars
+        settings,
+        args.output,
+        verbose=0 if args.quiet else bars,
+        prolong=args.prolong,
     )
     if results:
         print(
@@ -170,6 +199,7 @@ def _evaluate_arguments(parser):
         parser,
         *("data", "dataset", "data_dir", "batch_size"),
         data=(None, "the images of the run"),
+        batch_size=(64, 64),
     )
     parser.add_argument(
         "--few-shot",
@@ -183,6 +213,9 @@ def _evaluate_arguments(parser):
 
 
 def _evaluate(args):
+    checks.check_one_model(args.run, args.model, args.weights)
+    if args.run is None or args.data or args.dataset:
+        checks.check_images(args.data, args.dataset)
     results = _implementation("evaluate", reads_data_sets=True).evaluate(
         run=args.run,
         model=args.model,
@@ -212,6 +245,7 @@ def _predict_arguments(parser):
 
 
 def _predict(args):
+    checks.check_one_model(args.run, args.model, args.weights)
     failed = 0
     for file, result in _implementation("predict").predict(
         args.files,
@@ -298,64 +332,15 @@ def _verify(args):
         print(f"{what}: {text}")
 
 
-# The functions of each command, its help and an example.
 COMMANDS = (
-    (
-        _finetune_arguments,
-        _finetune,
-        "Train published weights on your images. The result is a folder with "
-        "the model, its curves and all settings. The same command resumes a "
-        "training that was stopped.",
-        "--data photos --output runs/photos",
-    ),
-    (
-        _train_arguments,
-        _train,
-        "Train a model from scratch. The result is a folder with the model, "
-        "its curves and all settings. The same command resumes a training "
-        "that was stopped.",
-        "--data photos --image-size 64 --output runs/scratch",
-    ),
-    (
-        _evaluate_arguments,
-        _evaluate,
-        "Measure the accuracy on test images. The model is that of a training, "
-        "or has published weights.",
-        "--run runs/photos",
-    ),
-    (
-        _predict_arguments,
-        _predict,
-        "Classify photos. The model is that of a training, or has published "
-        "weights.",
-        "--run runs/photos photo.jpg",
-    ),
-    (
-        _weights_arguments,
-        _weights,
-        "List the published weights. The list has their accuracy and their "
-        "size in MB (1,000,000 bytes).",
-        "'mixer_b16.*'",
-    ),
-    (
-        _prefetch_arguments,
-        _prefetch,
-        "Download weights to the cache. They can then be used without a "
-        "network.",
-        "mixer_b16.imagenet",
-    ),
-    (
-        _convert_arguments,
-        _convert,
-        "Convert a weight file. An existing file of that name is replaced.",
-        "mixer.npz mixer.keras",
-    ),
-    (
-        _verify_arguments,
-        _verify,
-        "Describe and check a weight file. The whole file is read.",
-        "mixer.npz",
-    ),
+    (_finetune_arguments, _finetune),
+    (_train_arguments, _train),
+    (_evaluate_arguments, _evaluate),
+    (_predict_arguments, _predict),
+    (_weights_arguments, _weights),
+    (_prefetch_arguments, _prefetch),
+    (_convert_arguments, _convert),
+    (_verify_arguments, _verify),
 )
 
 

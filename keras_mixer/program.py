@@ -54,12 +54,11 @@ def quiet_tensorflow():
     While TensorFlow 2.21 is imported, it prints lines about oneDNN and CUDA
     for every user. `TF_CPP_MIN_LOG_LEVEL` applies only after the import, so
     these lines are removed from the standard error here. All other text is
-    passed on. If the user has set this variable, nothing is hidden.
+    passed on. If the user has set the variable to 0, nothing is hidden.
     """
-    if LOG_LEVEL in os.environ:
+    if os.environ.setdefault(LOG_LEVEL, "3") == "0":
         yield
         return
-    os.environ[LOG_LEVEL] = "3"
     sys.stderr.flush()
     errors = os.dup(2)
     with tempfile.TemporaryFile() as printed:

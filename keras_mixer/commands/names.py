@@ -54,9 +54,27 @@ RECIPES = (
 DEVICES = ("auto", "none", "mirrored", "tpu", "multiworker", "data", "model")
 
 
+def is_own(model):
+    """Whether a name is that of a user's function, `"module:function"`."""
+    return ":" in model
+
+
+def check_model(model):
+    """Raises an error if there is no model of this name."""
+    if model not in MODELS and not is_own(model):
+        raise ValueError(
+            f"There is no model '{model}'. Use one of: {', '.join(MODELS)}; "
+            "or, to train a model of your own, module:function"
+        )
+
+
 def variant_name(model):
-    """Returns the variant that a constructor builds, such as "mixer_b16"."""
-    return MODELS[model][0]
+    """Returns the variant that a constructor builds, such as "mixer_b16".
+
+    It is `None` for a model of the user.
+    """
+    check_model(model)
+    return None if is_own(model) else MODELS[model][0]
 
 
 def tags_of(model):
@@ -70,7 +88,8 @@ def default_weights(model):
     Raises:
         ValueError: If the model has no default. The message lists its tags.
     """
-    tag = catalog.default_tag(variant_name(model))
+    variant = variant_name(model)
+    tag = variant and catalog.default_tag(variant)
     if tag is None:
         tags = tags_of(model)
         raise ValueError(

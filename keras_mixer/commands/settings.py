@@ -9,8 +9,11 @@ training.
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from keras_mixer.arguments import check_positive_int
+from keras_mixer.commands import recipe_files
 from keras_mixer.commands.fields import DATA
 from keras_mixer.commands.fields import DEVICE
 from keras_mixer.commands.fields import GROUPS
@@ -22,6 +25,7 @@ from keras_mixer.commands.names import DEFAULT_MODEL
 from keras_mixer.commands.names import DEVICES
 from keras_mixer.commands.names import MODELS
 from keras_mixer.commands.names import RECIPES
+from keras_mixer.commands.names import check_model
 
 
 def add_arguments(parser, names, **changed):
@@ -89,18 +93,19 @@ class Settings:
         "~/tensorflow_datasets",
         metavar="FOLDER",
     )
-    batch_size: int = setting(
+    batch_size: int | None = setting(
         DATA,
-        64,
+        None,
         "images in a batch, on all devices together",
+        "64; for fewer than 512 images to train on, down to 4",
         type=int,
         metavar="N",
     )
     model: str = setting(
         MODEL,
         DEFAULT_MODEL,
-        f"name of the model: {', '.join(MODELS)}",
-        choices=MODELS,
+        f"name of the model: {', '.join(MODELS)}; or, to train, "
+        "module:function, a function of yours that takes the same arguments",
         metavar="NAME",
     )
     weights: str | None = setting(
@@ -110,18 +115,19 @@ class Settings:
         "hf://organization/name",
         "none: random weights",
     )
-    recipe: str = setting(
+    recipe: str | Mapping[str, Any] = setting(
         TRAINING,
         "nano.cifar10",
         "name of the hyper-parameters (optimizer, learning rate, "
-        f"augmentation): {', '.join(RECIPES)}",
+        f"augmentation): {', '.join(RECIPES)}; or a .json file with the fields "
+        "of keras_mixer.recipes.Recipe",
         metavar="NAME",
     )
     epochs: int | None = setting(
         TRAINING,
         None,
         "passes over the training images",
-        "the recipe's",
+        "the recipe's; at most 100 if the recipe has a number of steps",
         type=int,
         metavar="N",
     )
@@ -215,11 +221,16 @@ class Settings:
         type=int,
         metavar="N",
     )
-    # Set by `resolved`. It has no argument.
+    # These have no argument. `resolved` sets the first. The second is `True` in
+    # trainings of earlier versions, which left images out (`Data.train`).
     interpolation: str | None = None
+    drop_remainder: bool = False
 
     def __post_init__(self):
-        if self.recipe not in RECIPES:
+        check_model(self.model)
+        if isinstance(self.recipe, dict):
+            recipe_files.check(self.recipe)
+        elif self.recipe not in RECIPES:
             raise ValueError(
                 f"There is no recipe '{self.recipe}'. Use one of: "
                 + ", ".join(RECIPES)
@@ -263,7 +274,8 @@ class Settings:
                 "folder."
             )
         size = settings["image_size"]
-        return cls(**{**settings, "image_size": size and tuple(size)})
+        size = tuple(size) if isinstance(size, list) else size
+        return cls(**{**ADDED, **settings, "image_size": size})
 
     @classmethod
     def names(cls):
@@ -284,7 +296,8 @@ class Settings:
 # Settings that earlier versions did not have, with the values that those
 # versions used.
 ADDED = {
-    field.name: field.default
-    for field in dataclasses.fields(Settings)
-    if field.name in ("accumulate", "channels", "class_weights")
+    "accumulate": 1,
+    "channels": 3,
+    "class_weights": None,
+    "drop_remainder": True,
 }

@@ -5,6 +5,7 @@ import pathlib
 import keras
 
 from keras_mixer import training
+from keras_mixer.commands.checks import check_one_model
 from keras_mixer.commands.models import Trained
 from keras_mixer.commands.models import published
 from keras_mixer.commands.models import published_record
@@ -41,11 +42,7 @@ def load_trained(run, model=None, weights=None):
     if run is None:
         model = model or DEFAULT_MODEL
         return published(model, published_record(model, weights))
-    if (model, weights) != (None, None):
-        raise ValueError(
-            "Give either `--run`, or `--model` and `--weights`. "
-            f"Received: run={run}, model={model}, weights={weights}"
-        )
+    check_one_model(run, model, weights)
     settings = settings_of(run)
     file = pathlib.Path(run, training.MODEL_FILE)
     if not file.exists():

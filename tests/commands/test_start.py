@@ -20,7 +20,7 @@ from support.helpers import python
 
 pytestmark = pytest.mark.once
 
-COMMANDS = [command.__name__[1:] for _, command, _, _ in cli.COMMANDS]
+COMMANDS = [command.__name__[1:] for _, command in cli.COMMANDS]
 
 
 def run(*arguments, options=(), env=None):
@@ -219,9 +219,9 @@ with program.quiet_tensorflow():
 """
 
 
-@pytest.mark.parametrize(("level", "lines"), [(None, 1), ("0", 2)])
+@pytest.mark.parametrize(("level", "lines"), [(None, 1), ("2", 1), ("0", 2)])
 def test_only_messages_of_tensorflow_are_hidden(level, lines):
-    """And none if the user has set the level."""
+    """And none if the user has set the level to 0."""
     code = f"import sys; sys.argv[0] = 'keras_mixer'{PRINTED}"
     env = environment("torch")
     if level is not None:
