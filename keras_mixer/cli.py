@@ -29,7 +29,8 @@ def main(arguments=None):
     args = argparse.Namespace()
     try:
         _parser().parse_args(arguments, args)
-        args.command(args)
+        with program.remembering_interrupts():
+            args.command(args)
     except (
         FloatingPointError,
         ImportError,

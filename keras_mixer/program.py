@@ -4,8 +4,10 @@ import contextlib
 import os
 import pathlib
 import re
+import signal
 import sys
 import tempfile
+import threading
 
 COMMAND = "keras_mixer"
 
@@ -22,6 +24,10 @@ _LOGGED = re.compile(
     rb"\d{4}-\d\d-\d\d \d\d:\d\d:[\d.]+: [IWE] |"
     rb"To enable the following instructions: "
 )
+
+
+# Set by Ctrl-C, within `remembering_interrupts`.
+interrupted = threading.Event()
 
 
 def is_program():
@@ -73,3 +79,25 @@ def quiet_tensorflow():
             for line in printed:
                 if not _LOGGED.match(line):
                     os.write(2, line)
+
+
+@contextlib.contextmanager
+def remembering_interrupts():
+    """Sets `interrupted` when Ctrl-C raises `KeyboardInterrupt`."""
+    interrupted.clear()
+    usual = signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # Processes that a shell has started in the background ignore Ctrl-C.
+    if usual is not signal.default_int_handler or not in_main_thread:
+        yield
+        return
+
+    def handler(number, frame):
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)

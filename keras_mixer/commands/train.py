@@ -16,6 +16,7 @@ from keras_mixer import recipes
 from keras_mixer import training
 from keras_mixer.commands.images import hint_at_size
 from keras_mixer.commands.images import load_images
+from keras_mixer.commands.interrupting import StopOnInterrupt
 from keras_mixer.commands.models import constructor_of
 from keras_mixer.commands.plan import Plan
 from keras_mixer.commands.plan import check_data_format
@@ -243,6 +244,7 @@ def _fit(model, plan, images, folder, **options):
         epochs=settings.epochs,
         seed=settings.seed,
         drop_remainder=settings.drop_remainder,
+        callbacks=[StopOnInterrupt()],
         **options,
     )
     return round(time.perf_counter() - start, 1)

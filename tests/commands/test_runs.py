@@ -699,10 +699,12 @@ print(len(log))
     assert python(code, backend=backend).split()[-1] == "3"
 
 
-def test_stopped_training_prints_how_to_resume(photos, tmp_path):
-    with started(photos, tmp_path / "run", epochs=1000) as process:
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_stopped_training_prints_how_to_resume(backend, photos, tmp_path):
+    run = tmp_path / "run"
+    with started(photos, run, backend, epochs=1000) as process:
         try:
-            wait_for(lambda: epochs_done(tmp_path / "run") >= 1, process)
+            wait_for(lambda: epochs_done(run) >= 1, process)
             process.send_signal(signal.SIGINT)
             said = process.communicate(timeout=120)[0].decode()
         finally:
@@ -827,10 +829,10 @@ def command(photos, output, epochs=5):
     ]
 
 
-def started(photos, output, **changed):
+def started(photos, output, backend="torch", **changed):
     return subprocess.Popen(
         command(photos, output, **changed),
-        env={**os.environ, "KERAS_BACKEND": "torch"},
+        env={**os.environ, "KERAS_BACKEND": backend},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 
 import keras
 import pytest
@@ -14,8 +17,8 @@ from keras_mixer.commands import plan
 from keras_mixer.commands.settings import Settings
 from keras_mixer.models.introspection import weights_of
 from keras_mixer.training.optimizers import Restart
+from support.helpers import ROOT
 from support.helpers import assert_equal
-from support.helpers import python
 
 pytestmark = pytest.mark.once
 
@@ -282,11 +285,12 @@ def test_own_model_is_trained_and_predicts_without_its_module(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_models.py").write_text(OWN)
     command = options(photos, tmp_path / "run", model="own_models:tiny")
-    python(
-        f"import os; os.chdir({str(tmp_path)!r}); import sys;"
-        f"sys.path.remove({str(tmp_path)!r}) if {str(tmp_path)!r} in sys.path "
-        f"else None; from keras_mixer import cli; cli.main({command!r})",
-        backend="torch",
+    # With -P, Python does not add the current folder to the path of modules, as
+    # for a console command.
+    subprocess.run(
+        [sys.executable, "-P", "-m", "keras_mixer", *command],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "torch"},
+        check=True,
     )
     record = training.read_run(tmp_path / "run")
     assert record["settings"]["model"] == "own_models:tiny"
