@@ -83,7 +83,12 @@ def quiet_tensorflow():
 
 @contextlib.contextmanager
 def remembering_interrupts():
-    """Sets `interrupted` when Ctrl-C raises `KeyboardInterrupt`."""
+    """Sets `interrupted` when Ctrl-C raises `KeyboardInterrupt`.
+
+    The exception can be raised in a function whose exceptions Python ignores
+    and prints, such as JAX's callback of the garbage collector. It is not
+    printed here.
+    """
     interrupted.clear()
     usual = signal.getsignal(signal.SIGINT)
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -96,8 +101,15 @@ def remembering_interrupts():
         interrupted.set()
         signal.default_int_handler(number, frame)
 
+    def print_unraisable(error):
+        if error.exc_type is not KeyboardInterrupt:
+            usual_print(error)
+
+    usual_print = sys.unraisablehook
+    sys.unraisablehook = print_unraisable
     signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, usual)
+        sys.unraisablehook = usual_print

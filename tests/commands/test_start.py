@@ -278,3 +278,36 @@ main({command!r})
     )
     assert result.stderr.splitlines() == [f"keras_mixer: {message}"]
     assert result.returncode == 130
+
+
+def test_ctrl_c_in_a_callback_is_remembered_and_not_printed():
+    """Python ignores exceptions in `__del__`, and prints them."""
+    code = """
+import os, signal
+from keras_mixer import program
+
+class Interrupted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(10))  # Python calls the handler here
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with program.remembering_interrupts():
+    print(program.interrupted.is_set())
+    thing = Interrupted()
+    del thing
+    print(program.interrupted.is_set())
+"""
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; sys.argv[0] = 'keras_mixer'{code}",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    assert result.stdout.split() == ["False", "True"]
+    assert "KeyboardInterrupt" not in result.stderr
