@@ -75,7 +75,7 @@ def nightly(session):
 
 @nox.session
 def wheel(session):
-    """Installs the wheel beside one backend, and classifies an image there."""
+    """Installs the wheel beside one backend, and classifies images there."""
     folder = pathlib.Path(session.create_tmp())
     session.run("pip", "wheel", "--no-deps", "-w", folder, ".")
     (file,) = folder.glob("*.whl")

@@ -49,6 +49,19 @@ def require(module):
         raise ImportError(_missing(module)) from error
 
 
+def check_installed(module):
+    """Raises an error if a library is not installed, without importing it.
+
+    Args:
+        module: Name of a module in `LIBRARIES`.
+
+    Raises:
+        ImportError: As `require` does.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(_missing(module))
+
+
 def is_installed(module):
     """Whether a library is installed; if it is not, the log says so."""
     if importlib.util.find_spec(module) is not None:

@@ -4,6 +4,7 @@ Run by `nox -s wheel` in an environment that has the wheel and one backend.
 """
 
 import pathlib
+import subprocess
 import sys
 import tempfile
 
@@ -13,6 +14,17 @@ from PIL import Image
 import keras_mixer
 
 SOURCES = pathlib.Path(__file__).parent.parent
+
+
+def check_command(photo):
+    """Classifies a photo with the console command."""
+    command = pathlib.Path(sys.executable).with_name("keras_mixer")
+    result = subprocess.run(
+        [command, "predict", photo], capture_output=True, text=True, check=False
+    )
+    lines = result.stdout.splitlines()
+    if result.returncode or result.stderr or len(lines) != 3:
+        sys.exit(f"expected three classes, received {result}")
 
 
 def main():
@@ -27,6 +39,7 @@ def main():
         file = pathlib.Path(folder, "model.keras")
         model.save(file)
         model = keras.saving.load_model(file)
+        check_command(photo)
     preds = model.predict(batch, verbose=0)
     (decoded,) = keras_mixer.mixer.decode_predictions(preds)
     if [len(row) for row in decoded] != [3] * 5:

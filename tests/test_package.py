@@ -25,10 +25,11 @@ PACKAGE = ROOT / "keras_mixer"
 
 # A room imports only from the floors in front of its own, or from itself.
 FLOORS = [
-    {"arguments", "optional", "types"},
+    {"arguments", "optional", "program", "types"},
     {"data", "distributing", "labels", "layers", "weights"},
     {"models", "training"},
     {"exporting", "mixer", "recipes", "resmlp"},
+    {"api"},
     {"commands"},
     {"cli"},
     {"__init__", "__main__"},
@@ -62,7 +63,9 @@ def modules():
 
 def imported_at_top(tree):
     for node in tree.body:
-        if isinstance(node, ast.Import):
+        if isinstance(node, ast.If):
+            yield from imported_at_top(node)
+        elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -1,10 +1,15 @@
 """The models that can be named on the command line."""
 
-import inspect
+import importlib
+import os
+import sys
 import typing
 
 import keras
 
+from keras_mixer.commands.names import default_weights
+from keras_mixer.commands.names import is_own
+from keras_mixer.commands.names import variant_name
 from keras_mixer.labels import class_names
 from keras_mixer.models.constructors import MODELS
 from keras_mixer.weights import catalog
@@ -15,30 +20,37 @@ def record_of(settings):
     return catalog.find(variant_name(settings.model), settings.weights)
 
 
-def variant_name(model):
-    """Returns the variant that a constructor builds, such as "mixer_b16"."""
-    return inspect.signature(MODELS[model]).parameters["name"].default
+def constructor_of(model):
+    """Returns the function that builds a model.
 
-
-def default_weights(model):
-    """Returns the tag of the weights to fine-tune a model from by default.
+    Args:
+        model: Name of a constructor, or `"module:function"`. The module is
+            imported, from the current folder too.
 
     Raises:
-        ValueError: If the model has no default. The message lists its tags.
+        ValueError: If there is no such function.
     """
-    tag = catalog.default_tag(variant_name(model))
-    if tag is None:
-        tags = [r.tag for r in catalog.list_weights(f"{variant_name(model)}.*")]
+    if not is_own(model):
+        return MODELS[model]
+    module, _, function = model.partition(":")
+    if os.getcwd() not in sys.path:  # `python -m` has it, a console command not
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # An error within the module is reported as it is.
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
         raise ValueError(
-            f"{model} has no default weights. Give `--weights`: "
-            + (f"one of {tags}, or a file." if tags else "a file.")
+            "`--model module:function` needs a module in the current folder, "
+            f"or an installed one. Received: {model!r}"
+        ) from error
+    if not callable(getattr(found, function, None)):
+        raise ValueError(
+            f"There is no function '{function}' in '{found.__file__}'. "
+            f"Received: --model {model}"
         )
-    return tag
-
-
-# The model of `evaluate` and `predict` without `--run` and `--model`. Its
-# weights are part of the package.
-DEFAULT_MODEL = "MixerNano"
+    return getattr(found, function)
 
 
 class Trained(typing.NamedTuple):

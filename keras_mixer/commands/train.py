@@ -14,28 +14,38 @@ import keras
 from keras_mixer import distributing
 from keras_mixer import recipes
 from keras_mixer import training
+from keras_mixer.commands.images import hint_at_size
 from keras_mixer.commands.images import load_images
+from keras_mixer.commands.interrupting import StopOnInterrupt
+from keras_mixer.commands.models import constructor_of
+from keras_mixer.commands.plan import Plan
+from keras_mixer.commands.plan import check_data_format
+from keras_mixer.commands.plan import recipe_of
+from keras_mixer.commands.plan import resolved
+from keras_mixer.commands.prolonging import parts_of
 from keras_mixer.commands.settings import ADDED
-from keras_mixer.commands.settings import Plan
-from keras_mixer.commands.settings import check_data_format
 from keras_mixer.commands.trained import settings_of
 from keras_mixer.data import ImageIndex
-from keras_mixer.models.constructors import MODELS
+from keras_mixer.data import finding
 from keras_mixer.models.freezing import freeze
 from keras_mixer.models.heads import new_head
+from keras_mixer.optional import check_installed
+from keras_mixer.training.runs import check_folder
 
 logger = logging.getLogger("keras_mixer")
 
 IMAGES_FILE = "images.json"
 
 
-def train(settings, folder, verbose="auto"):
+def train(settings, folder, verbose="auto", prolong=False):
     """Trains a model in a folder, or resumes the training there.
 
     Args:
         settings: The `Settings`.
         folder: Path of a new folder, or of a training with these settings.
         verbose: As in Keras; 0 prints nothing.
+        prolong: Boolean, whether to train a finished training further, if
+            `settings` has more epochs.
 
     Returns:
         A dict with `accuracy`, on the test images, `seconds`, and what
@@ -51,16 +61,22 @@ def train(settings, folder, verbose="auto"):
     """
     check_data_format()
     folder = pathlib.Path(folder)
-    if (folder / training.RUN_FILE).exists():
-        settings_of(folder)  # raises an error if they are unknown
+    recorded = _recorded(folder)
+    parts = parts_of(folder, settings.epochs, prolong)
     if distributing.is_one_of_several():
         distributing.join(seed=settings.seed)
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy(settings.precision)
-    settings = settings.resolved()
+    constructor_of(settings.model)  # raises an error if it does not exist
+    size_is_open = settings.image_size is None and recorded is None
+    settings = resolved(settings, recorded)
+    _check_before_decoding(settings)
     index = ImageIndex.read(folder / IMAGES_FILE)
     images = _images(settings, index)
-    plan = Plan.of(settings, images)
+    if size_is_open:
+        hint_at_size(index.shapes(), images.image_shape[:2])
+    plan = Plan.of(settings, images, parts[-1]["epochs"] if parts else 0)
+    settings = plan.settings
     with distributing.devices(
         settings.distribute, settings.jit_compile
     ) as devices:
@@ -81,21 +97,40 @@ def train(settings, folder, verbose="auto"):
             _facts(plan, images),
             devices.process,
             ADDED,
+            parts,
         )
         if devices.process == 0 and settings.data is not None:
             index.write(folder / IMAGES_FILE)
         seconds = _fit(model, plan, images, folder, **options)
     if devices.process != 0:
         return {}
-    finished = training.read_run(folder).get("finished")
-    if finished is None:
-        training.save_model(folder, model)
-        accuracy = _accuracy(folder, plan, images)
-        if plan.settings.keep_best and training.load_best(folder, model):
-            training.save_model(folder, model, training.BEST_FILE)
-        finished = {"accuracy": accuracy, "seconds": seconds, **_best(folder)}
-        training.finish(folder, finished)
-    return finished
+    return _finished(folder, model, plan, images, seconds)
+
+
+def _recorded(folder):
+    """Returns the `Settings` of the training in a folder; `None` if none is.
+
+    Raises an error if the folder has other files, or unknown settings.
+    """
+    check_folder(folder)
+    if (folder / training.RUN_FILE).exists():
+        return settings_of(folder)
+    return None
+
+
+def _check_before_decoding(settings):
+    """Raises errors that would otherwise come after minutes of decoding."""
+    if recipe_of(settings).augmentation.randaugment:
+        check_installed("keras_cv")
+    if settings.data is None or settings.batch_size is None:
+        return
+    files = finding.find(settings.data).parts["train"].values()
+    most = sum(map(len, files))
+    if settings.batch_size > most:
+        raise ValueError(
+            "A batch must not be larger than the training set. Received: "
+            f"batch_size={settings.batch_size} for at most {most} images"
+        )
 
 
 def _images(settings, index):
@@ -119,6 +154,7 @@ def _compiled(plan, images, devices):
         layer_decay=plan.settings.layer_decay,
         model=model,
         accumulate=plan.settings.accumulate,
+        start=plan.start,
     )
     model.compile(**devices.compile_options(**options))
     return model
@@ -132,7 +168,8 @@ def _model(plan, images):
         "stochastic_depth_rate": plan.recipe.stochastic_depth_rate,
         "dropout_rate": plan.recipe.dropout_rate,
     }
-    build, classes = MODELS[plan.settings.model], len(images.class_names)
+    build = constructor_of(plan.settings.model)
+    classes = len(images.class_names)
     if plan.settings.weights is None:
         model = build(classes=classes, classifier_activation=None, **options)
     else:
@@ -204,9 +241,24 @@ def _fit(model, plan, images, folder, **options):
         seed=settings.seed,
         keep_best=settings.keep_best,
         patience=settings.patience,
+        drop_remainder=settings.drop_remainder,
+        callbacks=[StopOnInterrupt()],
         **options,
     )
     return round(time.perf_counter() - start, 1)
+
+
+def _finished(folder, model, plan, images, seconds):
+    """Saves the model, and returns its results, unless this was done before."""
+    finished = training.read_run(folder).get("finished")
+    if finished is None:
+        training.save_model(folder, model)
+        accuracy = _accuracy(folder, plan, images)
+        if plan.settings.keep_best and training.load_best(folder, model):
+            training.save_model(folder, model, training.BEST_FILE)
+        finished = {"accuracy": accuracy, "seconds": seconds, **_best(folder)}
+        training.finish(folder, finished)
+    return finished
 
 
 def _accuracy(folder, plan, images):

@@ -5,10 +5,11 @@ import pathlib
 import keras
 
 from keras_mixer import training
-from keras_mixer.commands.models import DEFAULT_MODEL
+from keras_mixer.commands.checks import check_one_model
 from keras_mixer.commands.models import Trained
 from keras_mixer.commands.models import published
 from keras_mixer.commands.models import published_record
+from keras_mixer.commands.names import DEFAULT_MODEL
 from keras_mixer.commands.settings import Settings
 
 
@@ -44,11 +45,7 @@ def load_trained(run, model=None, weights=None, best=False):
         check_best(run, best)
         model = model or DEFAULT_MODEL
         return published(model, published_record(model, weights))
-    if (model, weights) != (None, None):
-        raise ValueError(
-            "Give either `--run`, or `--model` and `--weights`. "
-            f"Received: run={run}, model={model}, weights={weights}"
-        )
+    check_one_model(run, model, weights)
     settings = settings_of(run)
     file = _model_file(run, best)
     names = training.read_run(run)["data"]["class_names"]

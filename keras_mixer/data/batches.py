@@ -3,8 +3,8 @@
 A resumed training must get the same images as one that was not stopped. So the
 batch of step `k` depends only on the seed and on `k`, not on earlier batches:
 
-- The order of an epoch is a stateless shuffle of indices, and images are read
-  by index.
+- The order of the images is a stateless shuffle of indices, a new one for each
+  pass, and images are read by index.
 - All random numbers of an image (see `augmenting`) depend only on the seed and
   on the number of the image in the training.
 - Images are processed in parallel, but each operation runs in one thread: sums
@@ -128,11 +128,15 @@ class Data:
             return self.test_images
         return self.validation_images
 
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """Returns the number of full batches of training images in an epoch.
+    def steps_per_epoch(
+        self, batch_size: int, drop_remainder: bool = True
+    ) -> int:
+        """Returns the number of batches of training images in an epoch.
 
         Args:
             batch_size: Positive integer.
+            drop_remainder: As in `train`. If `False`, the number is rounded to
+                the nearest integer: an epoch is about one pass over the images.
 
         Raises:
             ValueError: If `batch_size` is larger than the number of images.
@@ -144,7 +148,8 @@ class Data:
                 "A batch must not be larger than the training set. Received: "
                 f"batch_size={batch_size} for {self.train_count} images"
             )
-        return self.train_count // batch_size
+        rest = 0 if drop_remainder else batch_size // 2
+        return (self.train_count + rest) // batch_size
 
     def train(
         self,
@@ -155,12 +160,12 @@ class Data:
         start: int = 0,
         hosts: int = 1,
         host: int = 0,
+        drop_remainder: bool = True,
     ) -> Any:
         """Returns an infinite data set of batches to train on.
 
         The batch of a step depends only on the seed and the step, bit for bit.
-        Each epoch has another order. The last images of an epoch are left out
-        if they are fewer than a batch.
+        All images are shuffled, used once, shuffled again, and so on.
 
         Args:
             augmentation: A `keras_mixer.recipes.Augmentation`. If `None`, the
@@ -172,6 +177,11 @@ class Data:
                 together. Each gets its part of each batch. The concatenation of
                 the parts, in the order of the hosts, is the batch of one host.
             host: Integer below `hosts`, the index of this process.
+            drop_remainder: Boolean. All batches have `batch_size` images. If
+                `True`, the last images of each order are left out if they are
+                fewer than a batch. If `False`, they are in a batch with the
+                first images of the next order, so that all images are used
+                equally often.
 
         Returns:
             A `tf.data.Dataset` of uint8 images of shape `(batch, height,
@@ -213,7 +223,12 @@ class Data:
             seeds,
         )
         images = numbered_indices(
-            self.train_count, batch_size, positions, seeds.order, start
+            self.train_count,
+            batch_size,
+            positions,
+            seeds.order,
+            start,
+            drop_remainder,
         )
         batches = mapped(images, prepare).batch(
             len(positions), drop_remainder=True

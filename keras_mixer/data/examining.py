@@ -80,6 +80,10 @@ class ImageIndex:
         _, _, height, width, by_pillow = entry
         return File((height, width), by_pillow)
 
+    def shapes(self) -> list[tuple[int, int]]:
+        """Returns the height and width in pixels of each file."""
+        return [(entry[2], entry[3]) for entry in self._entries.values()]
+
     def add(self, path: pathlib.Path, file: File) -> None:
         """Adds the `File` of a path."""
         self._entries[str(path)] = [*_status(path), *file.shape, file.by_pillow]

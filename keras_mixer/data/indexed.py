@@ -46,10 +46,11 @@ def mapped(dataset, function, at_a_time=IMAGES_AT_A_TIME):
     ).with_options(options)
 
 
-def numbered_indices(count, batch_size, positions, seed, start):
+def numbered_indices(count, batch_size, positions, seed, start, drop_remainder):
     """A data set of the indices of the images of a training, in its order.
 
-    Each epoch has another order, a function of the seed and the epoch alone.
+    All images are shuffled, used once, shuffled again, and so on. Each order is
+    a function of the seed and of its number alone.
 
     Args:
         count: Integer, the number of images.
@@ -57,36 +58,37 @@ def numbered_indices(count, batch_size, positions, seed, start):
         positions: Integers, the positions in each batch that are read.
         seed: Integer, the seed of the order.
         start: Integer, the step to begin at.
+        drop_remainder: Boolean, whether the last images of each order are left
+            out if they are fewer than a batch. If not, they are in a batch with
+            the first images of the next order.
 
     Returns:
         A `tf.data.Dataset` of `(number, index)` without end. The number is that
         of the image in the training: `step * batch_size + position`.
     """
     tf = require("tensorflow")
-    steps = count // batch_size
+    per_order = count
+    if drop_remainder:
+        per_order = count // batch_size * batch_size
+    first, skipped = divmod(start * batch_size, per_order)
 
     @tf.autograph.experimental.do_not_convert
-    def batches_of(epoch):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(count), [seed, epoch]
+    def order(number):
+        shuffled = tf.random.experimental.stateless_shuffle(
+            tf.range(count), [seed, number]
         )
-        order = tf.reshape(order[: steps * batch_size], (steps, batch_size))
-        return tf.data.Dataset.from_tensor_slices(
-            (
-                epoch * steps + tf.range(steps, dtype="int64"),
-                tf.gather(order, positions, axis=1),
-            )
-        )
+        return shuffled[tf.where(number == first, skipped, 0) : per_order]
 
     @tf.autograph.experimental.do_not_convert
     def numbered(step, indices):
         return tf.data.Dataset.from_tensor_slices(
-            (step * batch_size + positions, indices)
+            (step * batch_size + positions, tf.gather(indices, positions))
         )
 
-    epochs = tf.data.Dataset.range(start // steps, np.iinfo("int64").max)
-    batches = epochs.flat_map(batches_of).skip(start % steps)
-    return batches.flat_map(numbered)
+    most = np.iinfo("int64").max
+    batches = tf.data.Dataset.range(first, most).map(order).rebatch(batch_size)
+    steps = tf.data.Dataset.range(start, most)
+    return tf.data.Dataset.zip(steps, batches).flat_map(numbered)
 
 
 # Decoded images are kept in memory up to this total size.

@@ -48,6 +48,7 @@ def fit(
     class_weights: dict[str | int, float] | str | None = None,
     keep_best: bool = False,
     patience: int | None = None,
+    drop_remainder: bool = True,
     verbose: int | str = "auto",
 ) -> list[dict[str, float]]:
     """Trains a compiled model in a folder, or resumes the training there.
@@ -83,6 +84,8 @@ def fit(
         patience: Positive integer. The training stops early after this number
             of epochs without a better one. If `None`, it does not. See
             `best_epoch` for how epochs are compared.
+        drop_remainder: Boolean, as in `images.train`: whether the last images
+            of an epoch are left out if they are fewer than a batch.
         verbose: As in Keras; 0 prints nothing.
 
     Returns:
@@ -128,7 +131,7 @@ def fit(
         patience = check_positive_int("patience", patience)
     folder = pathlib.Path(folder)
     devices.local_batch_size(batch_size)
-    steps = images.steps_per_epoch(batch_size)
+    steps = images.steps_per_epoch(batch_size, drop_remainder)
     writes = devices.process == 0
     checkpoints = Checkpoints(folder / CHECKPOINTS, writes=writes)
     done, last = checkpoints.last()
@@ -167,6 +170,7 @@ def fit(
             start=done * steps,
             hosts=devices.processes,
             host=devices.process,
+            drop_remainder=drop_remainder,
         )
         model.fit(
             weighted(batches, class_weights),

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mixer.arguments import check_natural
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_real
 from keras_mixer.training.accumulating import Accumulate
@@ -29,6 +30,7 @@ def compile_options(
     model: keras.Model | None = None,
     accumulate: int = 1,
     metrics: Sequence[Any] = (),
+    start: int = 0,
 ) -> dict[str, Any]:
     """Returns the arguments of `model.compile` for a recipe.
 
@@ -49,6 +51,9 @@ def compile_options(
             batches of 512. `steps` and `warmup_steps` count updates.
         metrics: List of Keras metrics in addition to the accuracy. The labels
             are one-hot or mixed, the predictions are logits.
+        start: Non-negative integer, the number of updates before these `steps`,
+            of a training that is prolonged. The learning rate schedule begins
+            there.
 
     Returns:
         A dict with `optimizer`, `loss` and `metrics`, for models that return
@@ -84,10 +89,11 @@ def compile_options(
             "`layer_decay` must be in (0, 1]; 1 means no decay. "
             f"Received: layer_decay={layer_decay}"
         )
+    times = steps, warmup_steps, check_natural("start", start)
     if layer_decay == 1:
-        optimizer = _optimizer(recipe, steps, warmup_steps)
+        optimizer = _optimizer(recipe, times)
     else:
-        optimizer = _layerwise(recipe, steps, warmup_steps, layer_decay, model)
+        optimizer = _layerwise(recipe, times, layer_decay, model)
     if accumulate > 1:
         optimizer = Accumulate(optimizer, accumulate)
     return {
@@ -103,7 +109,7 @@ def _warmup_steps(recipe, steps):
     return round(steps * recipe.warmup_epochs / recipe.epochs)
 
 
-def _layerwise(recipe, steps, warmup_steps, layer_decay, model):
+def _layerwise(recipe, times, layer_decay, model):
     """Returns one optimizer for the stem, each block and the rest."""
     names = _names_of_blocks(model)
     if not names:
@@ -115,7 +121,7 @@ def _layerwise(recipe, steps, warmup_steps, layer_decay, model):
     def optimizer(depth):
         rate = recipe.learning_rate * layer_decay**depth
         slower = dataclasses.replace(recipe, learning_rate=rate)
-        return _optimizer(slower, steps, warmup_steps)
+        return _optimizer(slower, times)
 
     optimizers = keras.optimizers.OptimizerMap(optimizer(0))
     for depth, name in enumerate(reversed(["stem", *names]), start=1):
@@ -134,10 +140,14 @@ def _names_of_blocks(model):
 _NOT_BY_MUON = (r"(^|/)stem/", r"(^|/)predictions/")
 
 
-def _optimizer(recipe, steps, warmup_steps):
+def _optimizer(recipe, times):
     decay = recipe.weight_decay or None
     make, options = {
-        "adam": (keras.optimizers.AdamW, {"epsilon": 1e-8}),
+        # `AdamW` does not take `None`.
+        "adam": (
+            keras.optimizers.AdamW if decay else keras.optimizers.Adam,
+            {"epsilon": 1e-8},
+        ),
         "sgd": (keras.optimizers.SGD, {"momentum": 0.9}),
         "lamb": (keras.optimizers.Lamb, {"epsilon": 1e-6}),
         "muon": (
@@ -146,7 +156,7 @@ def _optimizer(recipe, steps, warmup_steps):
         ),
     }[recipe.optimizer]
     optimizer = make(
-        _schedule(recipe, steps, warmup_steps),
+        _schedule(recipe, *times),
         weight_decay=decay,
         global_clipnorm=recipe.clip_norm,
         use_ema=recipe.ema is not None,
@@ -164,7 +174,12 @@ def _optimizer(recipe, steps, warmup_steps):
 NOT_DECAYED = ("alpha", "beta", "bias", "gamma")
 
 
-def _schedule(recipe, steps, warmup_steps):
+def _schedule(recipe, steps, warmup_steps, start):
+    schedule = _schedule_from_0(recipe, steps, warmup_steps)
+    return Restart(schedule, start) if start else schedule
+
+
+def _schedule_from_0(recipe, steps, warmup_steps):
     if recipe.decay == "cosine":
         return keras.optimizers.schedules.CosineDecay(
             0.0,
@@ -230,6 +245,44 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
             "warmup_steps": self.warmup_steps,
             "final_fraction": self.final_fraction,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class Restart(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that begins at a later step.
+
+    Args:
+        schedule: A Keras `LearningRateSchedule`.
+        start: Positive integer, the step at which it begins. The learning rate
+            of earlier steps is that of its first step.
+
+    Example:
+
+    >>> from keras_mixer.recipes import LinearDecay
+    >>> from keras_mixer.training.optimizers import Restart
+    >>> schedule = Restart(LinearDecay(0.5, steps=10), start=100)
+    >>> [float(schedule(step)) for step in (100, 105, 110)]
+    [0.5, 0.25, 0.0]
+    """
+
+    def __init__(self, schedule, start):
+        super().__init__()
+        self.schedule = schedule
+        self.start = start
+
+    def __call__(self, step):
+        return self.schedule(ops.maximum(step - self.start, 0))
+
+    def get_config(self):
+        return {
+            "schedule": keras.saving.serialize_keras_object(self.schedule),
+            "start": self.start,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        schedule = keras.saving.deserialize_keras_object(config["schedule"])
+        return cls(schedule, config["start"])
 
 
 def _loss(recipe):

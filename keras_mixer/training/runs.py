@@ -48,6 +48,7 @@ def open_run(
     facts: dict[str, Any] | None = None,
     process: int = 0,
     defaults: dict[str, Any] | None = None,
+    parts: list[dict[str, Any]] | None = None,
 ) -> pathlib.Path:
     """Creates the folder of a training, or checks an existing one.
 
@@ -61,6 +62,10 @@ def open_run(
         process: Integer, the index of this process. Only process 0 writes.
         defaults: Dict of values for settings that are missing in `run.json`,
             because an earlier version wrote it.
+        parts: List of dicts of JSON values, the finished parts of a training
+            that is prolonged. If it is longer than the list in `run.json`, the
+            training there is prolonged: its epochs and its recipe may differ,
+            and it is not finished any more.
 
     Returns:
         The path of the folder.
@@ -80,20 +85,51 @@ def open_run(
     """
     folder = pathlib.Path(folder)
     facts = facts or {}
+    asked = {"settings": settings, **facts}
     if (folder / RUN_FILE).exists():
-        _check_same(folder, {"settings": settings, **facts}, defaults or {})
+        known = read_run(folder).get("parts", [])
+        if len(parts or []) > len(known):
+            _prolong(folder, asked, defaults or {}, parts, process)
+        else:
+            _check_same(folder, asked, defaults or {})
         return folder
     if process != 0:
         return folder
-    if folder.exists() and (not folder.is_dir() or _files_of_others(folder)):
-        raise ValueError(
-            f"'{folder}' exists and is not the folder of a training. Give the "
-            "path of a new or an empty folder."
-        )
+    check_folder(folder)
     record = {"settings": settings, **facts, "environment": _environment()}
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / RUN_FILE, record)
     return folder
+
+
+def check_folder(folder):
+    """Raises an error if a folder has files, but not those of a training.
+
+    Args:
+        folder: Path of a folder, which may be missing.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.exists() or (folder / RUN_FILE).exists():
+        return
+    if not folder.is_dir() or _files_of_others(folder):
+        raise ValueError(
+            f"'{folder}' exists and is not the folder of a training. Give the "
+            "path of a new or an empty folder."
+        )
+
+
+def _prolong(folder, asked, defaults, parts, process):
+    """Changes `run.json` to that of a training that is prolonged."""
+    epochs, recipe = asked["settings"]["epochs"], asked["recipe"]
+    same = {key: dict(values) for key, values in asked.items()}
+    del same["settings"]["epochs"], same["recipe"]
+    _check_same(folder, same, defaults)
+    record = read_run(folder)
+    record["settings"]["epochs"] = epochs
+    record = {**record, "recipe": recipe, "parts": parts}
+    del record["finished"]
+    if process == 0:
+        _write_json(folder / RUN_FILE, record)
 
 
 def _files_of_others(folder):

@@ -44,6 +44,40 @@ def test_each_epoch_shuffles_all_images(numbered):
     assert (other[0][0] != batches[0][0]).any()
 
 
+def test_images_that_do_not_fill_a_batch_are_in_the_next_epoch(numbered):
+    images = data.load_folder(numbered, 8, held_out=0.1)
+    assert images.train_count == 21
+    counts = {4: 5, 6: 4, 13: 2, 21: 1, 14: 2, 15: 1}
+    for batch_size, expected in counts.items():
+        assert images.steps_per_epoch(batch_size, False) == expected
+    batches = arrays(images.train(None, 4, seed=3, drop_remainder=False), 21)
+    assert {x.shape for x, _ in batches} == {(4, 8, 8, 3)}
+    numbers = [image[0, 0, 1] for x, _ in batches for image in x]
+    passes = [numbers[start : start + 21] for start in (0, 21, 42, 63)]
+    for each in passes:
+        assert len(set(each)) == 21
+    assert len({tuple(each) for each in passes}) == 4
+    # The first epoch is the same as without the remainder, up to there.
+    same = arrays(images.train(None, 4, seed=3), 5)
+    assert_same(same, batches[:5])
+    for start in (3, 5, 6, 17):
+        again = images.train(None, 4, seed=3, start=start, drop_remainder=False)
+        assert_same(arrays(again, 4), batches[start : start + 4])
+
+
+# Written by the version before `drop_remainder`: 11 images, batches of 4.
+ORDER = [3, 1, 8, 6, 0, 5, 10, 9, 4, 10, 6, 9, 3, 7, 1, 2]
+ORDER += [8, 3, 9, 1, 4, 7, 10, 6]
+
+
+def test_order_is_that_of_earlier_versions():
+    """So that their trainings are resumed with the same images."""
+    order = indexed.numbered_indices(11, 4, np.arange(4), 5, 1, True)
+    numbers, indices = zip(*order.take(20).as_numpy_iterator(), strict=True)
+    assert list(numbers) == list(range(4, 24))
+    assert list(indices) == ORDER[4:]
+
+
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
 def test_batches_can_start_at_any_step(cifar, kept, monkeypatch):
     if not kept:

@@ -3,12 +3,12 @@
 `PYTHONPATH=tests python -m support.weights_table` prints it.
 """
 
-from keras_mixer import cli
+from keras_mixer.cli import files
 from keras_mixer.weights import catalog
 
 
 def table():
-    return cli.table(catalog.RECORDS)
+    return files.table(catalog.RECORDS)
 
 
 if __name__ == "__main__":

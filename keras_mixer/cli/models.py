@@ -1,0 +1,145 @@
+"""The commands that use a trained model: `evaluate` and `predict`."""
+
+import sys
+
+from keras_mixer.arguments import check_positive_int
+from keras_mixer.cli.implementation import implementation
+from keras_mixer.commands import checks
+from keras_mixer.commands.settings import add_arguments
+
+
+def _model_arguments(parser, *others, **changed):
+    groups = add_arguments(
+        parser,
+        ("model", "weights", *others),
+        **changed,
+        model=(None, "MixerNano, if there is no --run"),
+        weights=(None, "imagenet, or cifar10 for MixerNano"),
+    )
+    groups["model"].add_argument(
+        "--run",
+        metavar="FOLDER",
+        help="folder of a training, instead of --model and --weights",
+    )
+    groups["model"].add_argument(
+        "--best",
+        action="store_true",
+        help="use the model of the best epoch of --run, not of the last",
+    )
+
+
+def evaluate_arguments(parser):
+    _model_arguments(
+        parser,
+        *("data", "dataset", "data_dir", "batch_size"),
+        data=(None, "the images of the run"),
+        batch_size=(64, 64),
+    )
+    parser.add_argument(
+        "--few-shot",
+        type=int,
+        nargs="+",
+        default=(),
+        metavar="N",
+        help="also measure the accuracy of linear maps that are fitted to the "
+        "features of N images per class",
+    )
+    parser.add_argument(
+        "--output",
+        dest="report",
+        metavar="FOLDER",
+        help="folder for the confusion matrix, the scores of each class and "
+        "the mistakes (default: 'evaluation' in the folder of --run, if the "
+        "images are those of the run; else none)",
+    )
+
+
+def evaluate(args):
+    checks.check_one_model(args.run, args.model, args.weights)
+    if args.run is None or args.data or args.dataset:
+        checks.check_images(args.data, args.dataset)
+    results = implementation("evaluate", reads_data_sets=True).evaluate(
+        run=args.run,
+        model=args.model,
+        weights=args.weights,
+        data=args.data,
+        dataset=args.dataset,
+        data_dir=args.data_dir,
+        batch_size=args.batch_size,
+        shots=args.few_shot,
+        best=args.best,
+        output=args.report,
+    )
+    report = results.pop("report", None)
+    for shots, accuracy in results.pop("few_shot", {}).items():
+        print(f"accuracy with {shots} images per class: {100 * accuracy:.2f} %")
+    for what, number in results.items():
+        print(f"{what}: {number:.6g}")
+    if report is None:
+        return
+    reports = implementation("reports")
+    print("\n".join(reports.class_lines(report.confusion)))
+    if report.folder is not None:
+        reports.write_report(report)
+        print(f"See '{report.folder}'.")
+
+
+def predict_arguments(parser):
+    _model_arguments(parser)
+    add = parser.add_argument
+    add(
+        "files",
+        nargs="+",
+        metavar="PHOTO",
+        help="photo, folder of photos, or pattern in quotes: 'photos/*.jpg'",
+    )
+    add(
+        "--top",
+        type=int,
+        default=3,
+        metavar="N",
+        help="number of classes to show for each photo (default: %(default)s)",
+    )
+    add(
+        "--batch-size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="photos to predict at once (default: %(default)s)",
+    )
+    add(
+        "--output",
+        dest="predictions",
+        metavar="FILE",
+        help="also write the probabilities of all classes to this .csv, .json "
+        "or .jsonl (one JSON object a line) file",
+    )
+    add("--overwrite", action="store_true", help="replace an existing FILE")
+
+
+def predict(args):
+    checks.check_one_model(args.run, args.model, args.weights)
+    top = check_positive_int("top", args.top)
+    module = implementation("predictions")
+    module.check_output(args.predictions, args.overwrite)
+    predictions = implementation("predict").predict(
+        args.files,
+        run=args.run,
+        model=args.model,
+        weights=args.weights,
+        batch_size=args.batch_size,
+        best=args.best,
+    )
+    failed = 0
+    lines = module.Lines(predictions, top)
+    with module.writing(args.predictions, predictions.names) as write:
+        for file, result in predictions.results:
+            write(file, result)
+            if isinstance(result, str):
+                said = f"keras_mixer: {implementation("tables").printable(file)}: {result}"
+                print(said, file=sys.stderr)
+                failed += 1
+            else:
+                print("\n".join(lines.of(file, result)), flush=True)
+    if failed:
+        sys.exit(f"keras_mixer: {failed} paths could not be classified")
