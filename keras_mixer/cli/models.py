@@ -131,12 +131,12 @@ def predict(args):
         best=args.best,
     )
     failed = 0
-    lines = module.Lines(predictions, top)
+    lines, printable = module.Lines(predictions, top), module.printable
     with module.writing(args.predictions, predictions.names) as write:
         for file, result in predictions.results:
             write(file, result)
             if isinstance(result, str):
-                said = f"keras_mixer: {implementation("tables").printable(file)}: {result}"
+                said = f"keras_mixer: {printable(file)}: {result}"
                 print(said, file=sys.stderr)
                 failed += 1
             else:

@@ -11,8 +11,8 @@ from keras_mixer.commands.confusion import Counter
 from keras_mixer.commands.images import load_images
 from keras_mixer.commands.models import published
 from keras_mixer.commands.models import published_record
-from keras_mixer.commands.trained import check_best
 from keras_mixer.commands.names import DEFAULT_MODEL
+from keras_mixer.commands.trained import check_best
 from keras_mixer.commands.trained import load_trained
 from keras_mixer.commands.trained import settings_of
 from keras_mixer.training.few_shot import few_shot

@@ -9,9 +9,9 @@ import sys
 import pytest
 from PIL import Image
 
-from keras_mixer import cli
 from keras_mixer import distributing
 from keras_mixer import recipes
+from keras_mixer.cli import parsing
 from keras_mixer.commands import names
 from keras_mixer.models.constructors import FAMILIES
 from keras_mixer.models.constructors import MODELS
@@ -20,7 +20,7 @@ from support.helpers import python
 
 pytestmark = pytest.mark.once
 
-COMMANDS = [command.__name__[1:] for _, command in cli.COMMANDS]
+COMMANDS = [command.__name__ for _, command in parsing.COMMANDS]
 
 
 def run(*arguments, options=(), env=None):
@@ -194,7 +194,7 @@ def test_predict_prints_nothing_but_the_classes(backend, tmp_path):
     result = run("predict", "--top", 2, photo, env=environment(backend))
     assert result.stderr == ""
     lines = result.stdout.splitlines()
-    assert [line.startswith(f"{photo}: ") for line in lines] == [True, True]
+    assert [line.startswith(f"{photo} ") for line in lines] == [True, True]
 
 
 def test_training_prints_nothing_but_the_result(photos, tmp_path):
