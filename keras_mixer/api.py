@@ -34,6 +34,7 @@ from keras_mixer.models.features import features
 from keras_mixer.models.freezing import freeze
 from keras_mixer.models.fusing import fuse
 from keras_mixer.models.heads import new_head
+from keras_mixer.models.macs import macs
 from keras_mixer.models.resolution import resize
 from keras_mixer.resmlp import ResMLP
 from keras_mixer.resmlp import ResMLPB24
@@ -82,6 +83,7 @@ __all__ = [
     "fuse",
     "list_weights",
     "load_image",
+    "macs",
     "mixer",
     "new_head",
     "recipes",

@@ -33,6 +33,14 @@ def _training_arguments(parser, **changed):
         help="folder of the training: a new folder, or one to resume",
     )
     parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="SEED",
+        help="train once with each of these seeds, each in a folder in "
+        "--output, and show the mean accuracy (default: train with --seed)",
+    )
+    parser.add_argument(
         "--quiet", action="store_true", help="do not show progress bars"
     )
     parser.add_argument(
@@ -63,21 +71,36 @@ def _run(args):
     settings = Settings(**given)
     checks.check_training(settings)
     bars = 1 if sys.stdout.isatty() else 2
+    verbose = 0 if args.quiet else bars
+    if args.seeds:
+        _run_seeds(args, settings, verbose)
+        return
     module = implementation("train", reads_data_sets=True)
     results = module.train(
-        settings,
-        args.output,
-        verbose=0 if args.quiet else bars,
-        prolong=args.prolong,
+        settings, args.output, verbose=verbose, prolong=args.prolong
     )
     if results:
         print(module.summary(results, args.output))
+
+
+def _run_seeds(args, settings, verbose):
+    if args.seed or args.prolong:
+        raise ValueError(
+            "`--seeds` cannot be used with `--seed` or `--prolong`. "
+            f"Received: seed={args.seed}, seeds={args.seeds}, "
+            f"prolong={args.prolong}"
+        )
+    seeds = implementation("seeds", reads_data_sets=True)
+    summary = seeds.train_seeds(settings, args.seeds, args.output, verbose)
+    print("\n".join([*seeds.described(summary), f"See '{args.output}'."]))
 
 
 def stopped(args):
     """Returns the message for a command that the user stopped."""
     if not hasattr(args, "output"):
         return "stopped. Repeat this command to start it again."
+    if getattr(args, "seeds", None):
+        return "stopped. Repeat this command to resume it."
     # Not there if Keras was being imported.
     train = sys.modules.get("keras_mixer.commands.train")
     if train is None:

@@ -31,8 +31,10 @@ def check_head(source, classes, activation):
     if classes != source.classes:
         raise ValueError(
             f"If using `weights='{source.tag}'` with `include_top=True`, "
-            f"`classes` should be {source.classes}. "
-            f"Received classes={classes}"
+            f"`classes` should be {source.classes}. For other classes, build "
+            'the model with `include_top=False, pooling="avg"`, and give it a '
+            f"new head: `keras_mixer.new_head(model, classes={classes})`. "
+            f"Received: classes={classes}"
         )
     activation = keras.activations.get(activation)
     allowed = (keras.activations.softmax, keras.activations.linear)

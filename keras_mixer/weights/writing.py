@@ -35,7 +35,9 @@ def check_target(path, family):
     if path.suffix not in SUFFIXES:
         raise ValueError(
             "`path` must end in .npz (Flax, like the official Mixers) or in "
-            f".safetensors (timm). Received: path='{path}'"
+            ".safetensors (timm; PyTorch reads it with "
+            "`safetensors.torch.load_file`, so a .pth file is not needed). "
+            f"Received: path='{path}'"
         )
     name = "flax" if path.suffix == ".npz" else "timm"
     for layout in naming.LAYOUTS:

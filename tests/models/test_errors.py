@@ -229,13 +229,15 @@ CALLS = [
         lambda: keras_mixer.MixerB16(weights="imagenet", classes=10),
         ValueError,
         "If using `weights='imagenet'` with `include_top=True`, `classes` "
-        "should be 1000. Received classes=10",
+        "should be 1000. For other classes, build the model with "
+        '`include_top=False, pooling="avg"`, and give it a new head: '
+        "`keras_mixer.new_head(model, classes=10)`. Received: classes=10",
     ),
     (
         lambda: keras_mixer.MixerB16(weights="imagenet21k"),
         ValueError,
         "If using `weights='imagenet21k'` with `include_top=True`, `classes` "
-        "should be 21843. Received classes=1000",
+        "should be 21843. ... Received: classes=1000",
     ),
     (
         lambda: keras_mixer.MixerB16(classifier_activation="sigmoid"),

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from support.helpers import CLASSES
+from support.helpers import FAMILIES
 from support.helpers import IMAGE
 from support.helpers import SIZES
+from support.helpers import family_model
 from support.helpers import python
 from support.helpers import randomise
 
@@ -106,3 +108,23 @@ def test_saved_model_predicts_the_same_on_every_backend(tmp_path):
             np.testing.assert_allclose(
                 received["predictions"], expected, rtol=0, atol=1e-5
             )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_of_a_frozen_model_goes_on_after_loading(
+    family, images, tmp_path
+):
+    """The optimizer is restored without a warning: warnings are errors."""
+    backbone = family_model(family, include_top=False, pooling="avg")
+    backbone.trainable = False
+    model = keras.Sequential([backbone, keras.layers.Dense(CLASSES)])
+    model.compile("adam", "mse")
+    labels = np.eye(CLASSES)[np.arange(len(images)) % CLASSES]
+    options = {"batch_size": len(images), "shuffle": False, "verbose": 0}
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "model.keras")
+    model.fit(images, labels, epochs=2, callbacks=[checkpoint], **options)
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    expected = model.fit(images, labels, epochs=2, **options).history
+    received = loaded.fit(images, labels, epochs=2, **options).history
+    assert len(loaded.trainable_variables) == 2
+    np.testing.assert_allclose(received["loss"], expected["loss"], rtol=1e-5)
