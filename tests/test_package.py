@@ -28,7 +28,7 @@ FLOORS = [
     {"arguments", "optional", "types"},
     {"data", "distributing", "labels", "layers", "weights"},
     {"models", "training"},
-    {"exporting", "mixer", "recipes", "resmlp"},
+    {"exporting", "mixer", "recipes", "resmlp", "visualizing"},
     {"commands"},
     {"cli"},
     {"__init__", "__main__"},

@@ -54,18 +54,26 @@ def family_of(model):
         )
     family = naming.family_of(loading.variables_of(model.layers))
     if family is None:
-        inner = [x.name for x in model.layers if isinstance(x, keras.Model)]
         advice = (
-            f" It holds the model '{inner[0]}'. Pass that model: "
-            f"`model.get_layer('{inner[0]}')`."
-            if inner
-            else " Resize, fuse or export a model before it is quantised."
+            inner_model(model)
+            or " Resize, fuse or export a model before it is quantised."
         )
         raise ValueError(
             "`model` must be a model of this package, with the original names "
             f"of its weights.{advice} Received: model='{model.name}'"
         )
     return family
+
+
+def inner_model(model):
+    """Returns advice for an error message if a model contains a model."""
+    inner = [x.name for x in model.layers if isinstance(x, keras.Model)]
+    if not inner:
+        return ""
+    return (
+        f" It holds the model '{inner[0]}'. Pass that model: "
+        f"`model.get_layer('{inner[0]}')`."
+    )
 
 
 def describe(model):
