@@ -7,6 +7,7 @@ from keras_mixer import training
 from keras_mixer.commands.convert import convert
 from keras_mixer.commands.convert import inspect_file
 from keras_mixer.commands.evaluate import evaluate
+from keras_mixer.commands.look import look
 from keras_mixer.commands.models import default_weights
 from keras_mixer.commands.predict import predict
 from keras_mixer.commands.settings import Settings
@@ -63,6 +64,7 @@ def _parser():
         (_finetune_arguments, _finetune, "train published weights on images"),
         (_evaluate_arguments, _evaluate, "measure the accuracy on test images"),
         (_predict_arguments, _predict, "classify photos"),
+        (_look_arguments, _look, "write an HTML page about a model"),
     ):
         name = command.__name__.removeprefix("_")
         added = subparsers.add_parser(name, help=text, description=text)
@@ -183,6 +185,29 @@ def _predict(args):
             print(f"{file}: {100 * score:5.1f} % {name}", flush=True)
     if failed:
         sys.exit(f"keras_mixer: {failed} paths could not be classified")
+
+
+def _look_arguments(add):
+    add(
+        "model",
+        metavar="MODEL",
+        help="folder of a training, .keras file, or name of published weights, "
+        "such as MixerNano or mixer_b16.imagenet",
+    )
+    add("photos", nargs="*", metavar="PHOTO", help="photo to classify")
+    add(
+        "--output",
+        dest="page",
+        required=True,
+        metavar="FILE",
+        help="the page to write, such as page.html",
+    )
+    add("--overwrite", action="store_true", help="replace an existing page")
+
+
+def _look(args):
+    look(args.model, args.photos, output=args.page, overwrite=args.overwrite)
+    print(args.page)
 
 
 def _weights_arguments(add):

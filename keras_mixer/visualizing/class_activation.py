@@ -9,6 +9,7 @@ are the map. No approximation is involved.
 import keras
 import numpy as np
 
+from keras_mixer.models.introspection import grid_of
 from keras_mixer.visualizing.checks import check_class
 from keras_mixer.visualizing.checks import check_image
 from keras_mixer.visualizing.checks import scores_of
@@ -101,6 +102,8 @@ def _parts(model):
         if given is None:
             raise _unsuitable(model, f"the layer '{layer.name}'")
         tensor = given
+    if not any(layer.name == "stem" for layer in level.layers):
+        raise _unsuitable(model, "no layer 'stem' before the mean")
     if head.quantization_mode:
         raise _unsuitable(model, f"the quantised layer '{head.name}'")
     steps = [
@@ -108,7 +111,7 @@ def _parts(model):
         for taken, passed, _ in outer
         if passed is not taken
     ]
-    return head, [*steps, keras.Model(image, given)], _grid(level, model)
+    return head, [*steps, keras.Model(image, given)], grid_of(level)
 
 
 def _is_mean_of_tokens(layer):
@@ -135,13 +138,6 @@ def _origin(tensor, model):
     if not isinstance(layer, keras.Layer):
         raise _unsuitable(model, f"the operation '{layer.name}'")
     return layer, given[0] if len(given) == 1 else None
-
-
-def _grid(level, model):
-    names = [layer.name for layer in level.layers]
-    if "stem" not in names:
-        raise _unsuitable(model, "no stem")
-    return tuple(level.get_layer("stem").output.shape[1:3])
 
 
 def _unsuitable(model, found):

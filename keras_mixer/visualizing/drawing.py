@@ -16,6 +16,9 @@ from keras_mixer.optional import require
 # Side of a panel in inches.
 SIDE = 3.2
 
+# Longer side in inches of a figure without labels.
+BARE_SIDE = 4.0
+
 # The photo remains visible where the map has its largest value.
 MOST_OPAQUE = 0.75
 
@@ -65,8 +68,7 @@ def draw_heatmap(axes, pixels, heatmap):
     """Draws a map over a photo, and returns the Matplotlib image of the map."""
     height, width = pixels.shape[:2]
     scale = float(np.abs(heatmap).max()) or 1.0
-    axes.set_axis_off()
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+    draw_photo(axes, pixels)
     return axes.imshow(
         heatmap,
         cmap="RdBu_r",
@@ -118,8 +120,7 @@ def plot_predictions(
             f"Received: axes={axes!r}"
         )
     figure, (left, right) = new_panels(axes, 2)
-    left.set_axis_off()
-    left.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+    draw_photo(left, pixels)
     positions = range(len(names))
     bars = right.barh(positions, [100 * score for score in scores])
     right.bar_label(bars, fmt="%.1f", padding=3)
@@ -201,3 +202,23 @@ def check_heatmap(heatmap):
             f"values. Received: heatmap of shape {array.shape}"
         )
     return array
+
+
+def bare_axes(height, width):
+    """Returns axes that fill a new figure, without margins and labels.
+
+    Args:
+        height, width: Numbers, for the aspect ratio of the figure.
+    """
+    scale = BARE_SIDE / max(height, width)
+    size = (max(1, width * scale), max(1, height * scale))
+    figure = require("matplotlib.figure").Figure(size)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    return axes
+
+
+def draw_photo(axes, pixels):
+    """Draws a photo without labels."""
+    axes.set_axis_off()
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)

@@ -80,7 +80,7 @@ def occlusion_map(
     check_positive_int("batch_size", batch_size)
     height, width, _ = _channels_last(batch[0]).shape
     if stride is None:
-        stride = max(1, min(height, width) // 14)
+        stride = default_stride(height, width)
     stride = check_positive_int("stride", stride)
     window = 2 * stride if window is None else window
     window = check_positive_int("window", window)
@@ -95,6 +95,10 @@ def occlusion_map(
     covered = _predictions(model, batch, boxes, fill, batch_size)[:, index]
     falls = (scores[index] - covered).reshape(len(rows), len(columns))
     return falls.astype("float32")
+
+
+def default_stride(height, width):
+    return max(1, min(height, width) // 14)
 
 
 def _spans(side, stride, window):

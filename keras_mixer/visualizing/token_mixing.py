@@ -17,11 +17,12 @@ from keras_mixer.arguments import check_natural
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.layers.mixing import Block
 from keras_mixer.layers.resmlp import TokenLinear
+from keras_mixer.models.introspection import grid_of
 from keras_mixer.models.introspection import inner_model
 from keras_mixer.optional import require
+from keras_mixer.visualizing.arranging import ORDERS
+from keras_mixer.visualizing.arranging import tiled
 from keras_mixer.visualizing.drawing import new_panels
-
-ORDERS = ("auto", "frequency", "similarity", None)
 
 # Larger weights have the colour of the end of the scale. Without this, a few
 # outliers would make all other weights pale.
@@ -113,13 +114,23 @@ def _maps(model, block):
     return kernel.T.reshape(-1, *grid_of(model))
 
 
-def grid_of(model):
-    """Returns the rows and columns of the tokens of a model."""
-    return tuple(model.get_layer("stem").output.shape[1:3])
-
-
 def _is_linear(block):
     return isinstance(block.token_mixing, TokenLinear)
+
+
+def meaning(model, limit):
+    """Returns a sentence that says what the maps of a model are."""
+    if _is_linear(blocks_of(model)[0]):
+        return (
+            "Each small image has the weights from all tokens to one output "
+            f"token. At most {limit} output tokens are shown, those in the "
+            "centre, where they are in the image."
+        )
+    return (
+        "Each small image has the weights from all tokens to one hidden unit. "
+        f"At most {limit} units are shown, those with the largest weights, "
+        "sorted by spatial frequency."
+    )
 
 
 def plot_token_mixing(
@@ -207,9 +218,9 @@ def mosaic(model, block, order="auto", limit=None):
     Returns:
         An array of shape `(height, width)`. NaN separates the maps.
     """
-    if order not in ORDERS:
+    if order not in (known := ["auto", *ORDERS, None]):
         raise ValueError(
-            f"`order` must be one of {ORDERS}. Received: order={order!r}"
+            f"`order` must be one of {known}. Received: order={order!r}"
         )
     layer = _block(model, block)
     maps = _maps(model, layer)
@@ -225,8 +236,8 @@ def mosaic(model, block, order="auto", limit=None):
         maps = _strongest(maps, limit)
     if order is not None:
         columns = None
-        maps = maps[_ORDERING[order](maps)]
-    return _tiled(maps, columns or _columns(maps))
+        maps = maps[ORDERS[order](maps)]
+    return tiled(maps, columns)
 
 
 def _strongest(maps, limit):
@@ -246,66 +257,6 @@ def _central(maps, limit):
     square = maps.reshape(rows, columns, rows, columns)
     square = square[top : top + height, left : left + width]
     return square.reshape(-1, rows, columns), width
-
-
-def mean_frequency(maps):
-    """Returns the mean spatial frequency of each map, in cycles per token.
-
-    The mean is weighted by the power spectrum. A constant map has frequency 0.
-    """
-    power = np.abs(np.fft.fft2(maps)) ** 2
-    rows, columns = map(np.fft.fftfreq, maps.shape[1:])
-    distance = np.hypot(rows[:, None], columns)
-    total = power.sum((1, 2))
-    weighted = (power * distance).sum((1, 2))
-    return weighted / np.where(total > 0, total, 1)
-
-
-def _by_frequency(maps):
-    return np.argsort(mean_frequency(maps), kind="stable")
-
-
-def _by_similarity(maps):
-    """Returns the order in which similar or opposite maps are neighbours.
-
-    The pair with the largest absolute cosine of all is taken first, then the
-    largest among the remaining maps, and so on.
-    """
-    flat = maps.reshape(len(maps), -1)
-    norms = np.linalg.norm(flat, axis=1, keepdims=True)
-    flat = flat / np.where(norms > 0, norms, 1)
-    first, second = np.triu_indices(len(maps), 1)
-    cosines = np.abs(flat @ flat.T)[first, second]
-    remaining, pairs = set(range(len(maps))), []
-    for i in np.argsort(-cosines, kind="stable"):
-        pair = [int(first[i]), int(second[i])]
-        if remaining.issuperset(pair):
-            remaining.difference_update(pair)
-            pairs.append(pair)
-    frequency = mean_frequency(maps)
-    pairs.sort(key=lambda pair: frequency[pair].mean())
-    return [i for pair in pairs for i in pair] + sorted(remaining)
-
-
-_ORDERING = {"frequency": _by_frequency, "similarity": _by_similarity}
-
-
-def _columns(maps):
-    """Returns an even number of columns that makes the mosaic about square."""
-    count, rows, columns = maps.shape
-    square = math.sqrt(count * (rows + 1) / (columns + 1))
-    return max(1, min(count, 2 * round(square / 2)))
-
-
-def _tiled(maps, columns):
-    """Places maps side by side, with a line of NaN around each."""
-    count, height, width = maps.shape
-    rows = math.ceil(count / columns)
-    tiled = np.full((rows * columns, height + 1, width + 1), np.nan, "float32")
-    tiled[:count, 1:, 1:] = maps
-    tiled = tiled.reshape(rows, columns, height + 1, width + 1)
-    tiled = tiled.swapaxes(1, 2).reshape(rows * (height + 1), -1)
-    return np.pad(tiled, ((0, 1), (0, 1)), constant_values=np.nan)
 
 
 def color_limit(values):
