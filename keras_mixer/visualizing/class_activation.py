@@ -84,7 +84,8 @@ def _parts(model):
         the tokens.
     """
     head, outer = None, []
-    image, tensor, level = model.inputs[0], _output(model), model
+    tensor = _output(model)
+    image, level = model.inputs[0], model
     while True:
         layer, given = _origin(tensor, model)
         if isinstance(layer, keras.Model) and given is not None:
