@@ -28,6 +28,7 @@ from keras_mixer.mixer import MixerS8
 from keras_mixer.mixer import MixerS16
 from keras_mixer.mixer import MixerS32
 from keras_mixer.models.fusing import fuse
+from keras_mixer.models.macs import macs
 from keras_mixer.models.resolution import resize
 from keras_mixer.resmlp import ResMLP
 from keras_mixer.resmlp import ResMLPB24
@@ -76,6 +77,7 @@ __all__ = [
     "fuse",
     "list_weights",
     "load_image",
+    "macs",
     "mixer",
     "recipes",
     "resize",

@@ -10,6 +10,8 @@ from keras_mixer.commands.evaluate import evaluate
 from keras_mixer.commands.look import look
 from keras_mixer.commands.models import default_weights
 from keras_mixer.commands.predict import predict
+from keras_mixer.commands.seeds import described
+from keras_mixer.commands.seeds import train_seeds
 from keras_mixer.commands.settings import Settings
 from keras_mixer.commands.settings import add_arguments
 from keras_mixer.commands.train import train
@@ -45,6 +47,8 @@ def _stopped(args):
     folder = getattr(args, "output", None)
     if folder is None:
         return "stopped"
+    if getattr(args, "seeds", None):
+        return "stopped. Repeat this command to resume it."
     epochs = len(training.read_log(folder))
     return f"stopped after {epochs} epochs. Repeat this command to resume it."
 
@@ -81,6 +85,14 @@ def _train_arguments(add, **changed):
         metavar="FOLDER",
         help="folder of the training: a new folder, or one to resume",
     )
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="SEED",
+        help="train once with each of these seeds, each in a folder in "
+        "--output, and show the mean accuracy (default: train with --seed)",
+    )
     add("--quiet", action="store_true", help="do not show progress bars")
 
 
@@ -103,7 +115,17 @@ def _train(args):
         **{name: getattr(args, name) for name in Settings.names()}
     )
     bars = 1 if sys.stdout.isatty() else 2
-    results = train(settings, args.output, verbose=0 if args.quiet else bars)
+    verbose = 0 if args.quiet else bars
+    if getattr(args, "seeds", None):
+        if args.seed:
+            raise ValueError(
+                "Give either `--seed` or `--seeds`. "
+                f"Received: seed={args.seed}, seeds={args.seeds}"
+            )
+        summary = train_seeds(settings, args.seeds, args.output, verbose)
+        print("\n".join([*described(summary), f"See '{args.output}'."]))
+        return
+    results = train(settings, args.output, verbose=verbose)
     if results:
         print(
             "Accuracy on the test images: "

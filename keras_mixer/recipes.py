@@ -15,9 +15,9 @@ import dataclasses
 from typing import Any
 
 from keras_mixer.arguments import check_positive_int
+from keras_mixer.training.losses import sigmoid_crossentropy
 from keras_mixer.training.optimizers import LinearDecay
 from keras_mixer.training.optimizers import compile_options
-from keras_mixer.training.optimizers import sigmoid_crossentropy
 
 __all__ = [
     "RECIPES",

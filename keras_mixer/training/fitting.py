@@ -20,6 +20,8 @@ from keras_mixer.training.callbacks import optimizers_of
 from keras_mixer.training.checkpoints import Checkpoints
 from keras_mixer.training.class_weights import list_of_weights
 from keras_mixer.training.class_weights import weighted
+from keras_mixer.training.losses import check_one_hot_loss
+from keras_mixer.training.losses import check_outputs
 from keras_mixer.training.runs import CHECKPOINTS
 from keras_mixer.training.runs import LOG_FILE
 from keras_mixer.training.runs import read_log
@@ -51,7 +53,8 @@ def fit(
     images as a training that was not stopped.
 
     Args:
-        model: A compiled Keras model that returns logits.
+        model: A compiled Keras model. With a recipe's loss, it must return
+            logits. The labels are one-hot or mixed.
         images: What `keras_mixer.data.load_folder` or `load_tfds` returns.
         augmentation: A `recipes.Augmentation`, or `None`.
         folder: Path of the folder of the training, created by `open_run`.
@@ -82,8 +85,9 @@ def fit(
         OSError: If a checkpoint cannot be written.
         ValueError: If the batch size does not fit the images or the devices,
             a class in `class_weights` is unknown or has a wrong weight, the
-            metrics differ from those of the training to resume, or every
-            checkpoint is damaged.
+            metrics differ from those of the training to resume, every
+            checkpoint is damaged, the loss expects integer labels, or the loss
+            expects logits and the model returns probabilities or vice versa.
         TypeError: If an argument has the wrong type.
 
     Example:
@@ -113,6 +117,9 @@ def fit(
     """
     class_weights = list_of_weights(class_weights, images)
     _check_callbacks(callbacks)
+    loss = getattr(model, "loss", None)
+    check_outputs(model, loss)
+    check_one_hot_loss(loss)
     folder = pathlib.Path(folder)
     devices.local_batch_size(batch_size)
     steps = images.steps_per_epoch(batch_size)

@@ -1,6 +1,6 @@
 """The arguments of `model.compile` for a recipe: optimizer, loss, metrics.
 
-The optimizers, schedules and losses are Keras's. LAMB differs from the authors'
+The optimizers and schedules are Keras's. LAMB differs from the authors'
 code: Keras applies weight decay separately from the step. PyTorch's
 implementations add it to the step, so that it changes the ratio of norms.
 """
@@ -16,6 +16,8 @@ from keras import ops
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_real
 from keras_mixer.training.accumulating import Accumulate
+from keras_mixer.training.losses import check_outputs
+from keras_mixer.training.losses import loss_of
 from keras_mixer.types import Config
 from keras_mixer.types import Tensor
 
@@ -42,7 +44,8 @@ def compile_options(
             recipe's learning rate. This is the layer-wise decay of BEiT (arXiv
             2106.08254). If it is not 1, the norm of the gradients is clipped
             separately for each block.
-        model: The model to train. It is only needed for `layer_decay`.
+        model: The model to train. It is needed for `layer_decay`. If it is
+            given, its last activation is checked.
         accumulate: Positive integer, the number of batches for one update of
             the weights. The update uses the mean gradient of these batches, so
             `fit` with batches of 64 images and `accumulate=8` trains as with
@@ -53,12 +56,12 @@ def compile_options(
     Returns:
         A dict with `optimizer`, `loss` and `metrics`, for models that return
         logits (`classifier_activation=None`) and labels that are one-hot or
-        mixed.
+        mixed. The loss raises an error for integer labels.
 
     Raises:
         ValueError: If the warm-up is not shorter than the training,
-            `accumulate` is not positive, or `layer_decay` is given without a
-            model of this package.
+            `accumulate` is not positive, `layer_decay` is given without a
+            model of this package, or `model` returns probabilities.
         TypeError: If a number has the wrong type.
 
     Example:
@@ -69,6 +72,9 @@ def compile_options(
     >>> sorted(options)
     ['loss', 'metrics', 'optimizer']
     """
+    loss = loss_of(recipe)
+    if model is not None:
+        check_outputs(model, loss)
     steps = check_positive_int("steps", steps)
     accumulate = check_positive_int("accumulate", accumulate)
     if warmup_steps is None:
@@ -92,7 +98,7 @@ def compile_options(
         optimizer = Accumulate(optimizer, accumulate)
     return {
         "optimizer": optimizer,
-        "loss": _loss(recipe),
+        "loss": loss,
         "metrics": ["accuracy", *metrics],
     }
 
@@ -230,42 +236,3 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
             "warmup_steps": self.warmup_steps,
             "final_fraction": self.final_fraction,
         }
-
-
-def _loss(recipe):
-    if recipe.loss == "sigmoid":
-        return sigmoid_crossentropy
-    return keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=recipe.label_smoothing
-    )
-
-
-@keras.saving.register_keras_serializable(package="keras_mixer")
-def sigmoid_crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """Returns the sum of the binary cross-entropies of all classes.
-
-    Keras's `BinaryCrossentropy` returns their mean. With 1000 classes its
-    gradients are 1000 times smaller, and the `clip_norm` of the recipe would
-    not fit them.
-
-    Source: `sigmoid_xent` of google-research/big_vision.
-
-    Args:
-        y_true: Tensor of shape `(batch, classes)`, in [0, 1].
-        y_pred: Logits of shape `(batch, classes)`.
-
-    Returns:
-        A tensor of shape `(batch,)`.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_mixer.recipes import sigmoid_crossentropy
-    >>> loss = sigmoid_crossentropy(np.eye(2, 4), np.zeros((2, 4)))
-    >>> [round(float(value), 3) for value in loss]  # 4 times log(2)
-    [2.773, 2.773]
-    """
-    y_pred = ops.convert_to_tensor(y_pred)
-    y_true = ops.cast(y_true, y_pred.dtype)
-    losses = ops.binary_crossentropy(y_true, y_pred, from_logits=True)
-    return ops.sum(losses, axis=-1)

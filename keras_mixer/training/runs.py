@@ -89,7 +89,7 @@ def open_run(
         )
     record = {"settings": settings, **facts, "environment": _environment()}
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / RUN_FILE, record)
+    write_json(folder / RUN_FILE, record)
     return folder
 
 
@@ -168,7 +168,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _write_json(path, content):
+def write_json(path, content):
     part = _part(path)
     try:
         with part.open("w", encoding="utf-8") as file:
@@ -289,7 +289,7 @@ def finish(folder: Path, results: dict[str, Any]) -> None:
     if is_installed("matplotlib"):
         plot(read_log(folder), folder / CURVES_FILE)
     record = {**read_run(folder), "finished": results}
-    _write_json(folder / RUN_FILE, record)
+    write_json(folder / RUN_FILE, record)
 
 
 def plot(log: list[dict[str, float]], path: Path) -> None:

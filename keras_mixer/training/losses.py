@@ -1,0 +1,182 @@
+"""The losses of the recipes, and checks that a model and its loss fit.
+
+A loss on logits accepts probabilities too: the model then trains on a second
+softmax, and learns little. Nothing else would show this, so it is an error if
+the last layer leaves no doubt about what the model returns.
+"""
+
+import keras
+from keras import ops
+
+from keras_mixer.types import Tensor
+
+
+def loss_of(recipe):
+    """Returns the loss of a recipe, for logits and one-hot labels."""
+    if recipe.loss == "sigmoid":
+        return sigmoid_crossentropy
+    return OneHotCrossentropy(
+        from_logits=True, label_smoothing=recipe.label_smoothing
+    )
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class OneHotCrossentropy(keras.losses.CategoricalCrossentropy):
+    """`CategoricalCrossentropy` with a clear error for integer labels."""
+
+    def call(self, y_true, y_pred):
+        _check_labels(y_true, y_pred)
+        return super().call(y_true, y_pred)
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+def sigmoid_crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """Returns the sum of the binary cross-entropies of all classes.
+
+    Keras's `BinaryCrossentropy` returns their mean. With 1000 classes its
+    gradients are 1000 times smaller, and the `clip_norm` of the recipe would
+    not fit them.
+
+    Source: `sigmoid_xent` of google-research/big_vision.
+
+    Args:
+        y_true: Tensor of shape `(batch, classes)`, in [0, 1].
+        y_pred: Logits of shape `(batch, classes)`.
+
+    Returns:
+        A tensor of shape `(batch,)`.
+
+    Raises:
+        ValueError: If the shapes differ, as with integer labels.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_mixer.recipes import sigmoid_crossentropy
+    >>> loss = sigmoid_crossentropy(np.eye(2, 4), np.zeros((2, 4)))
+    >>> [round(float(value), 3) for value in loss]  # 4 times log(2)
+    [2.773, 2.773]
+    """
+    y_pred = ops.convert_to_tensor(y_pred)
+    y_true = ops.cast(y_true, y_pred.dtype)
+    _check_labels(y_true, y_pred)
+    losses = ops.binary_crossentropy(y_true, y_pred, from_logits=True)
+    return ops.sum(losses, axis=-1)
+
+
+def _check_labels(y_true, y_pred):
+    labels, predictions = tuple(y_true.shape), tuple(y_pred.shape)
+    sizes = {labels[-1], predictions[-1]} if labels else {None}
+    if len(labels) == len(predictions) and (len(sizes) == 1 or None in sizes):
+        return
+    raise ValueError(
+        "The labels must be one-hot or mixed, with the shape of the "
+        f"predictions, (batch, {predictions[-1]}). Convert integer labels: "
+        f"`keras.ops.one_hot(labels, {predictions[-1]})`. Received: labels of "
+        f"shape {labels}, predictions of shape {predictions}"
+    )
+
+
+def check_outputs(model, loss):
+    """Raises an error if the model and the loss certainly do not fit.
+
+    Args:
+        model: A Keras model.
+        loss: Its loss, as for `model.compile`.
+
+    Raises:
+        ValueError: If the model returns probabilities and the loss expects
+            logits, or vice versa.
+    """
+    loss = _single(loss)
+    layer = _last_layer(model)
+    returned, expected = _returned_by(layer), _expected_by(loss)
+    if None in (returned, expected) or returned == expected:
+        return
+    advice = {
+        "logits": "Build the model with `classifier_activation=None`, or its "
+        "last layer with `activation=None`",
+        "probabilities": "Use a loss with `from_logits=True`, or a last layer "
+        'with `activation="softmax"`',
+    }
+    raise ValueError(
+        f"The loss expects {expected}, but the model returns {returned}. "
+        f"{advice[expected]}. Received: the last layer '{layer.name}' (of "
+        f"type {type(layer).__name__}) and the loss {_name(loss)}"
+    )
+
+
+def check_one_hot_loss(loss):
+    """Raises an error if a loss expects integer labels."""
+    loss = _single(loss)
+    sparse = keras.losses.SparseCategoricalCrossentropy
+    if isinstance(loss, sparse) or loss is _SPARSE:
+        raise ValueError(
+            "The labels of the images are one-hot or mixed. Use "
+            "`keras.losses.CategoricalCrossentropy(from_logits=True)`, or the "
+            f"loss of a recipe. Received: the loss {_name(loss)}"
+        )
+
+
+def _name(loss):
+    return getattr(loss, "__name__", type(loss).__name__)
+
+
+def _single(loss):
+    """Returns the loss of a model with one output, or `None`."""
+    losses = keras.tree.flatten(loss)
+    if len(losses) != 1:
+        return None
+    try:
+        return keras.losses.get(losses[0])
+    except ValueError:  # Keras knows some names only in `compile`
+        return None
+
+
+_SPARSE = keras.losses.sparse_categorical_crossentropy
+_ON_PROBABILITIES = (
+    _SPARSE,
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+)
+
+
+def _expected_by(loss):
+    """Returns "logits", "probabilities", or `None` if it is not certain."""
+    from_logits = getattr(loss, "from_logits", None)
+    if loss is sigmoid_crossentropy or from_logits is True:
+        return "logits"
+    if loss in _ON_PROBABILITIES or from_logits is False:
+        return "probabilities"
+    return None
+
+
+def _last_layer(model):
+    """Returns the layer that computes the output of a model, or `None`."""
+    tensors = getattr(model, "outputs", None) or []
+    if len(tensors) != 1:
+        return None
+    layer = tensors[0]._keras_history.operation
+    return _last_layer(layer) if isinstance(layer, keras.Model) else layer
+
+
+# Subclasses are left out: they can do something after the activation.
+_WITH_KERNEL = (keras.layers.Dense, keras.layers.EinsumDense)
+_ACTIVATIONS = (keras.activations.softmax, keras.activations.sigmoid)
+
+
+def _returned_by(layer):
+    """Returns "logits", "probabilities", or `None` if it is not certain."""
+    kind = type(layer)
+    if kind is keras.layers.Softmax:
+        return "probabilities" if layer.axis == -1 else None
+    if kind not in (*_WITH_KERNEL, keras.layers.Activation):
+        return None
+    if layer.activation in _ACTIVATIONS:
+        return "probabilities"
+    is_free = kind in _WITH_KERNEL and not layer.kernel_constraint
+    if is_free and layer.activation is keras.activations.linear:
+        return "logits"
+    return None
