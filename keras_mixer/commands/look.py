@@ -9,6 +9,7 @@ import numpy as np
 from keras_mixer import training
 from keras_mixer.commands.subjects import load_subject
 from keras_mixer.data.photos import load_image
+from keras_mixer.models.macs import macs
 from keras_mixer.optional import require
 from keras_mixer.visualizing import drawing
 from keras_mixer.visualizing import page
@@ -23,8 +24,8 @@ MOST_MAPS = 64
 MOST_NAMES = 20
 BEST = 5
 
-# Written by the command `evaluate`.
-CONFUSION_FILE = "confusion.png"
+# In the folder of a training, written by the command `evaluate`.
+CONFUSION_FILE = pathlib.Path("evaluation", "confusion.png")
 
 
 def look(model, photos=(), *, output, overwrite=False):
@@ -117,6 +118,7 @@ def _summary(subject):
         yield "tokens", f"{_sizes(grid)}, with {channels} channels"
         yield "blocks", blocks
     yield "parameters", f"{model.count_params():,}"
+    yield "GMACs per image", _gmacs(model)
     if names:
         more = ", ..." * (len(names) > MOST_NAMES)
         listed = ", ".join(names[:MOST_NAMES])
@@ -128,6 +130,13 @@ def _summary(subject):
         if "accuracy" in results:
             accuracy = f"{100 * results['accuracy']:.2f} %"
             yield f"accuracy on {data['test_count']:,} test images", accuracy
+
+
+def _gmacs(model):
+    try:
+        return f"{sum(macs(model).values()) / 1e9:.3g}"
+    except ValueError as error:  # other models may have layers of any kind
+        return f"unknown: {error}"
 
 
 def _sizes(shape):
