@@ -49,7 +49,7 @@ def occlusion_map(
         window: Positive integer, the side of the square in pixels. The default
             is twice the stride.
         stride: Positive integer, the largest distance between neighbouring
-            positions in pixels. The default is a 14th of the shorter side of
+            positions in pixels. The default is a tenth of the shorter side of
             the image.
         fill: Number, the pixel value of the square. The default is a middle
             grey for pixels in [0, 255]. Use 0 for a model that expects pixels
@@ -98,7 +98,7 @@ def occlusion_map(
 
 
 def default_stride(height, width):
-    return max(1, min(height, width) // 14)
+    return max(1, min(height, width) // 10)
 
 
 def _spans(side, stride, window):

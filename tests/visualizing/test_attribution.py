@@ -184,6 +184,38 @@ def test_other_models_are_referred_to_the_occlusion_map(make, found):
     assert np.isfinite(values).all()
 
 
+@pytest.fixture
+def channels_first():
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format("channels_last")
+
+
+def test_channels_first_images_have_the_same_maps(request):
+    model, _, _ = flat("mixer")
+    expected = [
+        visualizing.class_activation_map(model, photo(), 1),
+        visualizing.occlusion_map(model, photo(), 1, stride=4),
+    ]
+    request.getfixturevalue("channels_first")
+    first = family_model(
+        "mixer", input_shape=(3, 8, 12), classifier_activation=None
+    )
+    randomise(first)
+    image = photo().transpose(2, 0, 1)
+    for values, wanted in zip(
+        (
+            visualizing.class_activation_map(first, image, 1),
+            visualizing.occlusion_map(first, image, 1, stride=4),
+        ),
+        expected,
+        strict=True,
+    ):
+        np.testing.assert_allclose(values, wanted, atol=1e-5)
+    figure = visualizing.plot_heatmap(image, expected[0])
+    assert figure.axes[0].images[0].get_array().shape == IMAGE
+
+
 # Occlusion.
 
 
