@@ -10,6 +10,7 @@ from keras_mixer import mixer
 from keras_mixer import recipes
 from keras_mixer import resmlp
 from keras_mixer import training
+from keras_mixer import visualizing
 from keras_mixer.data.photos import load_image
 from keras_mixer.exporting.weights import export_weights
 from keras_mixer.layers.affine import Affine
@@ -90,4 +91,5 @@ __all__ = [
     "resize",
     "resmlp",
     "training",
+    "visualizing",
 ]

@@ -12,7 +12,7 @@ LIBRARIES = {
     "PIL": ("Reading images", "Pillow", "images"),
     "huggingface_hub": ("The Hugging Face hub", "huggingface_hub", "hub"),
     "keras_cv": ("RandAugment", "keras-cv", "train"),
-    "matplotlib": ("Drawing", "Matplotlib", "train"),
+    "matplotlib": ("Drawing", "Matplotlib", "visualize"),
     "safetensors": ("A `.safetensors` file", "safetensors", "hub"),
     "tensorboard": ("Logging for TensorBoard", "TensorBoard", "train"),
     "tensorflow": ("Reading data sets", "TensorFlow", "train"),

@@ -27,7 +27,7 @@ FLOORS = [
     {"arguments", "optional", "program", "types"},
     {"data", "distributing", "labels", "layers", "weights"},
     {"models", "training"},
-    {"exporting", "mixer", "recipes", "resmlp"},
+    {"exporting", "mixer", "recipes", "resmlp", "visualizing"},
     {"api"},
     {"commands"},
     {"cli"},

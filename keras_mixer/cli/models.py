@@ -1,4 +1,4 @@
-"""The commands that use a trained model: `evaluate` and `predict`."""
+"""The commands that use a trained model: `evaluate`, `predict`, `look`."""
 
 import sys
 
@@ -143,3 +143,29 @@ def predict(args):
                 print("\n".join(lines.of(file, result)), flush=True)
     if failed:
         sys.exit(f"keras_mixer: {failed} paths could not be classified")
+
+
+def look_arguments(parser):
+    add = parser.add_argument
+    add(
+        "model",
+        metavar="MODEL",
+        help="folder of a training, .keras file, or name of published weights, "
+        "such as MixerNano or mixer_b16.imagenet",
+    )
+    add("photos", nargs="*", metavar="PHOTO", help="photo to classify")
+    add(
+        "--output",
+        dest="page",
+        required=True,
+        metavar="FILE",
+        help="the page to write, such as page.html",
+    )
+    add("--overwrite", action="store_true", help="replace an existing page")
+
+
+def look(args):
+    implementation("look").look(
+        args.model, args.photos, output=args.page, overwrite=args.overwrite
+    )
+    print(f"See '{args.page}'.")

@@ -13,6 +13,7 @@ COMMANDS = (
     (trainings.train_arguments, trainings.train),
     (models.evaluate_arguments, models.evaluate),
     (models.predict_arguments, models.predict),
+    (models.look_arguments, models.look),
     (files.weights_arguments, files.weights),
     (files.prefetch_arguments, files.prefetch),
     (files.convert_arguments, files.convert),

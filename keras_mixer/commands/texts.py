@@ -23,6 +23,11 @@ TEXTS = {
         "weights.",
         "--run runs/photos photo.jpg",
     ),
+    "look": (
+        "Write an HTML page about a model: what it is, what it sees in your "
+        "photos, its weights and its training. The page needs no network.",
+        "runs/photos photo.jpg --output page.html",
+    ),
     "weights": (
         "List the published weights. The list has their accuracy and their "
         "size in MB (1,000,000 bytes).",

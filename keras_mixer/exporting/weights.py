@@ -79,7 +79,7 @@ def _head(model):
     if not added:
         return None
     head = head_of(model)
-    if added != [head]:
+    if head is None or not head.use_bias:
         names = [layer.name for layer in added]
         raise ValueError(
             f"Cannot export '{model.name}'. The file formats support only one "

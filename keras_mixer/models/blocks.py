@@ -1,6 +1,7 @@
 """Finds the blocks of a model by name or index."""
 
 import operator
+from collections.abc import Sequence
 
 from keras_mixer.layers.mixing import Block
 
@@ -48,3 +49,22 @@ def block_name(model, block, others=()):
             f"{len(names)} blocks. Use one of: {known}."
         )
     return names[index]
+
+
+def block_names(model, blocks):
+    """Returns the names of blocks, each of them once.
+
+    Args:
+        model: A model of this package.
+        blocks: Name or index of a block, a list of them, or "all".
+    """
+    if isinstance(blocks, str) and blocks == "all":
+        return list(blocks_of(model))
+    if isinstance(blocks, str) or not isinstance(blocks, Sequence):
+        blocks = [blocks]
+    if not blocks:
+        raise ValueError(
+            "`blocks` must have at least one block, or be 'all'. "
+            f"Received: blocks={blocks}"
+        )
+    return list(dict.fromkeys(block_name(model, each) for each in blocks))

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_mixer.models import outputs
-from keras_mixer.models.blocks import block_name
-from keras_mixer.models.blocks import blocks_of
+from keras_mixer.models.blocks import block_names
 from keras_mixer.models.graph import output_of
 from keras_mixer.models.nesting import with_front
 
@@ -66,26 +65,12 @@ def features(
     def convert(body):
         last = _norm(body) if norm else None
         made = {}
-        for name in _names(body, blocks):
+        for name in block_names(body, blocks):
             x = output_of(body, name)
             made[name] = _arranged(last(x) if norm else x, body, form, name)
         return keras.Model(body.input, made, name=body.name)
 
     return with_front(model, convert)
-
-
-def _names(body, blocks):
-    """Returns the names of the chosen blocks, each of them once."""
-    if isinstance(blocks, str) and blocks == "all":
-        return list(blocks_of(body))
-    if isinstance(blocks, str) or not isinstance(blocks, Sequence):
-        blocks = [blocks]
-    if not blocks:
-        raise ValueError(
-            "`blocks` must have at least one block, or be 'all'. "
-            f"Received: blocks={blocks}"
-        )
-    return list(dict.fromkeys(block_name(body, each) for each in blocks))
 
 
 def _norm(body):

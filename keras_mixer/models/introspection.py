@@ -77,4 +77,18 @@ def describe(model):
         TypeError: If `model` is not a Keras model.
     """
     family = family_of(model)
-    return family, tuple(model.get_layer("stem").output.shape[1:3])
+    return family, grid_of(model)
+
+
+def grid_of(model):
+    """Returns the rows and columns of the tokens of a model.
+
+    Raises:
+        ValueError: If the model has no stem.
+    """
+    if not any(layer.name == "stem" for layer in model.layers):
+        raise ValueError(
+            "`model` must be a model of this package. "
+            f"Received: model='{model.name}', which has no layer 'stem'"
+        )
+    return tuple(model.get_layer("stem").output.shape[1:3])

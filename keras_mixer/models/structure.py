@@ -13,6 +13,12 @@ from keras_mixer.models.nesting import inner_models
 from keras_mixer.models.nesting import layer_that_holds
 from keras_mixer.models.nesting import the_inner_model
 
+_ACTIVATIONS = (
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.Softmax,
+)
+
 
 def body_of(model):
     """Returns the layers of the body of a model of this package."""
@@ -37,27 +43,37 @@ def added_to(model):
     for layer in model.layers:
         if isinstance(layer, keras.layers.Wrapper) and inner_models(layer):
             layer = layer.layer
-        added += added_to(layer) if inner_models(layer) else [layer]
+        added += added_to(layer) if inner_models(layer) else _leaves(layer)
     return added
+
+
+def _leaves(layer):
+    """Returns the layers of a `Sequential` model, or the layer itself."""
+    return layer.layers if isinstance(layer, keras.Sequential) else [layer]
 
 
 def head_of(model):
     """Returns the `Dense` layer after the mean over the tokens, or `None`.
 
-    There may be dropout between them, and any layers after the `Dense` layer.
+    There may be dropout between them. Only activations may follow, and no other
+    layer outside the body may have weights.
 
     Args:
         model: A model of this package, or a model that contains one.
     """
-    has_mean = False
+    has_mean, head = False, None
     for layer in _behind_body(model, the_inner_model(model)):
-        if type(layer) is keras.layers.GlobalAveragePooling1D:
+        if head is not None:
+            if not isinstance(layer, _ACTIVATIONS):
+                return None
+        elif type(layer) is keras.layers.GlobalAveragePooling1D:
             has_mean = layer.data_format == "channels_last"
-        elif type(layer) is keras.layers.Dense:
-            return layer if has_mean and layer.use_bias else None
+        elif type(layer) is keras.layers.Dense and has_mean:
+            head = layer
         elif type(layer) is not keras.layers.Dropout:
             return None
-    return None
+    weighted = [layer for layer in added_to(model) if layer.weights]
+    return head if weighted == [head] else None
 
 
 def _behind_body(model, inner):
@@ -71,5 +87,5 @@ def _behind_body(model, inner):
         behind = _behind_body(layer, inner)
     takers = takers_of(model)
     while (layer := follower(layer, takers)) is not None:
-        behind.append(layer)
+        behind += _leaves(layer)
     return behind

@@ -1,0 +1,255 @@
+"""`python -m keras_mixer look`: the page, and errors that write nothing."""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_mixer
+from keras_mixer import cli
+from keras_mixer import training
+from keras_mixer.commands.subjects import load_subject
+from support import pages
+from support.helpers import family_model
+from support.helpers import randomise
+from support.helpers import save_digits
+from support.helpers import split_digits
+
+pytestmark = pytest.mark.once
+
+HTML_NAME = "<b>&amp; digit"
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """A photo whose name has characters that HTML must escape."""
+    path = tmp_path_factory.mktemp("photo") / "a <i>photo & more.png"
+    Image.effect_mandelbrot((50, 40), (-2, -1, 1, 1), 90).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a short training, with a class that HTML must escape."""
+    folder = tmp_path_factory.mktemp("look")
+    (x, y), _ = split_digits()
+    for name, digit in ((HTML_NAME, 3), ("four", 4)):
+        save_digits(folder / "photos" / name, x[y == digit][:25])
+    arguments = ["--image-size", "8", "--epochs", "2", "--batch-size", "16"]
+    cli.main(
+        [
+            *("train", "--data", str(folder / "photos")),
+            *("--output", str(folder / "run"), "--quiet", *arguments),
+        ]
+    )
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def page(run, photo, tmp_path_factory):
+    """The page of a training with a photo, with a confusion matrix."""
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    (run / "evaluation").mkdir()
+    picture = run / "evaluation" / "confusion.png"
+    Image.new("RGB", (900, 60), "teal").save(picture)
+    cli.main(["look", str(run), str(photo), "--output", str(path)])
+    picture.unlink()
+    return path
+
+
+def looked(tmp_path, *arguments):
+    path = tmp_path / "page.html"
+    cli.main(["look", *map(str, arguments), "--output", str(path)])
+    text = path.read_text("utf-8")
+    return pages.parse(text)
+
+
+def test_page_of_a_training_has_all_parts(page, run, photo):
+    parsed = pages.parse(page.read_text("utf-8"))
+    alternatives = [image["alt"] for image in parsed.images]
+    blocks = [f"Weights of token mixing in block {i}" for i in range(8)]
+    best = alternatives[1].removeprefix("Class activation map of ")
+    best = best.removesuffix(f" over the photo {photo.name}")
+    assert best in (HTML_NAME, "four")
+    assert alternatives == [
+        f"The photo {photo.name}",
+        f"Class activation map of {best} over the photo {photo.name}",
+        f"Occlusion map of {best} over the photo {photo.name}",
+        *blocks,
+        "Curves of the training over 2 epochs",
+        "Confusion matrix of the test images",
+    ]
+    for text in (
+        f"the training in '{run}'",
+        "8 x 8 x 3",
+        "2 x 2, with 128 channels",
+        f"2: {HTML_NAME}, four",
+        photo.name,
+        "After 2 epochs: accuracy ",
+    ):
+        assert text in parsed.text
+    accuracy = training.read_run(run)["finished"]["accuracy"]
+    assert f"{100 * accuracy:.2f} %" in parsed.text
+
+
+def test_page_shows_what_the_model_computes(page, run, photo):
+    parsed = pages.parse(page.read_text("utf-8"))
+    trained = load_subject(str(run)).trained
+    image = keras_mixer.load_image(photo, trained.model, **trained.evaluation)
+    scores = trained.model.predict(image, verbose=0)[0]
+    for score in scores:
+        assert f"{100 * score:.1f} %" in parsed.text
+    parameters = sum(np.prod(w.shape) for w in trained.model.weights)
+    assert f"{parameters:,}" in parsed.text
+    gmacs = sum(keras_mixer.macs(trained.model).values()) / 1e9
+    assert f"{gmacs:.3g}" in parsed.text
+
+
+def test_page_needs_nothing_else(page):
+    text = page.read_text("utf-8")
+    assert not re.search(r"<script|https?:|url\(|@import|[\"'(=]//", text)
+    parsed = pages.parse(text)
+    assert parsed.names.isdisjoint({"script", "link", "iframe", "b", "i"})
+    assert all(
+        image["alt"] and image["src"].startswith("data:image/png;base64,")
+        for image in parsed.images
+    )
+
+
+@pytest.mark.skipif(
+    pages.find_chromium() is None, reason="Chromium is not installed"
+)
+def test_page_fits_a_phone_in_light_and_dark(page):
+    brightness = {}
+    for dark in (False, True):
+        measured = pages.measure(page, 360, dark)
+        assert measured["width"] <= 360
+        assert len(measured["images"]) == 13
+        assert min(measured["images"]) > 100  # all were decoded
+        brightness[dark] = [
+            sum(map(int, re.findall(r"\d+", measured[key])))
+            for key in ("background", "color")
+        ]
+    background, color = brightness[False]
+    assert background > color + 500
+    background, color = brightness[True]
+    assert color > background + 500
+
+
+def test_missing_confusion_matrix_names_the_command(run, tmp_path):
+    parsed = looked(tmp_path, run)
+    assert f"python -m keras_mixer evaluate --run {run}" in parsed.text
+    assert [image["alt"] for image in parsed.images][-1].startswith("Curves")
+    assert "Photos" not in parsed.text
+
+
+@pytest.mark.parametrize(
+    "name", ["MixerNano", "mixer_nano", "MixerNano.cifar10"]
+)
+def test_published_weights_are_named_in_several_ways(name):
+    subject = load_subject(name)
+    assert subject.origin == "weights 'mixer_nano.cifar10'"
+    assert subject.trained.names[0][3] == "cat"
+
+
+def test_file_of_a_fused_model_without_softmax(photo, tmp_path):
+    model = family_model("resmlp", classifier_activation=None)
+    randomise(model)
+    keras_mixer.fuse(model).save(tmp_path / "fused.keras")
+    parsed = looked(tmp_path, tmp_path / "fused.keras", photo)
+    assert len(parsed.images) == 3 + 2
+    image = keras_mixer.load_image(photo, model)
+    logits = model.predict(image, verbose=0)[0].astype("float64")
+    scores = np.exp(logits) / np.exp(logits).sum()
+    assert f"{100 * scores.max():.1f} %" in parsed.text
+    assert f"class {scores.argmax()}" in parsed.text
+
+
+def test_file_of_another_model(photo, tmp_path):
+    image = keras.Input((8, 12, 3))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    scores = keras.layers.Dense(3, activation="softmax")(x)
+    keras.Model(image, scores).save(tmp_path / "other.keras")
+    parsed = looked(tmp_path, tmp_path / "other.keras", photo)
+    assert len(parsed.images) == 2
+    assert "There is no class activation map." in parsed.text
+    assert "The weights cannot be shown." in parsed.text
+
+
+def test_large_models_show_some_of_their_blocks(tmp_path):
+    model = keras_mixer.ResMLP(
+        4, 15, 6, 7, 0.1, input_shape=(8, 8, 3), classes=2
+    )
+    model.save(tmp_path / "deep.keras")
+    parsed = looked(tmp_path, tmp_path / "deep.keras")
+    numbers = [int(image["alt"].split()[-1]) for image in parsed.images]
+    assert len(numbers) == 12
+    assert numbers == sorted(set(numbers))
+    assert (numbers[0], numbers[-1]) == (0, 14)
+    assert "12 of 15 blocks are shown." in parsed.text
+
+
+def refused(capsys, *arguments):
+    """Returns the error message of a command."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["look", *map(str, arguments)])
+    assert capsys.readouterr().out == ""
+    assert caught.value.code.startswith("keras_mixer: ")
+    return caught.value.code
+
+
+def test_errors_write_nothing(capsys, photo, run, tmp_path):
+    output = tmp_path / "page.html"
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "broken.keras").write_bytes(b"no model")
+    (tmp_path / "weights.npz").write_bytes(b"no model")
+    (tmp_path / "empty").mkdir()
+    headless = family_model("mixer", include_top=False)
+    headless.save(tmp_path / "headless.keras")
+    before = sorted(tmp_path.iterdir())
+    for arguments, message in (
+        (["MixerNano", tmp_path / "text.jpg"], "Expected an image file"),
+        (["MixerNano", photo, tmp_path / "none.jpg"], "No such file"),
+        ([tmp_path / "empty"], "is not the folder of a training"),
+        ([tmp_path / "broken.keras"], "Cannot load the model"),
+        ([tmp_path / "weights.npz"], "must be a `.keras` file"),
+        ([tmp_path / "headless.keras", photo], "must return one score"),
+        (["MixerB17"], "such as MixerNano or one of: mixer_b16.imagenet,"),
+        (["MixerB16.cifar10"], "Received: 'MixerB16.cifar10'"),
+        (["MixerH14"], "Received: 'MixerH14'"),
+        (["resmlp_s12.imagenet_dino"], "Received: 'resmlp_s12.imagenet_dino'"),
+    ):
+        assert message in refused(capsys, *arguments, "--output", output)
+    message = refused(capsys, run, "--output", tmp_path / "none" / "page.html")
+    assert "the path of a file in an existing folder" in message
+    message = refused(capsys, run, "--output", tmp_path / "empty")
+    assert "the path of a file in an existing folder" in message
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_unfinished_training_is_refused(capsys, run, tmp_path):
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    record = {**training.read_run(run)}
+    del record["finished"]
+    (unfinished / "run.json").write_text(json.dumps(record))
+    message = refused(capsys, unfinished, "--output", tmp_path / "page.html")
+    assert "is not finished: it has no model.keras" in message
+
+
+def test_existing_page_is_kept_unless_overwritten(capsys, tmp_path):
+    model, output = tmp_path / "tiny.keras", tmp_path / "page.html"
+    family_model("mixer").save(model)
+    output.write_text("old")
+    message = refused(capsys, model, "--output", output)
+    assert message.endswith("Give another path, or add `--overwrite`.")
+    assert output.read_text() == "old"
+    cli.main(["look", str(model), "--output", str(output), "--overwrite"])
+    assert output.read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "page.html",
+        "tiny.keras",
+    ]
