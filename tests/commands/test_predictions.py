@@ -17,7 +17,9 @@ import keras_mixer
 from keras_mixer import cli
 from keras_mixer import training
 from keras_mixer.commands import predictions
+from keras_mixer.commands.plan import resolved
 from keras_mixer.commands.predict import Predictions
+from keras_mixer.commands.settings import Settings
 from keras_mixer.commands.tables import printable
 from support.helpers import ROOT
 from support.helpers import python
@@ -32,9 +34,9 @@ def run(tmp_path_factory):
     """The folder of a training, as far as `predict` reads it."""
     folder = tmp_path_factory.mktemp("predictions") / "run"
     keras.utils.set_random_seed(3)
-    settings = cli.Settings(data="photos", image_size=(8, 12))
+    settings = Settings(data="photos", image_size=(8, 12), batch_size=4)
     data = {"class_names": NAMES}
-    record = settings.resolved()
+    record = resolved(settings)
     training.open_run(folder, vars(record), {"data": data})
     model = keras_mixer.Mixer(
         4, 1, 10, 7, 11, input_shape=(8, 12, 3), classes=3, weights=None
@@ -265,6 +267,8 @@ def test_full_disk_leaves_no_unfinished_file(run, photos, tmp_path):
     code = """
 import resource, signal, sys
 from keras_mixer import cli
+from keras_mixer.commands.plan import resolved
+from keras_mixer.commands.settings import Settings
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
