@@ -12,6 +12,7 @@ from keras_mixer import resmlp
 from keras_mixer import training
 from keras_mixer import visualizing
 from keras_mixer.data.photos import load_image
+from keras_mixer.exporting.exporter import export
 from keras_mixer.exporting.weights import export_weights
 from keras_mixer.layers.affine import Affine
 from keras_mixer.layers.affine import LayerScale
@@ -77,6 +78,7 @@ __all__ = [
     "WeightsError",
     "data",
     "distributing",
+    "export",
     "export_weights",
     "features",
     "few_shot",

@@ -9,13 +9,18 @@ logger = logging.getLogger("keras_mixer")
 # For a module: what needs it, the name of its library, and the extra of this
 # package that installs it.
 LIBRARIES = {
+    "ai_edge_litert": ("Running a LiteRT file", "ai-edge-litert", "litert"),
     "PIL": ("Reading images", "Pillow", "images"),
     "huggingface_hub": ("The Hugging Face hub", "huggingface_hub", "hub"),
     "keras_cv": ("RandAugment", "keras-cv", "train"),
     "matplotlib": ("Drawing", "Matplotlib", "visualize"),
+    "onnx": ("Exporting to ONNX", "onnx", "onnx"),
+    "onnxruntime": ("Running an ONNX file", "ONNX Runtime", "onnx"),
+    "openvino": ("OpenVINO", "openvino", "openvino"),
     "safetensors": ("A `.safetensors` file", "safetensors", "hub"),
     "tensorboard": ("Logging for TensorBoard", "TensorBoard", "train"),
     "tensorflow": ("Reading data sets", "TensorFlow", "train"),
+    "tf2onnx": ("Exporting to ONNX", "tf2onnx", "onnx"),
     "tensorflow_datasets": (
         "Reading data sets of TFDS",
         "tensorflow-datasets",

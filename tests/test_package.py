@@ -36,15 +36,20 @@ FLOORS = [
 # Imported within the function that needs it, or by Keras.
 NEVER_AT_TOP = {
     "PIL",
+    "ai_edge_litert",
     "h5py",
     "huggingface_hub",
     "jax",
     "keras_cv",
     "matplotlib",
     "ml_dtypes",
+    "onnx",
+    "onnxruntime",
+    "openvino",
     "safetensors",
     "tensorflow",
     "tensorflow_datasets",
+    "tf2onnx",
     "torch",
 }
 

@@ -1,10 +1,11 @@
-"""The commands that use a trained model: `evaluate`, `predict`, `look`."""
+"""The commands that use a trained model."""
 
 import sys
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.cli.implementation import implementation
 from keras_mixer.commands import checks
+from keras_mixer.commands.names import FORMATS
 from keras_mixer.commands.settings import add_arguments
 
 
@@ -145,14 +146,15 @@ def predict(args):
         sys.exit(f"keras_mixer: {failed} paths could not be classified")
 
 
+ANY_MODEL = (
+    "folder of a training, .keras file, or name of published weights, such as "
+    "MixerNano or mixer_b16.imagenet"
+)
+
+
 def look_arguments(parser):
     add = parser.add_argument
-    add(
-        "model",
-        metavar="MODEL",
-        help="folder of a training, .keras file, or name of published weights, "
-        "such as MixerNano or mixer_b16.imagenet",
-    )
+    add("model", metavar="MODEL", help=ANY_MODEL)
     add("photos", nargs="*", metavar="PHOTO", help="photo to classify")
     add(
         "--output",
@@ -169,3 +171,68 @@ def look(args):
         args.model, args.photos, output=args.page, overwrite=args.overwrite
     )
     print(f"See '{args.page}'.")
+
+
+def export_arguments(parser):
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=ANY_MODEL)
+    add(
+        "target",
+        metavar="OUTPUT",
+        help="file to write: .onnx, .xml (OpenVINO), .tflite (LiteRT), .pt2 "
+        "(PyTorch), or a folder for a SavedModel of TensorFlow",
+    )
+    add(
+        "--format",
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=f"one of {', '.join(FORMATS)} (default: by the suffix of OUTPUT)",
+    )
+    add(
+        "--dtype",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        metavar="DTYPE",
+        help="dtype of the weights: float32, float16 or int8 (default: "
+        "%(default)s)",
+    )
+    add(
+        "--input-dtype",
+        choices=("float32", "uint8"),
+        default="float32",
+        metavar="DTYPE",
+        help="dtype of the pixels: float32 or uint8 (default: %(default)s)",
+    )
+    add(
+        "--calibrate",
+        metavar="FOLDER",
+        help="photos for --dtype int8: up to 100 of them are used to quantise "
+        "the activations too (default: none)",
+    )
+    add(
+        "--fuse",
+        action="store_true",
+        help="fold operations into each other first; the outputs are the same",
+    )
+    add(
+        "--no-check",
+        dest="check",
+        action="store_false",
+        help="do not compare the outputs of the file with those of the model",
+    )
+    add("--overwrite", action="store_true", help="replace an existing OUTPUT")
+
+
+def export(args):
+    implementation("export").export(
+        args.model,
+        args.target,
+        format=args.format,
+        dtype=args.dtype,
+        input_dtype=args.input_dtype,
+        calibrate=args.calibrate,
+        fuse=args.fuse,
+        check=args.check,
+        overwrite=args.overwrite,
+    )
+    print(f"See '{args.target}'.")

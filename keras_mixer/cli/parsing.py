@@ -14,6 +14,7 @@ COMMANDS = (
     (models.evaluate_arguments, models.evaluate),
     (models.predict_arguments, models.predict),
     (models.look_arguments, models.look),
+    (models.export_arguments, models.export),
     (files.weights_arguments, files.weights),
     (files.prefetch_arguments, files.prefetch),
     (files.convert_arguments, files.convert),

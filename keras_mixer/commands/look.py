@@ -269,5 +269,5 @@ def _training(run):
     else:
         yield page.note(
             "There is no confusion matrix yet. This command makes it:",
-            f"python -m keras_mixer evaluate --run {run}",
+            f"keras_mixer evaluate --run {run}",
         )

@@ -1,18 +1,14 @@
 """The command `predict`: the probabilities of the classes of photos."""
 
-import glob
-import mimetypes
-import pathlib
 import typing
 from collections.abc import Iterator
 
 import numpy as np
 
 from keras_mixer.arguments import check_positive_int
+from keras_mixer.commands.photos import photos_in
 from keras_mixer.commands.trained import load_trained
-from keras_mixer.data import finding
 from keras_mixer.data.photos import load_image
-from keras_mixer.optional import require
 
 
 class Predictions(typing.NamedTuple):
@@ -54,7 +50,7 @@ def predict(
     """
     batch_size = check_positive_int("batch_size", batch_size)
     trained = load_trained(run, model, weights, best)
-    photos = list(_photos(files))
+    photos = list(photos_in(files))
     return Predictions(
         trained.names[0],
         [file for file, _ in photos],
@@ -88,54 +84,3 @@ def _load(trained, file, reason):
         return load_image(file, trained.model, **trained.evaluation)
     except (OSError, ValueError) as error:
         return str(error)
-
-
-def _photos(files):
-    """Yields `(path, reason)` of files and of the images in folders.
-
-    The reason is `None` for files to read, else a string why the file is
-    skipped. The images of a folder and the matches of a pattern are sorted.
-    """
-    for file in files:
-        matches = _matches(file)
-        if not matches:
-            yield file, "no file matches this pattern"
-        for match in matches:
-            yield from _photos_of(match)
-
-
-def _matches(file):
-    """Returns the paths that match a pattern; or a path itself."""
-    is_pattern = glob.has_magic(file) and not pathlib.Path(file).exists()
-    return sorted(glob.glob(file, recursive=True)) if is_pattern else [file]
-
-
-def _photos_of(file):
-    if not pathlib.Path(file).is_dir():
-        yield file, None
-        return
-    skipped = []
-    found = finding.files_below(pathlib.Path(file), skipped)
-    photos = [(path, None) for path in found if _is_image(path)]
-    photos += [each for each in skipped if _has_name_of_image(each[0])]
-    for path, reason in photos:
-        yield str(path), reason
-    if not photos:
-        yield file, "there is no image in this folder"
-
-
-def _has_name_of_image(path):
-    return (mimetypes.guess_type(path.name)[0] or "").startswith("image/")
-
-
-def _is_image(path):
-    """Returns whether a file has an image ending, or Pillow can open it."""
-    image_module = require("PIL.Image")
-    if _has_name_of_image(path):
-        return True
-    try:
-        with image_module.open(path):
-            return True
-    # On other files, Pillow can raise almost any exception.
-    except Exception:
-        return False

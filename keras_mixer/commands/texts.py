@@ -28,6 +28,11 @@ TEXTS = {
         "photos, its weights and its training. The page needs no network.",
         "runs/photos photo.jpg --output page.html",
     ),
+    "export": (
+        "Export a model to a file for another runtime. The file is run there, "
+        "and compared with the model.",
+        "runs/photos photos.onnx --fuse",
+    ),
     "weights": (
         "List the published weights. The list has their accuracy and their "
         "size in MB (1,000,000 bytes).",

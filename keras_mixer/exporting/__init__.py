@@ -1,5 +1,6 @@
-"""Writes the weights of a model to files for other software."""
+"""Writes a model, or its weights, to files for other software."""
 
+from keras_mixer.exporting.exporter import export
 from keras_mixer.exporting.weights import export_weights
 
-__all__ = ["export_weights"]
+__all__ = ["export", "export_weights"]

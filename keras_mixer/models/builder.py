@@ -71,7 +71,10 @@ def build_model(
 
     checkpoint = loading.open_checkpoint(source, family.name, include_top)
     plan = loading.plan(checkpoint, grid, resize)
-    blocks = blocks(_activation(activation, checkpoint, family), plan.widening)
+    widening = plan.widening * loading.widening(
+        checkpoint, sizes.get("tokens_mlp")
+    )
+    blocks = blocks(_activation(activation, checkpoint, family), widening)
     # The blocks were created in the caller's remat scope. Only they are
     # rematerialised: if the model were too, all of it would be computed twice.
     with keras.RematScope(None):

@@ -32,11 +32,13 @@ weights: The initial weights. One of:
     - The path of a weights file: from the official code (`.npz`), from timm
       (`.safetensors`, `.pth`) or from Keras (`.weights.h5`, `.keras`).
     - `"hf://organisation/name"`: a repository on the Hugging Face hub.
-    The weights must fit the model exactly, with three exceptions. If the grid
+    The weights must fit the model exactly, with four exceptions. If the grid
     of tokens differs, the token-mixing weights are resized: see `resize`. If
-    the weights are for RGB images and the image has another number of channels,
-    the kernel of the stem is summed over the channels (for one channel) or
-    repeated (for more). If `include_top` is `False`, the head is ignored.
+    the file has a model that was resized by "tile" or "interleave", the MLP
+    over tokens is as wide as in the file. If the weights are for RGB images and
+    the image has another number of channels, the kernel of the stem is summed
+    over the channels (for one channel) or repeated (for more). If `include_top`
+    is `False`, the head is ignored.
 input_tensor: Optional Keras tensor of shape `(batch, height, width, channels)`
     to use as the image. The inputs of the model are then the inputs from which
     this tensor was computed. To use two models in one graph, do not pass this

@@ -48,6 +48,7 @@ class Checkpoint(NamedTuple):
     layout: str | None = None
     arrays: dict | None = None  # {path: array}
     grid: tuple | None = None  # (rows, columns); None: that of the model
+    tokens_mlp: int | None = None  # width of the MLP over tokens
     activation: str | None = None  # None: that of the family
     scaling: tuple | None = None  # (mean, std) of pixels; None: the family's
     checksum: str | None = None  # kind of checksum in the file
@@ -149,6 +150,7 @@ def open_checkpoint(source, family=None, include_top=True):
         layout=layout.name,
         arrays=arrays,
         grid=_grid(file.grid, layout, sizes["tokens"]),
+        tokens_mlp=sizes.get("tokens_mlp"),
         activation=activation,
         scaling=scaling or file.scaling,
         checksum=file.checksum,
@@ -242,6 +244,34 @@ def plan(checkpoint, grid, method):
         raise ValueError(
             f"Cannot load '{checkpoint.source}' for this grid. {error}"
         ) from error
+
+
+def widening(checkpoint, tokens_mlp):
+    """Returns how many times wider the MLP over tokens is in a file.
+
+    It is wider if the file has a model of these sizes that was resized by
+    "tile" or "interleave".
+
+    Args:
+        checkpoint: A `Checkpoint`.
+        tokens_mlp: The width in the model to build, or `None`.
+
+    Returns:
+        A positive integer. It is 1 if the widths cannot be compared, or if the
+        one is no multiple of the other.
+    """
+    there = checkpoint.tokens_mlp
+    if not tokens_mlp or not there or there % tokens_mlp:
+        return 1
+    times = there // tokens_mlp
+    if times > 1:
+        logger.info(
+            "%s: the MLP over tokens is %d times as wide, since the model in "
+            "the file was resized",
+            checkpoint.source,
+            times,
+        )
+    return times
 
 
 def load(checkpoint, plan, layers, channels):

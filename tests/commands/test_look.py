@@ -141,7 +141,7 @@ def test_page_fits_a_phone_in_light_and_dark(page):
 
 def test_missing_confusion_matrix_names_the_command(run, tmp_path):
     parsed = looked(tmp_path, run)
-    assert f"python -m keras_mixer evaluate --run {run}" in parsed.text
+    assert f"keras_mixer evaluate --run {run}" in parsed.text
     assert [image["alt"] for image in parsed.images][-1].startswith("Curves")
     assert "Photos" not in parsed.text
 

@@ -315,7 +315,7 @@ def test_stopped_prediction_leaves_no_unfinished_file(run, photos, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130, said
-    assert said.endswith("keras_mixer: stopped\n")
+    assert said.endswith("stopped. Repeat this command to start it again.\n")
     assert not output.exists()
     assert not unfinished.exists()
 

@@ -13,6 +13,7 @@ from keras_mixer import distributing
 from keras_mixer import recipes
 from keras_mixer.cli import parsing
 from keras_mixer.commands import names
+from keras_mixer.exporting import formats
 from keras_mixer.models.constructors import FAMILIES
 from keras_mixer.models.constructors import MODELS
 from support.helpers import ROOT
@@ -185,6 +186,7 @@ def test_names_of_the_command_line_are_those_of_the_registries():
     assert expected == names.MODELS
     assert tuple(recipes.RECIPES) == names.RECIPES
     assert names.DEVICES == distributing.KINDS
+    assert tuple(formats.FORMATS) == names.FORMATS
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])

@@ -373,3 +373,26 @@ def test_square_official_file_is_resized_on_loading(tmp_path, tiny):
         tiny(weights=file, input_shape=(16, 16, 3), resize=None)
     with pytest.raises(ValueError, match="'tile' needs a new grid that"):
         tiny(weights=file, input_shape=(12, 12, 3), resize="tile")
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".safetensors", ".npz"])
+def test_file_of_a_resized_model_is_loaded_and_resized_again(
+    suffix, tmp_path, images, caplog
+):
+    small = family_model("mixer", activation="gelu")
+    randomise(small)
+    large = keras_mixer.resize(small, (8, 24, 3), "tile")
+    path = tmp_path / f"large{suffix}"
+    if suffix == ".keras":
+        large.save(path)
+    else:
+        keras_mixer.export_weights(large, path)
+    options = {"weights": path, "activation": "gelu"}
+    with caplog.at_level("INFO", "keras_mixer"):
+        same = family_model("mixer", input_shape=(8, 24, 3), **options)
+    assert "MLP over tokens is 2 times as wide" in caplog.text
+    assert_equal(weights_of(same), weights_of(large))
+    larger = family_model("mixer", input_shape=(16, 24, 3), **options)
+    assert larger.get_layer("block_0").tokens_mlp_dim == 4 * 7
+    expected = keras_mixer.resize(large, (16, 24, 3))
+    assert_equal(weights_of(larger), weights_of(expected))

@@ -1,0 +1,271 @@
+"""Exports a model to a file for another runtime, and checks the file there."""
+
+import importlib.util
+import json
+import logging
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mixer.exporting.converting import Request
+from keras_mixer.exporting.converting import convert
+from keras_mixer.exporting.converting import with_names
+from keras_mixer.exporting.formats import Format
+from keras_mixer.exporting.formats import find_format
+from keras_mixer.exporting.running import run
+from keras_mixer.optional import require
+from keras_mixer.types import Path
+
+logger = logging.getLogger("keras_mixer")
+
+# The largest accepted difference between the outputs of the file and of the
+# model, divided by the largest output of the model. For int8 it is the norm of
+# the difference, divided by the norm of the outputs.
+BOUNDS = {"float32": 1e-4, "float16": 1e-2, "int8": 0.25}
+
+
+def export(
+    model: keras.Model,
+    path: Path,
+    format: str | None = None,
+    *,
+    dtype: str = "float32",
+    input_dtype: str = "float32",
+    class_names: Sequence[str] | None = None,
+    calibration: Any = None,
+    check: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Exports a model to a file for another runtime, and checks the file.
+
+    The file takes batches of any size of raw pixels in [0, 255]: the scaling of
+    the pixels is part of the model. The input is called "image". The outputs
+    are called like the last layers of the model, such as "predictions".
+
+    Keras writes the file. TensorFlow is needed for all formats except for
+    "torch", which needs PyTorch. If Keras has another backend here, another
+    process writes the file, and the logger "keras_mixer" says so.
+
+    Args:
+        model: A Keras model with one image of a fixed size as input. It may
+            be fused, nested or quantised.
+        path: Path of the new file. For "saved_model" it is a folder. For
+            "openvino" it ends in ".xml", and a ".bin" file is written too.
+        format: "saved_model", "onnx", "openvino", "litert" or "torch". The
+            default depends on the suffix of `path`: none, ".onnx", ".xml",
+            ".tflite" or ".pt2".
+        dtype: The dtype in which weights are stored. "float32" stores the
+            weights as they are in the model. "float16" is supported by "onnx",
+            "openvino" and "litert". "int8" quantises the weights.
+        input_dtype: Dtype of the pixels, "float32" or "uint8".
+        class_names: Optional list of the names of the classes, which is stored
+            in the file as JSON under the name "class_names". For "saved_model"
+            it is the file `assets.extra/class_names.json`.
+        calibration: Optional array of images, about 100, as the model takes
+            them. With `dtype="int8"`, "onnx" and "litert" use it to quantise
+            the activations too. "openvino" needs it.
+        check: Boolean, whether to run the file in its own runtime, and to
+            compare the outputs with those of the model, for batches of 1 and 3
+            images. The difference must be below 1e-4 (1e-2 for "float16")
+            times the largest output. For "int8" the norm of the difference must
+            be below a quarter of the norm of the outputs.
+        overwrite: Boolean, whether to replace an existing file or folder.
+
+    Raises:
+        ValueError: If the format or dtype is not supported, the model has
+            another kind of input, or the file does not compute what the model
+            computes. No file is left then.
+        FileExistsError: If `path` exists and `overwrite` is `False`.
+        ImportError: If a library is missing. The message says which.
+        OSError: If the file cannot be written.
+        TypeError: If an argument has the wrong type.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> import keras_mixer
+    >>> model = keras_mixer.MixerNano(weights="cifar10")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "nano.pt2")
+    ...     keras_mixer.export(keras_mixer.fuse(model), path)
+    ...     path.exists()
+    True
+    """
+    target = pathlib.Path(path)
+    found = find_format(format, target)
+    _check_arguments(model, found, dtype, input_dtype, calibration)
+    _check_installed(found, dtype, check)
+    if target.exists() and not overwrite:
+        raise FileExistsError(
+            f"'{target}' exists. Use another path, or `overwrite=True`."
+        )
+    names = None if class_names is None else [str(name) for name in class_names]
+    request = Request(found.name, dtype, input_dtype, names, None)
+    # In the same folder, so that the finished file is moved, not copied.
+    with tempfile.TemporaryDirectory(
+        prefix=f".{target.name}.", dir=target.parent
+    ) as folder:
+        if calibration is not None:
+            file = pathlib.Path(folder, "calibration.npy")
+            np.save(file, np.asarray(calibration).astype(input_dtype))
+            request = request._replace(calibration=str(file))
+        made = pathlib.Path(folder, target.name)
+        _convert(model, made, found, request)
+        if check:
+            _check(model, made, request)
+        _move(made, target)
+
+
+def _check_arguments(model, format, dtype, input_dtype, calibration):
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a Keras model. "
+            f"Received: model of type {type(model).__name__}"
+        )
+    shapes = [tuple(tensor.shape) for tensor in model.inputs or []]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
+        raise ValueError(
+            "`model` must have one image of a fixed size as input. "
+            f"Received: model='{model.name}' with inputs of shapes {shapes}"
+        )
+    if dtype not in format.dtypes:
+        raise ValueError(
+            f"`dtype` must be one of {list(format.dtypes)} for the format "
+            f"'{format.name}'. Received: dtype={dtype!r}"
+        )
+    if input_dtype not in ("float32", "uint8"):
+        raise ValueError(
+            "`input_dtype` must be 'float32' or 'uint8'. "
+            f"Received: input_dtype={input_dtype!r}"
+        )
+    if calibration is None:
+        if (format.name, dtype) == ("openvino", "int8"):
+            raise ValueError(
+                "The format 'openvino' needs images to quantise a model. Pass "
+                "about 100 images as `calibration`."
+            )
+        return
+    shape = np.shape(calibration)
+    if dtype != "int8" or shape[1:] != shapes[0][1:] or not shape[0]:
+        raise ValueError(
+            "`calibration` must be an array of images of the shape of the "
+            f"model's input, {shapes[0][1:]}, and `dtype` must be 'int8'. "
+            f"Received: an array of shape {shape}, dtype={dtype!r}"
+        )
+
+
+def _check_installed(format: Format, dtype, check):
+    """Raises an error if a library is missing, before anything is written."""
+    if importlib.util.find_spec(format.backend) is None:
+        raise ImportError(
+            f"Exporting to the format '{format.name}' needs {format.backend}, "
+            "which is not installed. Install it with "
+            f"`pip install keras_mixer[{format.backend}]`."
+        )
+    modules = [*format.modules, *([format.runtime] if check else [])]
+    if (format.name, dtype) == ("openvino", "int8"):
+        modules += ["tf2onnx", "onnx", "onnxruntime"]
+    for module in modules:
+        if module not in ("tensorflow", "torch"):
+            require(module)
+
+
+def _convert(model, target, format, request):
+    if keras.backend.backend() == format.backend:
+        convert(model, target, request)
+        return
+    logger.info(
+        "Keras writes this format with the backend %s: starting a process",
+        format.backend,
+    )
+    source = target.with_name("model.keras")
+    file = target.with_name("request.json")
+    model.save(source)
+    file.write_text(json.dumps(request._asdict()), "utf-8")
+    code = "from keras_mixer.exporting.converting import main; main()"
+    process = subprocess.run(
+        [sys.executable, "-c", code, source, target, file],
+        env=_environment(format.backend),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        *_, reason = process.stderr.strip().splitlines() or ["no message"]
+        error = ValueError(
+            f"'{model.name}' cannot be converted to '{format.name}': {reason}"
+        )
+        error.add_note(process.stderr[-3000:])
+        raise error
+
+
+def _environment(backend):
+    """Returns the environment of a process with another backend."""
+    package = str(pathlib.Path(__file__).parents[2])
+    paths = [package, os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+def _check(model, path, request):
+    """Raises an error if a file does not compute what a model computes."""
+    images = _sample(model, request)
+    for batch in (images[:1], images):
+        expected = {
+            name: keras.ops.convert_to_numpy(value).astype("float64")
+            for name, value in with_names(model, request.input_dtype)(
+                batch, training=False
+            ).items()
+        }
+        received = run(request.format, path, batch)
+        for name, value in expected.items():
+            difference = _difference(value, received[name], request.dtype)
+            if not difference <= BOUNDS[request.dtype]:
+                raise ValueError(
+                    f"The exported file of '{model.name}' does not compute "
+                    f"what the model computes: the output '{name}' differs by "
+                    f"{difference:.2g}, and at most {BOUNDS[request.dtype]} is "
+                    f"allowed. Received: format='{request.format}', "
+                    f"dtype='{request.dtype}'"
+                )
+
+
+def _difference(expected, received, dtype):
+    difference = received.astype("float64") - expected
+    if dtype == "int8":
+        return np.linalg.norm(difference) / np.linalg.norm(expected)
+    return np.abs(difference).max() / np.abs(expected).max()
+
+
+def _sample(model, request):
+    """Returns three images to compare the outputs for."""
+    if request.calibration is not None:
+        return np.load(request.calibration)[:3]
+    shape = model.inputs[0].shape[1:]
+    rng = np.random.default_rng(0)
+    # Each image has another mean and another contrast.
+    images = rng.uniform(0, 255, (3, *shape)) * np.array([1, 0.5, 0.2]).reshape(
+        3, 1, 1, 1
+    ) + np.array([0, 100, 10]).reshape(3, 1, 1, 1)
+    return np.clip(images, 0, 255).astype(request.input_dtype)
+
+
+def _move(made, target):
+    """Moves the finished file to its place, with the file of its weights."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    if made.suffix == ".xml":
+        made.with_suffix(".bin").replace(target.with_suffix(".bin"))
+    made.replace(target)

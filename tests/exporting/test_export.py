@@ -1,0 +1,396 @@
+"""Exported files compute what the model computes, in their own runtimes."""
+
+import json
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mixer
+from keras_mixer import cli
+from keras_mixer.exporting import exporter
+from keras_mixer.exporting.running import run
+from support.helpers import FAMILIES
+from support.helpers import IMAGE
+from support.helpers import ROOT
+from support.helpers import family_model
+from support.helpers import matches
+from support.helpers import python
+from support.helpers import randomise
+
+BACKEND = keras.backend.backend()
+on_tensorflow = pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="TensorFlow writes these formats"
+)
+on_torch = pytest.mark.skipif(
+    BACKEND != "torch", reason="PyTorch writes this format"
+)
+# Of the converters.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SUFFIXES = {
+    "saved_model": "",
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "litert": ".tflite",
+    "torch": ".pt2",
+}
+NAMES = ["a cat", "b <c>", "ü", "d, e", 'f "g"']
+
+
+@pytest.fixture
+def photos():
+    return np.random.default_rng(3).uniform(0, 255, (20, *IMAGE))
+
+
+def model_of(family, **options):
+    model = family_model(family, **options)
+    randomise(model)
+    return model
+
+
+def call(model, images):
+    images = keras.ops.convert_to_tensor(images, "float32")
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def check(model, path, format, photos, tolerance, name="predictions"):
+    """Compares a file with its model on images that `export` has not seen."""
+    for batch in (photos[:1], photos[-3:]):
+        (received,) = run(format, path, batch.astype("float32")).items()
+        assert received[0] == name
+        expected = call(model, batch)
+        assert received[1].shape == expected.shape
+        np.testing.assert_allclose(
+            received[1], expected, atol=tolerance * np.abs(expected).max()
+        )
+
+
+@on_tensorflow
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("format", "dtype", "tolerance"),
+    [
+        ("saved_model", "float32", 1e-5),
+        ("saved_model", "int8", 0.1),
+        ("onnx", "float32", 1e-5),
+        ("onnx", "float16", 1e-2),
+        ("onnx", "int8", 0.1),
+        ("openvino", "float32", 1e-5),
+        ("openvino", "float16", 1e-2),
+        ("litert", "float32", 1e-5),
+        ("litert", "float16", 1e-2),
+        ("litert", "int8", 0.1),
+    ],
+)
+def test_tensorflow_writes_the_format(
+    family, format, dtype, tolerance, photos, tmp_path
+):
+    model = model_of(family)
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    keras_mixer.export(model, path, dtype=dtype)
+    check(model, path, format, photos, tolerance)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("format", ["onnx", "openvino", "litert"])
+def test_activations_are_quantised_with_photos(format, photos, tmp_path):
+    model = model_of("mixer")
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    keras_mixer.export(model, path, dtype="int8", calibration=photos)
+    check(model, path, format, photos, 0.15)
+
+
+@on_torch
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 1e-6), ("int8", 0.1)]
+)
+def test_torch_writes_the_format(family, dtype, tolerance, photos, tmp_path):
+    model = model_of(family)
+    keras_mixer.export(model, tmp_path / "model.pt2", dtype=dtype)
+    check(model, tmp_path / "model.pt2", "torch", photos, tolerance)
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="writes it here")
+def test_another_process_writes_the_format(photos, tmp_path, caplog):
+    model = model_of("mixer")
+    with caplog.at_level("INFO", "keras_mixer"):
+        keras_mixer.export(model, tmp_path / "model.onnx")
+    assert "with the backend tensorflow: starting a process" in caplog.text
+    check(model, tmp_path / "model.onnx", "onnx", photos, 1e-5)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def nested():
+    backbone = model_of("resmlp", include_top=False, pooling="avg")
+    return keras.Sequential(
+        [
+            keras.Input(IMAGE),
+            keras.layers.RandomFlip("horizontal"),
+            backbone,
+            keras.layers.Dense(4, activation="softmax", name="mine"),
+        ]
+    )
+
+
+def with_lora():
+    model = model_of("mixer")
+    dense = model.get_layer("block_0").channel_mixing.dense_1
+    dense.enable_lora(2)
+    dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+    return model
+
+
+MODELS = {
+    "nested": (nested, "mine"),
+    "fused": (lambda: keras_mixer.fuse(model_of("mixer")), "predictions"),
+    "resized": (
+        lambda: keras_mixer.resize(model_of("mixer"), (16, 24, 3)),
+        "predictions",
+    ),
+    "lora": (with_lora, "predictions"),
+    "features": (lambda: model_of("mixer", include_top=False), "norm"),
+    "exact gelu": (lambda: model_of("mixer", activation="gelu"), "predictions"),
+}
+# For each backend that writes files, one of its formats.
+FORMATS = {"tensorflow": "onnx", "torch": "torch"}
+
+
+@pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
+@pytest.mark.parametrize("name", MODELS)
+def test_models_of_all_kinds_are_exported(name, tmp_path):
+    make, output = MODELS[name]
+    model, format = make(), FORMATS[BACKEND]
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    keras_mixer.export(model, path)
+    shape = model.inputs[0].shape[1:]
+    photos = np.random.default_rng(4).uniform(0, 255, (5, *shape))
+    check(model, path, format, photos, 1e-4, output)
+
+
+@on_tensorflow
+def test_several_heads_are_named_outputs(photos, tmp_path):
+    model = keras_mixer.new_head(model_of("mixer"), {"color": 2, "shape": 3})
+    randomise(model)
+    keras_mixer.export(model, tmp_path / "model.onnx")
+    received = run("onnx", tmp_path / "model.onnx", photos.astype("float32"))
+    expected = model(photos.astype("float32"), training=False)
+    assert sorted(received) == ["color", "shape"]
+    for name, value in received.items():
+        np.testing.assert_allclose(value, expected[name], atol=1e-5)
+
+
+@on_tensorflow
+def test_pixels_may_be_bytes(photos, tmp_path):
+    model = model_of("resmlp")
+    for format in ("saved_model", "onnx", "openvino", "litert"):
+        path = tmp_path / f"model{SUFFIXES[format]}"
+        keras_mixer.export(model, path, input_dtype="uint8")
+        received = run(format, path, photos.astype("uint8"))["predictions"]
+        expected = call(model, photos.astype("uint8"))
+        np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+@on_tensorflow
+def test_names_of_classes_are_in_the_file(tmp_path):
+    import onnx
+    import openvino
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = model_of("mixer")
+    paths = {
+        format: tmp_path / f"model{suffix}"
+        for format, suffix in SUFFIXES.items()
+        if format != "torch"
+    }
+    for path in paths.values():
+        keras_mixer.export(model, path, class_names=NAMES)
+    extra = paths["saved_model"] / "assets.extra" / "class_names.json"
+    assert json.loads(extra.read_text("utf-8")) == NAMES
+    (entry,) = onnx.load(paths["onnx"]).metadata_props
+    assert (entry.key, json.loads(entry.value)) == ("class_names", NAMES)
+    loaded = openvino.Core().read_model(paths["openvino"])
+    assert json.loads(loaded.get_rt_info("class_names").astype(str)) == NAMES
+    loaded = flatbuffer_utils.read_model(str(paths["litert"]))
+    (buffer,) = (
+        loaded.buffers[each.buffer].data
+        for each in loaded.metadata
+        if each.name in (b"class_names", "class_names")
+    )
+    assert json.loads(bytes(buffer).decode("utf-8")) == NAMES
+
+
+@on_torch
+def test_names_of_classes_are_in_the_file_of_torch(tmp_path):
+    import torch
+
+    keras_mixer.export(
+        model_of("mixer"), tmp_path / "model.pt2", class_names=NAMES
+    )
+    files = {"class_names.json": ""}
+    torch.export.load(tmp_path / "model.pt2", extra_files=files)
+    assert json.loads(files["class_names.json"]) == NAMES
+
+
+@pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
+def test_files_contain_no_path_of_this_machine(tmp_path):
+    model = model_of("mixer")
+    for format, suffix in SUFFIXES.items():
+        if (format == "torch") == (BACKEND == "torch"):
+            keras_mixer.export(model, tmp_path / f"model{suffix}")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    places = [str(ROOT), sys.prefix, str(tmp_path), str(pathlib.Path.home())]
+    for path in files:
+        content = path.read_bytes()
+        assert [
+            place for place in places if place.encode("utf-8") in content
+        ] == [], path
+
+
+@pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
+def test_file_that_differs_from_the_model_is_not_left(tmp_path, monkeypatch):
+    path = tmp_path / f"model{SUFFIXES[FORMATS[BACKEND]]}"
+    monkeypatch.setitem(exporter.BOUNDS, "int8", 1e-9)
+    message = (
+        "The exported file of 'mixer' does not compute what the model "
+        "computes: the output 'predictions' differs by ..., and at most 1e-09 "
+        f"is allowed. Received: format='{FORMATS[BACKEND]}', dtype='int8'"
+    )
+    with pytest.raises(ValueError, match=matches(message)):
+        keras_mixer.export(model_of("mixer"), path, dtype="int8")
+    assert list(tmp_path.iterdir()) == []
+    keras_mixer.export(model_of("mixer"), path, dtype="int8", check=False)
+    assert path.exists()
+
+
+@pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
+def test_existing_file_is_replaced_only_if_it_is_allowed(tmp_path):
+    path = tmp_path / f"model{SUFFIXES[FORMATS[BACKEND]]}"
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match="or `overwrite=True`"):
+        keras_mixer.export(model_of("mixer"), path)
+    assert path.read_text("utf-8") == "precious"
+    keras_mixer.export(model_of("mixer"), path, overwrite=True)
+    assert path.stat().st_size > 1000
+
+
+FULL = """
+import resource, sys
+import keras_mixer
+from keras_mixer.exporting import converting
+
+model = keras_mixer.MixerNano(weights="cifar10")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    keras_mixer.export(model, sys.argv[1])
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.once
+def test_full_disk_leaves_nothing(tmp_path):
+    assert "Error" in python(FULL, tmp_path / "model.pt2", backend="torch")
+    assert list(tmp_path.iterdir()) == []
+
+
+ERRORS = [
+    ("model.bin", {}, "ValueError: The suffix of `path` must be one of ["),
+    ("model.onnx", {"format": "tflite"}, "ValueError: `format` must be one of"),
+    (
+        "model.onnx",
+        {"format": "litert"},
+        "ValueError: A file of the format 'litert' must end in '.tflite'",
+    ),
+    (
+        "model",
+        {"dtype": "float16"},
+        "ValueError: `dtype` must be one of ['float32', 'int8'] for the format "
+        "'saved_model'",
+    ),
+    ("model.pt2", {"dtype": "int4"}, "ValueError: `dtype` must be one of"),
+    (
+        "model.pt2",
+        {"input_dtype": "int8"},
+        "ValueError: `input_dtype` must be 'float32' or 'uint8'",
+    ),
+    (
+        "model.xml",
+        {"dtype": "int8"},
+        "ValueError: The format 'openvino' needs images to quantise a model",
+    ),
+    (
+        "model.onnx",
+        {"dtype": "int8", "calibration": np.zeros((4, 8, 8, 3))},
+        "ValueError: `calibration` must be an array of images",
+    ),
+    (
+        "model.onnx",
+        {"calibration": np.zeros((4, *IMAGE))},
+        "ValueError: `calibration` must be an array of images",
+    ),
+    (
+        "model.pt2",
+        {"model": "model"},
+        "TypeError: `model` must be a Keras model",
+    ),
+    (
+        "model.pt2",
+        {"model": keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])},
+        "ValueError: `model` must have one image of a fixed size as input",
+    ),
+]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("name", "options", "message"), ERRORS)
+def test_export_raises_and_writes_nothing(name, options, message, tmp_path):
+    model = options.get("model") or family_model("mixer")
+    options = {key: options[key] for key in options if key != "model"}
+    with pytest.raises((TypeError, ValueError)) as caught:
+        keras_mixer.export(model, tmp_path / name, **options)
+    assert f"{caught.type.__name__}: {caught.value}".startswith(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@on_torch
+def test_command_exports_a_model(tmp_path, capsys):
+    path = tmp_path / "nano.pt2"
+    cli.main(["export", "MixerNano", str(path), "--fuse"])
+    assert capsys.readouterr().out == f"See '{path}'.\n"
+    model = keras_mixer.MixerNano(weights="cifar10")
+    photos = np.random.default_rng(5).uniform(0, 255, (5, 32, 32, 3))
+    check(model, path, "torch", photos, 1e-4)
+    with pytest.raises(SystemExit, match=r"exists\. Use another path"):
+        cli.main(["export", "MixerNano", str(path)])
+
+
+@on_tensorflow
+def test_command_quantises_with_photos(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(5):
+        Image.effect_noise((40 + i, 30), 90).save(folder / f"{i}.png")
+    path = tmp_path / "nano.onnx"
+    cli.main(
+        [
+            *("export", "MixerNano", str(path), "--dtype", "int8"),
+            *("--calibrate", str(folder)),
+        ]
+    )
+    assert path.stat().st_size < 1_100_000  # 2.6 MB in float32
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(SystemExit, match="must be a folder of photos"):
+        cli.main(
+            [
+                *("export", "MixerNano", str(tmp_path / "b.onnx")),
+                *("--dtype", "int8", "--calibrate", str(empty)),
+            ]
+        )
