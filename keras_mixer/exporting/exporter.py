@@ -130,7 +130,8 @@ def _check_arguments(model, format, dtype, input_dtype, calibration):
             "`model` must be a Keras model. "
             f"Received: model of type {type(model).__name__}"
         )
-    shapes = [tuple(tensor.shape) for tensor in model.inputs or []]
+    inputs = getattr(model, "inputs", None) or []
+    shapes = [tuple(tensor.shape) for tensor in inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
         raise ValueError(
             "`model` must have one image of a fixed size as input. "
