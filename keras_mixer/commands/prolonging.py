@@ -8,6 +8,7 @@ that are finished as "parts", each with its epochs, recipe and results.
 """
 
 from keras_mixer import training
+from keras_mixer.training.best import is_over
 
 
 def parts_of(folder, epochs, prolong):
@@ -51,7 +52,15 @@ def parts_of(folder, epochs, prolong):
             f"'{folder}' with `--epochs {planned}` first. "
             f"Received: epochs={epochs}"
         )
-    done = len(training.read_log(folder))
+    log = training.read_log(folder)
+    if is_over(log, record["settings"].get("patience")):
+        raise ValueError(
+            f"The training in '{folder}' stopped early (`--patience`), and "
+            "would stop again at once. Start a new training from its model: "
+            f"`--weights {folder / training.MODEL_FILE}` with another "
+            "`--output`."
+        )
+    done = len(log)
     part = {key: record[key] for key in ("recipe", "finished")}
     return [*parts, {"epochs": done, **part}]
 

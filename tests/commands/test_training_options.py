@@ -162,6 +162,18 @@ def test_training_that_cannot_be_prolonged_is_unchanged(
     assert (finished / "run.json").read_bytes() == before
 
 
+def test_training_that_stopped_early_is_not_prolonged(photos, tmp_path):
+    changed = {"patience": 1, "learning_rate": 1e-9}
+    cli.main(options(photos, tmp_path / "run", epochs=5, **changed))
+    before = (tmp_path / "run" / "run.json").read_text("utf-8")
+    assert len(training.read_log(tmp_path / "run")) < 5
+    message = refused(
+        options(photos, tmp_path / "run", "--prolong", epochs=9, **changed)
+    )
+    assert "stopped early (`--patience`), and would stop again" in message
+    assert (tmp_path / "run" / "run.json").read_text("utf-8") == before
+
+
 def test_only_a_finished_training_is_prolonged(finished, photos, tmp_path):
     run = tmp_path / "run"
     command = options(photos, run, "--prolong", epochs=3, **STATE)
