@@ -10,6 +10,7 @@ import json
 import pathlib
 import sys
 import typing
+import warnings
 
 import keras
 import numpy as np
@@ -77,7 +78,10 @@ def _to_saved_model(model, target, request):
 def _to_onnx(model, target, request):
     # Keras 3.15 exports only models that were called.
     model(np.zeros((1, *model.input.shape[1:]), request.input_dtype))
-    model.export(str(target), format="onnx", verbose=False)
+    with warnings.catch_warnings():
+        # Keras's code for tf2onnx asks for `np.object`.
+        warnings.simplefilter("ignore", FutureWarning)
+        model.export(str(target), format="onnx", verbose=False)
     if request.dtype == "float16":
         convert_to_half = require(
             "onnxruntime.transformers.float16"
