@@ -103,10 +103,11 @@ def export(
     found = find_format(format, target)
     _check_arguments(model, found, dtype, input_dtype, calibration)
     _check_installed(found, dtype, check)
-    if target.exists() and not overwrite:
-        raise FileExistsError(
-            f"'{target}' exists. Use another path, or `overwrite=True`."
-        )
+    for file in _files(target):
+        if file.exists() and not overwrite:
+            raise FileExistsError(
+                f"'{file}' exists. Use another path, or `overwrite=True`."
+            )
     names = None if class_names is None else [str(name) for name in class_names]
     request = Request(found.name, dtype, input_dtype, names, None)
     # In the same folder, so that the finished file is moved, not copied.
@@ -223,16 +224,12 @@ def _environment(backend):
 def _check(model, path, request):
     """Raises an error if a file does not compute what a model computes."""
     images = _sample(model, request)
+    named = with_names(model, request.input_dtype)
     for batch in (images[:1], images):
-        expected = {
-            name: keras.ops.convert_to_numpy(value).astype("float64")
-            for name, value in with_names(model, request.input_dtype)(
-                batch, training=False
-            ).items()
-        }
         received = run(request.format, path, batch)
-        for name, value in expected.items():
-            difference = _difference(value, received[name], request.dtype)
+        for name, value in named(batch, training=False).items():
+            expected = keras.ops.convert_to_numpy(value).astype("float64")
+            difference = _difference(expected, received[name], request.dtype)
             if not difference <= BOUNDS[request.dtype]:
                 raise ValueError(
                     f"The exported file of '{model.name}' does not compute "
@@ -257,16 +254,23 @@ def _sample(model, request):
     shape = model.inputs[0].shape[1:]
     rng = np.random.default_rng(0)
     # Each image has another mean and another contrast.
-    images = rng.uniform(0, 255, (3, *shape)) * np.array([1, 0.5, 0.2]).reshape(
-        3, 1, 1, 1
-    ) + np.array([0, 100, 10]).reshape(3, 1, 1, 1)
-    return np.clip(images, 0, 255).astype(request.input_dtype)
+    ranges = ((0, 255), (100, 228), (10, 60))
+    images = [rng.uniform(*limits, shape) for limits in ranges]
+    return np.stack(images).astype(request.input_dtype)
+
+
+def _files(target):
+    """Returns the paths that an export writes: OpenVINO has two files."""
+    if target.suffix == ".xml":
+        return [target.with_suffix(".bin"), target]
+    return [target]
 
 
 def _move(made, target):
-    """Moves the finished file to its place, with the file of its weights."""
-    if target.is_dir():
-        shutil.rmtree(target)
-    if made.suffix == ".xml":
-        made.with_suffix(".bin").replace(target.with_suffix(".bin"))
-    made.replace(target)
+    """Moves the finished file or folder to its place."""
+    for new, old in zip(_files(made), _files(target), strict=True):
+        if old.is_dir():
+            shutil.rmtree(old)
+        elif new.is_dir():
+            old.unlink(missing_ok=True)  # a folder cannot replace a file
+        new.replace(old)

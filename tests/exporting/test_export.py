@@ -278,6 +278,24 @@ def test_existing_file_is_replaced_only_if_it_is_allowed(tmp_path):
     assert path.stat().st_size > 1000
 
 
+@on_tensorflow
+def test_second_file_of_openvino_is_not_replaced_either(tmp_path):
+    (tmp_path / "model.bin").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"model\.bin' exists"):
+        keras_mixer.export(model_of("mixer"), tmp_path / "model.xml")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
+
+
+@on_tensorflow
+def test_folder_replaces_a_file(tmp_path):
+    (tmp_path / "model").write_text("old")
+    for _ in range(2):  # the second time, it replaces the folder
+        keras_mixer.export(
+            model_of("mixer"), tmp_path / "model", overwrite=True
+        )
+        assert (tmp_path / "model" / "saved_model.pb").exists()
+
+
 FULL = """
 import resource, sys
 import keras_mixer
