@@ -123,8 +123,10 @@ def _confusion(trained, images, batch_size, known):
     """Returns the `Confusion` of the model on the test images."""
     counter = Counter(images.class_names, known)
     for pixels, labels in images.test(batch_size, **trained.evaluation):
+        # The OpenVINO backend of Keras does not accept TensorFlow's tensors.
+        pixels = pixels.numpy()
         probabilities = trained.model.predict_on_batch(pixels)
-        counter.add(pixels.numpy(), labels.numpy(), probabilities)
+        counter.add(pixels, labels.numpy(), probabilities)
     return counter.result()
 
 

@@ -99,7 +99,7 @@ def _with_probabilities(model, images):
 
 
 def _scores(model, image):
-    scores = keras.ops.convert_to_numpy(model(image, training=False))
+    scores = model.predict_on_batch(image)
     if scores.ndim != 2:
         raise ValueError(
             "To classify photos, the model must return one score for each "

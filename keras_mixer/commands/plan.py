@@ -19,6 +19,9 @@ from keras_mixer.weights import catalog
 LEAST_BATCH, MOST_BATCH, LEAST_STEPS = 4, 64, 8
 
 
+# The others of Keras, OpenVINO and NumPy, only predict.
+BACKENDS = ("tensorflow", "jax", "torch")
+
 # If a recipe is published for a number of steps, a small training set is not
 # used more often than this.
 MOST_EPOCHS = 100
@@ -165,8 +168,14 @@ def _epochs(settings, recipe, steps_per_epoch):
     return epochs if settings.drop_remainder else min(epochs, MOST_EPOCHS)
 
 
-def check_data_format():
-    """Raises an error if the data format is not "channels_last"."""
+def check_backend():
+    """Raises an error if the backend cannot train, or has "channels_first"."""
+    backend = keras.backend.backend()
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"The backend of Keras must be one of {list(BACKENDS)} to train. "
+            f"Set KERAS_BACKEND. Received: backend '{backend}'"
+        )
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             "Images are read as (height, width, channels). Set "

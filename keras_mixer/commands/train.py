@@ -19,7 +19,7 @@ from keras_mixer.commands.images import load_images
 from keras_mixer.commands.interrupting import StopOnInterrupt
 from keras_mixer.commands.models import constructor_of
 from keras_mixer.commands.plan import Plan
-from keras_mixer.commands.plan import check_data_format
+from keras_mixer.commands.plan import check_backend
 from keras_mixer.commands.plan import recipe_of
 from keras_mixer.commands.plan import resolved
 from keras_mixer.commands.prolonging import parts_of
@@ -59,7 +59,7 @@ def train(settings, folder, verbose="auto", prolong=False):
         OSError: If images cannot be read, or the folder cannot be written.
         ImportError: If a package of the extra `train` is not installed.
     """
-    check_data_format()
+    check_backend()
     folder = pathlib.Path(folder)
     recorded = _recorded(folder)
     parts = parts_of(folder, settings.epochs, prolong)

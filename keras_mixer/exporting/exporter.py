@@ -81,8 +81,8 @@ def export(
 
     Raises:
         ValueError: If the format or dtype is not supported, the model has
-            another kind of input, or the file does not compute what the model
-            computes. No file is left then.
+            another kind of input, the backend is OpenVINO, or the file does not
+            compute what the model computes. No file is left then.
         FileExistsError: If `path` exists and `overwrite` is `False`.
         ImportError: If a library is missing. The message says which.
         OSError: If the file cannot be written.
@@ -137,6 +137,13 @@ def _check_arguments(model, format, dtype, input_dtype, calibration):
         raise ValueError(
             "`model` must have one image of a fixed size as input. "
             f"Received: model='{model.name}' with inputs of shapes {shapes}"
+        )
+    if keras.backend.backend() == "openvino":
+        # Its bfloat16 would be too inaccurate for the check.
+        raise ValueError(
+            "Models cannot be exported with the OpenVINO backend of Keras. Set "
+            f"KERAS_BACKEND={format.backend}. A file for OpenVINO is written "
+            "by TensorFlow, too. Received: backend 'openvino'"
         )
     if dtype not in format.dtypes:
         raise ValueError(

@@ -162,7 +162,9 @@ def _features(model, name, images, batch_size):
     """Returns features in float64, and integer labels."""
     if hasattr(images, "element_spec"):
         batches = [
-            (model.predict_on_batch(x), np.argmax(y, axis=1)) for x, y in images
+            # Not a tensor of TensorFlow: some backends do not accept it.
+            (model.predict_on_batch(np.asarray(x)), np.argmax(y, axis=1))
+            for x, y in images
         ]
         features, labels = map(np.concatenate, zip(*batches, strict=True))
     else:

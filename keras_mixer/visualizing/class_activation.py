@@ -65,7 +65,7 @@ def class_activation_map(
     batch = check_image(image, model)
     index = check_class(class_index, scores_of(model, batch))
     head, tokens = _head_and_tokens(model)
-    values = keras.ops.convert_to_numpy(tokens(batch, training=False))[0]
+    values = tokens.predict_on_batch(batch)[0]
     kernel = keras.ops.convert_to_numpy(head.kernel)[:, index]
     scores = values.astype("float32") @ kernel.astype("float32")
     return scores.reshape(grid_of(the_inner_model(model)))
