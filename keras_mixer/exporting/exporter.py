@@ -20,7 +20,7 @@ from keras_mixer.exporting.converting import convert
 from keras_mixer.exporting.converting import with_names
 from keras_mixer.exporting.formats import Format
 from keras_mixer.exporting.formats import find_format
-from keras_mixer.exporting.running import run
+from keras_mixer.exporting.running import load
 from keras_mixer.optional import require
 from keras_mixer.types import Path
 
@@ -76,7 +76,8 @@ def export(
             compare the outputs with those of the model, for batches of 1 and 3
             images. The difference must be below 1e-4 (1e-2 for "float16")
             times the largest output. For "int8" the norm of the difference must
-            be below a quarter of the norm of the outputs.
+            be below a quarter of the norm of the outputs, and also for a
+            model that is quantised already.
         overwrite: Boolean, whether to replace an existing file or folder.
 
     Raises:
@@ -155,6 +156,12 @@ def _check_arguments(model, format, dtype, input_dtype, calibration):
             "`input_dtype` must be 'float32' or 'uint8'. "
             f"Received: input_dtype={input_dtype!r}"
         )
+    if format.name == "litert" and "int8" in _quantization_modes(model):
+        raise ValueError(
+            "LiteRT has no operation for the int8 products of Keras. Export "
+            "the model from before `quantize`, with `dtype='int8'`. "
+            f"Received: model='{model.name}', which is quantised"
+        )
     if calibration is None:
         if (format.name, dtype) == ("openvino", "int8"):
             raise ValueError(
@@ -230,21 +237,30 @@ def _environment(backend):
 
 def _check(model, path, request):
     """Raises an error if a file does not compute what a model computes."""
+    run = load(request.format, path)
+    compared = "int8" if _quantization_modes(model) else request.dtype
     images = _sample(model, request)
     named = with_names(model, request.input_dtype)
     for batch in (images[:1], images):
-        received = run(request.format, path, batch)
+        received = run(batch)
         for name, value in named(batch, training=False).items():
             expected = keras.ops.convert_to_numpy(value).astype("float64")
-            difference = _difference(expected, received[name], request.dtype)
-            if not difference <= BOUNDS[request.dtype]:
+            difference = _difference(expected, received[name], compared)
+            if not difference <= BOUNDS[compared]:
                 raise ValueError(
                     f"The exported file of '{model.name}' does not compute "
                     f"what the model computes: the output '{name}' differs by "
-                    f"{difference:.2g}, and at most {BOUNDS[request.dtype]} is "
+                    f"{difference:.2g}, and at most {BOUNDS[compared]} is "
                     f"allowed. Received: format='{request.format}', "
                     f"dtype='{request.dtype}'"
                 )
+
+
+def _quantization_modes(model):
+    """Returns the set of Keras's quantization modes of the layers."""
+    layers = model._flatten_layers()
+    modes = {getattr(layer, "quantization_mode", None) for layer in layers}
+    return modes - {None}
 
 
 def _difference(expected, received, dtype):

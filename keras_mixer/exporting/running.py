@@ -5,66 +5,83 @@ import numpy as np
 from keras_mixer.optional import require
 
 
-def run(format, path, images):
-    """Returns what an exported file computes.
+def load(format, path):
+    """Returns a function that runs an exported file.
 
     Args:
         format: Name of the format.
         path: Path of the file or folder.
-        images: Array of shape `(batch, height, width, channels)`, in the dtype
-            of the input.
 
     Returns:
-        `{name of the output: array}`.
+        A function of an array of shape `(batch, height, width, channels)`, in
+        the dtype of the input. It returns `{name of the output: array}`.
     """
-    outputs = _RUNNERS[format](str(path), images)
-    return {name: np.asarray(value) for name, value in outputs.items()}
+    run = _LOADERS[format](str(path))
+
+    def to_arrays(images):
+        return {name: np.asarray(value) for name, value in run(images).items()}
+
+    return to_arrays
 
 
-def _run_saved_model(path, images):
+def _load_saved_model(path):
     tf = require("tensorflow")
     loaded = tf.saved_model.load(path)
-    (name,) = loaded.signatures["serving_default"].structured_input_signature[1]
-    return loaded.signatures["serving_default"](**{name: tf.constant(images)})
+
+    def run(images):
+        # TensorFlow deletes the variables together with `loaded`.
+        serve = loaded.signatures["serving_default"]
+        (name,) = serve.structured_input_signature[1]
+        return serve(**{name: tf.constant(images)})
+
+    return run
 
 
-def _run_onnx(path, images):
+def _load_onnx(path):
     session = require("onnxruntime").InferenceSession(
         path, providers=["CPUExecutionProvider"]
     )
     names = [output.name for output in session.get_outputs()]
     (image,) = session.get_inputs()
-    return dict(
+    return lambda images: dict(
         zip(names, session.run(names, {image.name: images}), strict=True)
     )
 
 
-def _run_openvino(path, images):
+def _load_openvino(path):
     # On some processors OpenVINO computes in bfloat16 unless it is told not to.
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     model = require("openvino").compile_model(path, "CPU", options)
-    outputs = model(images)
-    return {output.get_any_name(): outputs[output] for output in model.outputs}
+
+    def run(images):
+        outputs = model(images)
+        return {each.get_any_name(): outputs[each] for each in model.outputs}
+
+    return run
 
 
-def _run_litert(path, images):
+def _load_litert(path):
     interpreter = require("ai_edge_litert.interpreter").Interpreter(path)
     runner = interpreter.get_signature_runner()
     (name,) = runner.get_input_details()
-    return runner(**{name: images})
+    return lambda images: runner(**{name: images})
 
 
-def _run_torch(path, images):
+def _load_torch(path):
     torch = require("torch")
     module = torch.export.load(path).module()
-    with torch.no_grad():
-        return module(torch.tensor(images))
+
+    def run(images):
+        with torch.no_grad():
+            return module(torch.tensor(images))
+
+    return run
 
 
-_RUNNERS = {
-    "saved_model": _run_saved_model,
-    "onnx": _run_onnx,
-    "openvino": _run_openvino,
-    "litert": _run_litert,
-    "torch": _run_torch,
+_LOADERS = {
+    "saved_model": _load_saved_model,
+    "onnx": _load_onnx,
+    "openvino": _load_openvino,
+    "litert": _load_litert,
+    "torch": _load_torch,
 }

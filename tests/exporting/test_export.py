@@ -11,7 +11,7 @@ import pytest
 import keras_mixer
 from keras_mixer import cli
 from keras_mixer.exporting import exporter
-from keras_mixer.exporting.running import run
+from keras_mixer.exporting.running import load
 from support.helpers import FAMILIES
 from support.helpers import IMAGE
 from support.helpers import ROOT
@@ -59,7 +59,7 @@ def call(model, images):
 def check(model, path, format, photos, tolerance, name="predictions"):
     """Compares a file with its model on images that `export` has not seen."""
     for batch in (photos[:1], photos[-3:]):
-        (received,) = run(format, path, batch.astype("float32")).items()
+        (received,) = load(format, path)(batch.astype("float32")).items()
         assert received[0] == name
         expected = call(model, batch)
         assert received[1].shape == expected.shape
@@ -171,12 +171,30 @@ def test_models_of_all_kinds_are_exported(name, tmp_path):
     check(model, path, format, photos, 1e-4, output)
 
 
+@pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_models_that_are_quantised_already(mode, photos, tmp_path):
+    model = model_of("mixer")
+    model.quantize(mode)
+    format = FORMATS[BACKEND]
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    keras_mixer.export(model, path)
+    check(model, path, format, photos, 0.02)
+
+
+def test_litert_has_no_int8_of_keras(tmp_path):
+    model = model_of("mixer")
+    model.quantize("int8")
+    with pytest.raises(ValueError, match="has no operation for the int8"):
+        keras_mixer.export(model, tmp_path / "model.tflite")
+
+
 @on_tensorflow
 def test_several_heads_are_named_outputs(photos, tmp_path):
     model = keras_mixer.new_head(model_of("mixer"), {"color": 2, "shape": 3})
     randomise(model)
     keras_mixer.export(model, tmp_path / "model.onnx")
-    received = run("onnx", tmp_path / "model.onnx", photos.astype("float32"))
+    received = load("onnx", tmp_path / "model.onnx")(photos.astype("float32"))
     expected = model(photos.astype("float32"), training=False)
     assert sorted(received) == ["color", "shape"]
     for name, value in received.items():
@@ -189,7 +207,7 @@ def test_pixels_may_be_bytes(photos, tmp_path):
     for format in ("saved_model", "onnx", "openvino", "litert"):
         path = tmp_path / f"model{SUFFIXES[format]}"
         keras_mixer.export(model, path, input_dtype="uint8")
-        received = run(format, path, photos.astype("uint8"))["predictions"]
+        received = load(format, path)(photos.astype("uint8"))["predictions"]
         expected = call(model, photos.astype("uint8"))
         np.testing.assert_allclose(received, expected, atol=1e-5)
 
