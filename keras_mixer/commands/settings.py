@@ -224,6 +224,14 @@ class Settings:
         "dtype policy of Keras, such as mixed_bfloat16",
         metavar="POLICY",
     )
+    remat: bool = setting(
+        DEVICE,
+        False,
+        "compute each block a second time for its gradients, which needs less "
+        "memory and more time; not with dropout",
+        "once",
+        action="store_true",
+    )
     distribute: str = setting(
         DEVICE,
         "auto",
@@ -335,4 +343,5 @@ ADDED = {
     "freeze": None,
     "keep_best": False,
     "patience": None,
+    "remat": False,
 }

@@ -120,8 +120,16 @@ def _recorded(folder):
 
 def _check_before_decoding(settings):
     """Raises errors that would otherwise come after minutes of decoding."""
-    if recipe_of(settings).augmentation.randaugment:
+    recipe = recipe_of(settings)
+    if recipe.augmentation.randaugment:
         check_installed("keras_cv")
+    if settings.remat and recipe.dropout_rate > 0:
+        raise ValueError(
+            "`--remat` cannot be used with dropout, because a second "
+            "computation would draw other random numbers. Use a recipe "
+            "without dropout. Received: "
+            f"dropout_rate={recipe.dropout_rate}"
+        )
     if settings.data is None or settings.batch_size is None:
         return
     files = finding.find(settings.data).parts["train"].values()
@@ -168,13 +176,15 @@ def _model(plan, images):
         "stochastic_depth_rate": plan.recipe.stochastic_depth_rate,
         "dropout_rate": plan.recipe.dropout_rate,
     }
-    build = constructor_of(plan.settings.model)
     classes = len(images.class_names)
     if plan.settings.weights is None:
-        model = build(classes=classes, classifier_activation=None, **options)
+        options |= {"classes": classes, "classifier_activation": None}
     else:
-        backbone = build(include_top=False, pooling="avg", **options)
-        model = new_head(backbone, classes, activation=None)
+        options |= {"include_top": False, "pooling": "avg"}
+    with keras.RematScope("full" if plan.settings.remat else None):
+        model = constructor_of(plan.settings.model)(**options)
+    if plan.settings.weights is not None:
+        model = new_head(model, classes, activation=None)
     return freeze(model, plan.settings.last_frozen)
 
 

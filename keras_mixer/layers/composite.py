@@ -25,6 +25,13 @@ bound to the function first. A function that draws random numbers would draw
 different numbers the second time, and the gradients would be wrong. A composite
 layer that draws random numbers is therefore not rematerialised. The composite
 layers inside it that draw no random numbers are rematerialised instead.
+
+PyTorch ends the second computation early, by an exception from inside a layer.
+Keras adds the arguments of the layer to every exception, and the new exception
+refers to itself through its traceback. The recomputed activations then stay in
+memory until Python collects garbage, and rematerialisation saves nothing. The
+inner layers are therefore called without this, as after
+`keras.config.disable_traceback_filtering()`.
 """
 
 import contextlib
@@ -72,6 +79,8 @@ class Composite(keras.Layer):
         if self.is_random:
             return layer_call
         bound = functools.partial(layer_call, training=training)
+        if keras.backend.backend() == "torch":
+            bound = _without_traceback_filtering(bound)
         # Keras computes the size of the output from this specification.
         spec = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
         rematerialized = super().rematerialized_call(bound, spec)
@@ -171,6 +180,19 @@ class Composite(keras.Layer):
         if policy_map:
             config["dtype"] = policy_map
         return config
+
+
+def _without_traceback_filtering(function):
+    def unfiltered(*args):
+        if not keras.config.is_traceback_filtering_enabled():
+            return function(*args)
+        keras.config.disable_traceback_filtering()
+        try:
+            return function(*args)
+        finally:
+            keras.config.enable_traceback_filtering()
+
+    return unfiltered
 
 
 def _policy_map(default, policies):

@@ -14,11 +14,13 @@ from PIL import Image
 from keras_mixer import cli
 from keras_mixer import training
 from keras_mixer.commands import plan
+from keras_mixer.commands import train
 from keras_mixer.commands.settings import Settings
 from keras_mixer.models.introspection import weights_of
 from keras_mixer.training.optimizers import Restart
 from support.helpers import ROOT
 from support.helpers import assert_equal
+from support.helpers import computations_of_gelu
 
 pytestmark = pytest.mark.once
 
@@ -113,6 +115,47 @@ def test_finished_training_is_prolonged(finished, photos, tmp_path):
     cli.main(options(photos, run, "--prolong", epochs=6, **STATE))
     parts = training.read_run(run)["parts"]
     assert [part["epochs"] for part in parts] == [2, 5]
+
+
+def test_remat_computes_the_blocks_twice(photos):
+    class Images:
+        image_shape = (8, 8, 3)
+        class_names = ("cat", "dog")
+        train_count = 210
+
+        def steps_per_epoch(self, batch_size, drop_remainder):
+            return 210 // batch_size
+
+    counts = []
+    for remat in (False, True):
+        settings = Settings(data=str(photos), epochs=1, remat=remat)
+        whole = plan.Plan.of(plan.resolved(settings), Images())
+        model = train._model(whole, Images())
+        x = keras.ops.ones((5, *Images.image_shape))
+        counts.append(computations_of_gelu(model, x))
+    assert counts == [4, 8]
+
+
+def test_training_with_remat_is_the_same(finished, photos, tmp_path):
+    cli.main(options(photos, tmp_path / "run", "--remat", **STATE))
+    received, expected = (
+        training.read_log(run)[0]["loss"]
+        for run in (tmp_path / "run", finished)
+    )
+    assert received == pytest.approx(expected, rel=1e-4)
+    assert training.read_run(tmp_path / "run")["settings"]["remat"]
+
+
+def test_remat_is_refused_with_dropout(photos, tmp_path):
+    recipe = {"optimizer": "adam", "learning_rate": 0.1, "dropout_rate": 0.25}
+    (tmp_path / "mine.json").write_text(json.dumps(recipe))
+    message = refused(
+        options(
+            photos, tmp_path / "run", "--remat", recipe=tmp_path / "mine.json"
+        )
+    )
+    assert "without dropout. Received: dropout_rate=0.25" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_learning_rate_begins_anew_in_a_prolonged_training(photos):
