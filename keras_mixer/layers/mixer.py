@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_mixer.arguments import check_positive_int
+from keras_mixer.layers import direct
 from keras_mixer.layers.activations import gelu_tanh
 from keras_mixer.layers.folding import fold_norm
 from keras_mixer.layers.mixing import Block
@@ -113,12 +114,15 @@ class MixerBlock(Block):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
-        y = self.token_norm(_fork(x))
+        y = self._normalize(self.token_norm, x)
         y = self.token_mixing(y, training=training)
         x = ops.add(x, self._drop(y, training))
-        y = self.channel_norm(_fork(x))
+        y = self._normalize(self.channel_norm, x)
         y = self.channel_mixing(y, training=training)
         return ops.add(x, self._drop(y, training))
+
+    def _normalize(self, norm, x):
+        return direct.normalize(self, norm, _fork(x))
 
     def get_config(self) -> Config:
         return {**super().get_config(), "tokens_mlp_dim": self.tokens_mlp_dim}

@@ -18,6 +18,7 @@ from keras import ops
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_rate
+from keras_mixer.layers import direct
 from keras_mixer.layers.activations import gelu_exact
 from keras_mixer.layers.activations import gelu_tanh
 from keras_mixer.layers.composite import Composite
@@ -66,8 +67,13 @@ class _MLP(Composite):
         self.dense_1.build((*input_shape[:-1], self.mlp_dim))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        y = self._activate(self.dense_0(inputs))
-        y = self.dense_1(self._drop(y, training))
+        if direct.are_direct(self, self.dense_0, self.dense_1):
+            return self._mix(direct.dense, inputs, training)
+        return self._mix(_call, inputs, training)
+
+    def _mix(self, dense, x, training):
+        y = self._activate(dense(self.dense_0, x))
+        y = dense(self.dense_1, self._drop(y, training))
         return self._drop(y, training)
 
     def _activate(self, y):
@@ -202,9 +208,14 @@ class TokenMixing(_MLP):
         super().build((batch, channels, tokens))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if direct.are_direct(self, self.dense_0, self.dense_1):
+            return self._mix(direct.dense_over_tokens, inputs, training)
         y = ops.swapaxes(inputs, 1, 2)  # (batch, channels, tokens)
-        y = super().call(y, training=training)
-        return ops.swapaxes(y, 1, 2)
+        return ops.swapaxes(self._mix(_call, y, training), 1, 2)
+
+
+def _call(layer, x):
+    return layer(x)
 
 
 def token_shape(layer, shape):

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_mixer.arguments import check_real
+from keras_mixer.layers import direct
 from keras_mixer.layers.affine import Affine
 from keras_mixer.layers.affine import LayerScale
 from keras_mixer.layers.affine import TokenOffset
@@ -97,6 +98,8 @@ class TokenLinear(Composite):
         self.dense.build((batch, channels, tokens))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if direct.are_direct(self, self.dense):
+            return direct.dense_over_tokens(self.dense, inputs)
         y = ops.swapaxes(inputs, 1, 2)  # (batch, channels, tokens)
         return ops.swapaxes(self.dense(y), 1, 2)
 

@@ -1,0 +1,96 @@
+"""Dense layers and norms on PyTorch, computed without calls of Keras layers.
+
+Eager PyTorch runs one operation after the other, so each pass over a tensor and
+each call of a Keras layer takes time. Keras 3.15 adds the bias of `Dense` in a
+second pass, although PyTorch has a product with a bias. Under a mixed dtype
+policy Keras copies the input of a norm twice, although PyTorch's norm accepts
+it. A product over the tokens needs no transposition if the kernel multiplies
+from the left. The call of a Keras layer takes tens of microseconds, which
+matters for small models and single images.
+
+The functions here compute what the layers compute. LoRA is part of `kernel`. A
+layer that does more is called: one that is quantised, or that has another
+dtype, a regularizer of its outputs or a hook. On the other backends XLA merges
+these operations, so the layers are always called.
+"""
+
+import keras
+from keras import ops
+
+from keras_mixer.optional import require
+
+if keras.backend.backend() == "torch":
+    torch = require("torch")
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def are_direct(owner, *layers):
+    """Whether the functions below can replace calls of inner layers.
+
+    Args:
+        owner: The layer that contains them.
+        *layers: Layers of Keras.
+    """
+    return (
+        keras.backend.backend() == "torch"
+        and keras.distribution.distribution() is None
+        and all(_is_plain(layer, owner.compute_dtype) for layer in layers)
+    )
+
+
+def _is_plain(layer, dtype):
+    return (
+        layer.compute_dtype == dtype
+        and layer.quantization_mode is None
+        and layer.activity_regularizer is None
+        and not any(getattr(layer, hooks) for hooks in _HOOKS)
+    )
+
+
+def dense(layer, x):
+    """Returns what a `Dense` layer returns for `x`."""
+    kernel, bias = _weights(layer)
+    return torch.nn.functional.linear(x, kernel.mT, bias)
+
+
+def dense_over_tokens(layer, x):
+    """Returns what a `Dense` layer returns for the second axis of `x`.
+
+    Args:
+        layer: `Dense` layer whose kernel has the shape `(tokens, units)`.
+        x: Tensor of shape `(batch, tokens, channels)`.
+
+    Returns:
+        Tensor of shape `(batch, units, channels)`.
+    """
+    kernel, bias = _weights(layer)
+    matrix = kernel.mT.expand(x.shape[0], -1, -1)
+    if bias is None:
+        return torch.bmm(matrix, x)
+    return torch.baddbmm(bias[:, None], matrix, x)
+
+
+def _weights(layer):
+    bias = None if layer.bias is None else ops.convert_to_tensor(layer.bias)
+    return ops.convert_to_tensor(layer.kernel), bias
+
+
+def normalize(owner, layer, x):
+    """Returns what a `LayerNormalization` layer inside `owner` returns."""
+    if not are_direct(owner, layer):
+        return layer(x)
+    gamma, beta = (
+        None if weight is None else ops.convert_to_tensor(weight)
+        for weight in (layer.gamma, layer.beta)
+    )
+    if x.is_cuda and gamma is not None and gamma.dtype != x.dtype:
+        return layer(x)  # only on CPUs the dtypes may differ
+    return torch.nn.functional.layer_norm(
+        x, x.shape[-1:], gamma, beta, layer.epsilon
+    )
