@@ -2,7 +2,7 @@
 
     pip install ".[serve,jax]"
     keras_mixer export mixer_nano.cifar10 nano.onnx --fuse
-    python examples/serve.py nano.onnx
+    KERAS_BACKEND=jax python examples/serve.py nano.onnx
     curl -F photo=@cat.jpg http://127.0.0.1:8000/classify
 
 The model is a file or folder that `keras_mixer export` has written: ONNX, or a
