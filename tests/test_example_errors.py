@@ -33,6 +33,10 @@ BAD_CALLS = {
         "classify.py a.png --weights no.weights.h5",
         "no.weights.h5.*not a file",
     ),
+    "broken exported model": (
+        "serve.py broken.png",
+        "'broken.png' is not an exported classifier",
+    ),
     "missing features": (
         "features.py --weights no.keras",
         "no.keras.*not a file",

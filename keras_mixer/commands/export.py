@@ -50,6 +50,7 @@ def export(
         dtype=dtype,
         input_dtype=input_dtype,
         class_names=trained.names[0] or None,
+        image_options=trained.evaluation,
         calibration=calibration,
         check=check,
         overwrite=overwrite,

@@ -9,7 +9,9 @@ works for rectangles too. A photo of 1 x 1,000,000 pixels is not enlarged to
 
 import contextlib
 import io
+import numbers
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -43,7 +45,7 @@ INTERPOLATIONS = {
 
 def load_image(
     file: Any,
-    model: keras.Model,
+    model: keras.Model | Sequence[int],
     crop_ratio: float = CROP_RATIO,
     interpolation: str = INTERPOLATION,
 ) -> np.ndarray:
@@ -67,7 +69,9 @@ def load_image(
             - a uint8 array of shape `(height, width)` or `(height, width, 1)`
               for grey, `(height, width, 3)` for RGB or `(height, width, 4)` for
               RGBA. OpenCV returns BGR: pass `array[..., ::-1]`.
-        model: A Keras model with one input, images of 1 or 3 channels.
+        model: A Keras model with one input, images of 1 or 3 channels. Or the
+            shape of these images, `(height, width, channels)`, for a model
+            that Keras does not run, such as an exported file.
         crop_ratio: Float in (0, 1], the fraction to keep of the height and
             width of the largest centred box with the aspect ratio of the input.
             The default is 224/256.
@@ -100,6 +104,8 @@ def load_image(
     >>> model = keras_mixer.MixerS32(weights=None)
     >>> keras_mixer.load_image(photo, model).shape
     (1, 224, 224, 3)
+    >>> keras_mixer.load_image(photo, (64, 96, 1)).shape
+    (1, 64, 96, 1)
     """
     image_module = require("PIL.Image")
     _check_photo(image_module, file)
@@ -138,22 +144,30 @@ def check_interpolation(value):
 
 
 def _input_image_shape(model):
-    # Not `input_shape`: it is a list if the model was built from a list.
-    inputs = getattr(model, "inputs", None) or []
-    shapes = [tuple(tensor.shape) for tensor in inputs]
+    if isinstance(model, (list, tuple)):
+        shapes = [(None, *model)]
+    else:
+        # Not `input_shape`: it is a list if the model was built from a list.
+        inputs = getattr(model, "inputs", None) or []
+        shapes = [tuple(tensor.shape) for tensor in inputs]
     if len(shapes) == 1 and len(shapes[0]) == 4:
         _, *image_shape = shapes[0]
         if keras.config.image_data_format() == "channels_first":
             image_shape = image_shape[1:] + image_shape[:1]
         height, width, channels = image_shape
-        if height and width and channels in (1, 3):
+        sides = (height, width)
+        if channels in (1, 3) and all(_is_side(side) for side in sides):
             return height, width, channels
     raise ValueError(
         "`model` must be a Keras model with one input: images of a fixed size "
-        "with 1 or 3 channels, in the data format "
+        "with 1 or 3 channels, or the shape of such images, in the data format "
         f"'{keras.config.image_data_format()}'. "
         f"Received: model={model!r} with inputs of shapes {shapes}"
     )
+
+
+def _is_side(value):
+    return isinstance(value, numbers.Integral) and value > 0
 
 
 def _check_photo(image_module, photo):

@@ -24,7 +24,7 @@ class Request(typing.NamedTuple):
     format: str
     dtype: str
     input_dtype: str
-    class_names: list | None
+    metadata: dict  # values to store as JSON in the file, by their names
     calibration: str | None  # path of a NumPy file of images
 
 
@@ -66,13 +66,11 @@ def with_names(model, input_dtype="float32"):
 
 def _to_saved_model(model, target, request):
     model.export(target, format="tf_saved_model", verbose=False)
-    if request.class_names is not None:
-        # The folder that TensorFlow reserves for files of the user.
-        extra = target / "assets.extra"
-        extra.mkdir()
-        (extra / "class_names.json").write_text(
-            json.dumps(request.class_names), "utf-8"
-        )
+    # The folder that TensorFlow reserves for files of the user.
+    extra = target / "assets.extra"
+    for name, text in _texts(request).items():
+        extra.mkdir(exist_ok=True)
+        (extra / f"{name}.json").write_text(text, "utf-8")
 
 
 def _to_onnx(model, target, request):
@@ -91,11 +89,12 @@ def _to_onnx(model, target, request):
         onnx.save(half, target)
     elif request.dtype == "int8":
         _quantize_onnx(target, request)
-    if request.class_names is not None:
+    if request.metadata:
         onnx = require("onnx")
         written = onnx.load(target)
-        entry = written.metadata_props.add()
-        entry.key, entry.value = "class_names", json.dumps(request.class_names)
+        for name, text in _texts(request).items():
+            entry = written.metadata_props.add()
+            entry.key, entry.value = name, text
         onnx.save(written, target)
 
 
@@ -137,15 +136,15 @@ def _to_openvino(model, target, request):
     if request.dtype == "int8":
         # OpenVINO reads the quantised operations of an ONNX file.
         file = target.with_suffix(".onnx")
-        _to_onnx(model, file, request._replace(class_names=None))
+        _to_onnx(model, file, request._replace(metadata={}))
         converted = openvino.convert_model(str(file))
         file.unlink()
     else:
         file = target.with_name("float32_" + target.name)
         model.export(str(file), format="openvino", verbose=False)
         converted = openvino.Core().read_model(str(file))
-    if request.class_names is not None:
-        converted.set_rt_info(json.dumps(request.class_names), "class_names")
+    for name, text in _texts(request).items():
+        converted.set_rt_info(text, name)
     is_half = request.dtype == "float16"
     openvino.save_model(converted, str(target), compress_to_fp16=is_half)
 
@@ -163,19 +162,20 @@ def _to_litert(model, target, request):
             request, size=1
         )
     model.export(str(target), format="litert", verbose=False, **options)
-    if request.class_names is not None:
-        _add_metadata_to_litert(target, request.class_names)
+    if request.metadata:
+        _add_metadata_to_litert(target, _texts(request))
 
 
-def _add_metadata_to_litert(target, class_names):
+def _add_metadata_to_litert(target, texts):
     tools = require("tensorflow.lite.tools.flatbuffer_utils")
     schema = require("tensorflow.lite.python.schema_py_generated")
     model = tools.read_model(str(target))
-    buffer, metadata = schema.BufferT(), schema.MetadataT()
-    buffer.data = list(json.dumps(class_names).encode("utf-8"))
-    metadata.name, metadata.buffer = "class_names", len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), metadata]
+    for name, text in texts.items():
+        buffer, metadata = schema.BufferT(), schema.MetadataT()
+        buffer.data = list(text.encode("utf-8"))
+        metadata.name, metadata.buffer = name, len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata = [*(model.metadata or []), metadata]
     tools.write_model(model, str(target))
 
 
@@ -200,12 +200,15 @@ def _to_torch(model, target, request):
     for module in program.graph_module.modules():
         for node in getattr(module, "graph", torch.fx.Graph()).nodes:
             node.meta.pop("stack_trace", None)
-    extra = {}
-    if request.class_names is not None:
-        extra["class_names.json"] = json.dumps(request.class_names)
+    extra = {f"{name}.json": text for name, text in _texts(request).items()}
     content = io.BytesIO()
     torch.export.save(program, content, extra_files=extra)
     target.write_bytes(content.getbuffer())
+
+
+def _texts(request):
+    """Returns `{name: JSON}` of what is stored in the file."""
+    return {name: json.dumps(value) for name, value in request.metadata.items()}
 
 
 def _calibration_batches(request, size=16):

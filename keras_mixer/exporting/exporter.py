@@ -9,12 +9,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_mixer.arguments import check_crop_ratio
+from keras_mixer.data.photos import check_interpolation
 from keras_mixer.exporting.converting import Request
 from keras_mixer.exporting.converting import convert
 from keras_mixer.exporting.converting import with_names
@@ -40,6 +43,7 @@ def export(
     dtype: str = "float32",
     input_dtype: str = "float32",
     class_names: Sequence[str] | None = None,
+    image_options: Mapping[str, Any] | None = None,
     calibration: Any = None,
     check: bool = True,
     overwrite: bool = False,
@@ -69,6 +73,9 @@ def export(
         class_names: Optional list of the names of the classes, which is stored
             in the file as JSON under the name "class_names". For "saved_model"
             it is the file `assets.extra/class_names.json`.
+        image_options: Optional dict, the arguments `crop_ratio` and
+            `interpolation` with which `load_image` loads photos for this model.
+            It is stored in the same way under the name "image_options".
         calibration: Optional array of images, about 100, as the model takes
             them. With `dtype="int8"`, "onnx" and "litert" use it to quantise
             the activations too. "openvino" needs it.
@@ -103,14 +110,14 @@ def export(
     target = pathlib.Path(path)
     found = find_format(format, target)
     _check_arguments(model, found, dtype, input_dtype, calibration)
+    metadata = _metadata(class_names, image_options)
     _check_installed(found, dtype, check)
     for file in _files(target):
         if file.exists() and not overwrite:
             raise FileExistsError(
                 f"'{file}' exists. Use another path, or `overwrite=True`."
             )
-    names = None if class_names is None else [str(name) for name in class_names]
-    request = Request(found.name, dtype, input_dtype, names, None)
+    request = Request(found.name, dtype, input_dtype, metadata, None)
     # In the same folder, so that the finished file is moved, not copied.
     with tempfile.TemporaryDirectory(
         prefix=f".{target.name}.", dir=target.parent
@@ -176,6 +183,26 @@ def _check_arguments(model, format, dtype, input_dtype, calibration):
             f"model's input, {shapes[0][1:]}, and `dtype` must be 'int8'. "
             f"Received: an array of shape {shape}, dtype={dtype!r}"
         )
+
+
+def _metadata(class_names, image_options):
+    """Returns what is stored in the file besides the model."""
+    metadata = {}
+    if class_names is not None:
+        metadata["class_names"] = [str(name) for name in class_names]
+    if image_options is not None:
+        options = dict(image_options)
+        if not options.keys() <= {"crop_ratio", "interpolation"}:
+            raise ValueError(
+                "`image_options` must be a dict with the keys 'crop_ratio' and "
+                f"'interpolation'. Received: image_options={options}"
+            )
+        if "crop_ratio" in options:
+            check_crop_ratio(options["crop_ratio"])
+        if "interpolation" in options:
+            check_interpolation(options["interpolation"])
+        metadata["image_options"] = options
+    return metadata
 
 
 def _check_installed(format: Format, dtype, check):

@@ -165,6 +165,12 @@ def test_the_content_of_a_file_is_read(kind):
     np.testing.assert_array_equal(pixels, load(halves()))
 
 
+def test_the_shape_of_the_images_replaces_the_model():
+    for shape in ((8, 12, 3), [5, 6, 1], tuple(np.array([7, 4, 3]))):
+        pixels = keras_mixer.load_image(as_file(halves()), shape)
+        np.testing.assert_array_equal(pixels, load(halves(), tuple(shape)))
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK"])
 def test_pillow_images_are_read_and_not_changed(mode):
     image = halves().convert(mode)
@@ -322,7 +328,17 @@ def test_missing_photo_raises_file_not_found(tmp_path):
 
 @pytest.mark.parametrize(
     "model",
-    [None, model_for(8, 12), model_for(None, None, 3), model_for(8, 12, 4)],
+    [
+        None,
+        model_for(8, 12),
+        model_for(None, None, 3),
+        model_for(8, 12, 4),
+        (8, 12),
+        (8, 12, 4),
+        (0, 12, 3),
+        ("height", 12, 3),
+        (1, 8, 12, 3),
+    ],
 )
 def test_models_with_wrong_inputs_raise_errors(model):
     with pytest.raises(ValueError, match="`model` must be a Keras model with"):

@@ -38,6 +38,9 @@ SUFFIXES = {
     "torch": ".pt2",
 }
 NAMES = ["a cat", "b <c>", "ü", "d, e", 'f "g"']
+OPTIONS = {"crop_ratio": 0.9, "interpolation": "bicubic"}
+# What is stored in a file besides the model.
+STORED = {"class_names": NAMES, "image_options": OPTIONS}
 
 
 @pytest.fixture
@@ -242,7 +245,7 @@ def test_pixels_may_be_bytes(photos, tmp_path):
 
 
 @on_tensorflow
-def test_names_of_classes_are_in_the_file(tmp_path):
+def test_names_of_classes_and_image_options_are_in_the_file(tmp_path):
     import onnx
     import openvino
     from tensorflow.lite.tools import flatbuffer_utils
@@ -254,32 +257,40 @@ def test_names_of_classes_are_in_the_file(tmp_path):
         if format != "torch"
     }
     for path in paths.values():
-        keras_mixer.export(model, path, class_names=NAMES)
-    extra = paths["saved_model"] / "assets.extra" / "class_names.json"
-    assert json.loads(extra.read_text("utf-8")) == NAMES
-    (entry,) = onnx.load(paths["onnx"]).metadata_props
-    assert (entry.key, json.loads(entry.value)) == ("class_names", NAMES)
+        keras_mixer.export(model, path, **STORED)
+    extra = paths["saved_model"] / "assets.extra"
+    texts = {path.stem: path.read_text("utf-8") for path in extra.iterdir()}
+    assert parsed(texts) == STORED
+    texts = {
+        entry.key: entry.value
+        for entry in onnx.load(paths["onnx"]).metadata_props
+    }
+    assert parsed(texts) == STORED
     loaded = openvino.Core().read_model(paths["openvino"])
-    assert json.loads(loaded.get_rt_info("class_names").astype(str)) == NAMES
+    texts = {name: loaded.get_rt_info(name).astype(str) for name in STORED}
+    assert parsed(texts) == STORED
     loaded = flatbuffer_utils.read_model(str(paths["litert"]))
-    (buffer,) = (
-        loaded.buffers[each.buffer].data
+    texts = {
+        each.name.decode("utf-8"): bytes(loaded.buffers[each.buffer].data)
         for each in loaded.metadata
-        if each.name in (b"class_names", "class_names")
-    )
-    assert json.loads(bytes(buffer).decode("utf-8")) == NAMES
+        if each.name.decode("utf-8") in STORED
+    }
+    assert parsed(texts) == STORED
+
+
+def parsed(texts):
+    return {name: json.loads(text) for name, text in texts.items()}
 
 
 @on_torch
-def test_names_of_classes_are_in_the_file_of_torch(tmp_path):
+def test_names_and_image_options_are_in_the_file_of_torch(tmp_path):
     import torch
 
-    keras_mixer.export(
-        model_of("mixer"), tmp_path / "model.pt2", class_names=NAMES
-    )
-    files = {"class_names.json": ""}
+    keras_mixer.export(model_of("mixer"), tmp_path / "model.pt2", **STORED)
+    files = {f"{name}.json": "" for name in STORED}
     torch.export.load(tmp_path / "model.pt2", extra_files=files)
-    assert json.loads(files["class_names.json"]) == NAMES
+    texts = {name.removesuffix(".json"): text for name, text in files.items()}
+    assert parsed(texts) == STORED
 
 
 @pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
@@ -400,6 +411,21 @@ ERRORS = [
     ),
     (
         "model.pt2",
+        {"image_options": {"crop": 1}},
+        "ValueError: `image_options` must be a dict with the keys 'crop_ratio'",
+    ),
+    (
+        "model.pt2",
+        {"image_options": {"crop_ratio": 2}},
+        "ValueError: `crop_ratio` must be in (0, 1]",
+    ),
+    (
+        "model.pt2",
+        {"image_options": {"interpolation": "cubic"}},
+        "ValueError: `interpolation` must be one of",
+    ),
+    (
+        "model.pt2",
         {"model": "model"},
         "TypeError: `model` must be a Keras model",
     ),
@@ -424,12 +450,17 @@ def test_export_raises_and_writes_nothing(name, options, message, tmp_path):
 
 @on_torch
 def test_command_exports_a_model(tmp_path, capsys):
+    import torch
+
     path = tmp_path / "nano.pt2"
     cli.main(["export", "MixerNano", str(path), "--fuse"])
     assert capsys.readouterr().out == f"See '{path}'.\n"
     model = keras_mixer.MixerNano(weights="cifar10")
     photos = np.random.default_rng(5).uniform(0, 255, (5, 32, 32, 3))
     check(model, path, "torch", photos, 1e-4)
+    files = {"image_options.json": ""}
+    torch.export.load(path, extra_files=files)
+    assert json.loads(files["image_options.json"])["crop_ratio"] == 1
     with pytest.raises(SystemExit, match=r"exists\. Use another path"):
         cli.main(["export", "MixerNano", str(path)])
 

@@ -1,0 +1,460 @@
+"""`examples/serve.py`: real requests to real processes on loopback."""
+
+import concurrent.futures
+import functools
+import importlib
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from keras_mixer.commands.predict import predict
+from support.helpers import ROOT
+from support.helpers import python
+from support.helpers import run_example
+
+pytestmark = pytest.mark.once
+
+CLIENTS = 50
+MAX_BYTES = 300_000
+MAX_PIXELS = 1_000_000
+
+# All models of these tests, in one process with TensorFlow.
+EXPORT = """
+import sys
+import warnings
+warnings.simplefilter("ignore")
+import keras_mixer
+from keras_mixer.labels import class_names
+model = keras_mixer.MixerNano(weights="cifar10")
+options = {
+    "class_names": [name for _, name in class_names(10)],
+    "image_options": {"crop_ratio": 1.0, "interpolation": "bilinear"},
+    "check": False,
+}
+folder = sys.argv[1]
+fused = keras_mixer.fuse(model)
+keras_mixer.export(fused, folder + "/nano.onnx", **options)
+keras_mixer.export(fused, folder + "/nano", input_dtype="uint8", **options)
+"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    python(EXPORT, folder, backend="tensorflow")
+    return folder
+
+
+def noise(seed, width=60, height=40):
+    """A colored photo with large and small shapes."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), "uint8")
+    size = (width, height)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def content(image, kind="png", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def rotated():
+    """A camera's photo: the tag says how it is turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return content(noise(91, 90, 50), "jpeg", exif=exif, quality=95)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """Files of all kinds, as `{name: bytes}`."""
+    several = {f"{seed}.png": content(noise(seed)) for seed in range(CLIENTS)}
+    transparent = noise(92, 30, 70).convert("RGBA")
+    transparent.putalpha(noise(93, 30, 70).convert("L"))
+    return {
+        "rotated.jpg": rotated(),
+        "transparent.webp": content(transparent, "webp", lossless=True),
+        "grey.gif": content(noise(94).convert("L"), "gif"),
+        "16 bits.png": content(
+            Image.fromarray(
+                np.arange(1200, dtype="uint16").reshape(30, 40) * 50
+            )
+        ),
+        "small.bmp": content(noise(95, 9, 7), "bmp"),
+        **several,
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(photos, tmp_path_factory):
+    """What the command `predict` says, as `{file: {class: probability}}`."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name, data in photos.items():
+        (folder / name).write_bytes(data)
+    predictions = predict([str(folder)], model="MixerNano")
+    answers = {
+        pathlib.Path(path).name: dict(
+            zip(predictions.names, map(float, scores), strict=True)
+        )
+        for path, scores in predictions.results
+    }
+    assert answers.keys() == photos.keys()
+    # No two photos have the same answer, and there are several best classes.
+    values = np.array([list(answer.values()) for answer in answers.values()])
+    differences = np.abs(values[:, None] - values[None]).max(-1)
+    assert (differences + np.eye(len(values))).min() > 0.001
+    assert len(set(values.argmax(-1))) > 3
+    return answers
+
+
+class Service:
+    """A running service. Stops at the end of a `with` block."""
+
+    def __init__(self, *arguments, backend="jax"):
+        self.process = subprocess.Popen(
+            [sys.executable, ROOT / "examples" / "serve.py", *arguments]
+            + ["--port", "0"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "KERAS_BACKEND": backend},
+        )
+
+    def __enter__(self):
+        line = self.process.stdout.readline()  # empty if it has failed
+        self.url = line.rpartition(" ")[2].strip()
+        self.client = httpx.Client(base_url=self.url, timeout=60)
+        return self
+
+    def __exit__(self, *error):
+        self.client.close()
+        if self.process.poll() is None:
+            self.stop()
+        self.process.stdout.close()
+
+    @property
+    def address(self):
+        return "127.0.0.1", int(self.url.rpartition(":")[2])
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+    def post(self, data, **options):
+        """Posts the form of the page."""
+        return self.client.post("/classify", files={"photo": data}, **options)
+
+    def health(self):
+        answer = self.client.get("/health")
+        assert answer.status_code == 200
+        return answer.json()
+
+    def peak_memory(self):
+        """Returns the most memory that the process has used, in bytes."""
+        status = pathlib.Path("/proc", str(self.process.pid), "status")
+        (line,) = (
+            line
+            for line in status.read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
+        return 1024 * int(line.split()[1])
+
+
+@pytest.fixture(scope="module")
+def service(models):
+    options = ("--max-bytes", str(MAX_BYTES), "--max-pixels", str(MAX_PIXELS))
+    options += ("--max-wait-ms", "20")  # also on a busy machine
+    with Service(models / "nano.onnx", *options) as running:
+        yield running
+        running.health()
+        assert running.stop(signal.SIGINT) == 0
+
+
+def probabilities(answer):
+    assert answer.status_code == 200, answer.text
+    classes = answer.json()["classes"]
+    values = [each["probability"] for each in classes]
+    assert values == sorted(values, reverse=True)
+    return {each["name"]: each["probability"] for each in classes}
+
+
+def check_all(received, expected):
+    assert received.keys() == expected.keys()
+    for name, answer in received.items():
+        assert answer == pytest.approx(expected[name], abs=1e-4), name
+
+
+def test_service_answers_like_the_command_predict(service, photos, expected):
+    received = {
+        name: probabilities(service.post(data, params={"top": 10}))
+        for name, data in photos.items()
+        if not name[0].isdecimal() or name == "16 bits.png"
+    }
+    assert len(received) == 5
+    check_all(received, {name: expected[name] for name in received})
+
+
+def test_photo_may_be_the_body_of_the_request(service, photos, expected):
+    answer = service.client.post("/classify", content=photos["rotated.jpg"])
+    received = probabilities(answer)
+    assert len(received) == 5
+    everything = expected["rotated.jpg"]
+    best = sorted(everything, key=everything.get, reverse=True)[:5]
+    assert list(received) == best
+
+
+def ask_together(service, photos, names):
+    """Each client asks for its own photo, at the same moment."""
+    barrier = threading.Barrier(len(names))
+
+    def ask(name):
+        with httpx.Client(base_url=service.url, timeout=60) as client:
+            barrier.wait()
+            answer = client.post(
+                "/classify?top=10", files={"photo": photos[name]}
+            )
+        return probabilities(answer)
+
+    with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+        return dict(zip(names, pool.map(ask, names), strict=True))
+
+
+def test_concurrent_clients_get_their_own_answers_from_batches(
+    service, photos, expected
+):
+    before = service.health()
+    names = list(photos)[-CLIENTS:]
+    received = ask_together(service, photos, names)
+    check_all(received, {name: expected[name] for name in names})
+    after = service.health()
+    assert after["photos"] - before["photos"] == CLIENTS
+    assert after["batches"] - before["batches"] < CLIENTS
+
+
+def bomb(kind="png", side=1001):
+    return content(Image.new("L", (side, 1000)), kind)
+
+
+def huge_bomb():
+    """A WebP file of 16383 x 16383 pixels would need 1 GB of memory."""
+    # A lossless file with one color: its header says the size.
+    data = bytearray(content(Image.new("RGB", (1, 1)), "webp", lossless=True))
+    start = data.index(b"VP8L") + 9
+    data[start : start + 4] = (16382 | 16382 << 14).to_bytes(4, "little")
+    return bytes(data)
+
+
+HOSTILE = {
+    "bomb": (bomb, 413, "more than 1000000 pixels"),
+    "twice the limit": (lambda: bomb(side=2001), 413, "1000000 pixels"),
+    "huge bomb": (huge_bomb, 413, "more than 1000000 pixels"),
+    "bomb in a GIF": (lambda: bomb("gif"), 413, "more than 1000000 pixels"),
+    "truncated": (lambda: rotated()[:900], 400, "truncated"),
+    "half a header": (lambda: rotated()[:20], 415, "Expected an image"),
+    "text": (lambda: b"not an image", 415, "one of BMP, GIF, JPEG, PNG, WEBP"),
+    "empty": (lambda: b"", 415, "Expected an image"),
+    "TIFF": (lambda: content(noise(1), "tiff"), 415, "Expected an image"),
+    "EPS": (lambda: content(noise(1), "eps"), 415, "Expected an image"),
+    "too large": (lambda: bytes(MAX_BYTES), 413, "more than 300000 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_photos_are_refused(service, name):
+    make, status, message = HOSTILE[name]
+    answer = service.post(make())
+    assert answer.status_code == status, answer.text
+    assert message in answer.json()["error"]
+    service.health()
+
+
+BAD_REQUESTS = [
+    ("GET", "/classify", {}, 405, "Method Not Allowed"),
+    ("POST", "/health", {}, 405, "Method Not Allowed"),
+    ("GET", "/photos", {}, 404, "Not Found"),
+    ("POST", "/classify?top=0", {}, 400, "`top` must be a positive integer"),
+    ("POST", "/classify?top=a", {}, 400, "`top` must be a positive integer"),
+    (
+        "POST",
+        "/classify",
+        {"files": {"photo": (None, "a text")}},
+        400,
+        "The form has no file",
+    ),
+    (
+        "POST",
+        "/classify",
+        {"headers": {"content-type": "multipart/form-data"}, "content": b"a"},
+        400,
+        "Missing boundary",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status", "message"), BAD_REQUESTS
+)
+def test_bad_requests_get_errors_as_json(
+    service, method, path, options, status, message
+):
+    answer = service.client.request(method, path, **options)
+    assert answer.status_code == status
+    assert message in answer.json()["error"]
+
+
+@pytest.mark.skipif(
+    not pathlib.Path("/proc/self/status").exists(), reason="reads /proc"
+)
+@pytest.mark.parametrize("kind", ["length", "chunks", "form in chunks"])
+def test_100_megabytes_are_neither_read_nor_held(service, kind, photos):
+    service.post(photos["0.png"])
+    before = service.peak_memory()
+    sent = 0
+
+    def body():
+        nonlocal sent
+        if kind.startswith("form"):
+            yield b'--x\r\nContent-Disposition: form-data; name="photo"; '
+            yield b'filename="a.jpg"\r\n\r\n'
+        while sent < 100_000_000:
+            sent += 100_000
+            yield bytes(100_000)
+
+    headers = {
+        "length": {"content-length": "100000000"},
+        "form in chunks": {"content-type": "multipart/form-data; boundary=x"},
+    }
+    answer = service.client.post(
+        "/classify", content=body(), headers=headers.get(kind)
+    )
+    assert answer.status_code == 413
+    assert answer.json() == {
+        "error": "The request has more than 300000 bytes, the limit."
+    }
+    # The rest is in the buffers of the operating system.
+    assert sent < 50_000_000
+    assert service.peak_memory() - before < 20_000_000
+    service.health()
+
+
+def test_page_has_a_form_and_asks_no_other_host(service):
+    answer = service.client.get("/")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert 'action="classify" method="post"' in answer.text
+    assert not re.search(r"[\w:]//|url\(|src=|@import", answer.text)
+    assert f"file.size > {MAX_BYTES}" in answer.text
+
+
+def test_port_in_use_is_an_error(service, models):
+    port = str(service.address[1])
+    result = run_example("serve.py", models / "nano.onnx", "--port", port)
+    assert result.returncode == 2
+    assert "Address already in use" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def write_onnx(path, outputs=1, names=None):
+    """Writes a model that returns the mean of each channel, per output."""
+    info = functools.partial(
+        onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT
+    )
+    results = [f"mean_{i}" for i in range(outputs)]
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node(
+                "ReduceMean", ["image"], [result], axes=[1, 2], keepdims=0
+            )
+            for result in results
+        ],
+        "means",
+        [info("image", shape=["batch", 8, 12, 3])],
+        [info(result, shape=["batch", 3]) for result in results],
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8
+    )
+    if names is not None:
+        onnx.helper.set_model_props(model, {"class_names": json.dumps(names)})
+    onnx.save(model, path)
+
+
+def write_folder(path):
+    path.mkdir()
+    (path / "saved_model.pb").write_bytes(b"junk")
+
+
+NOT_SERVED = {
+    "missing": (lambda path: None, "does not exist"),
+    "junk": (lambda path: path.write_bytes(b"junk"), "not an exported class"),
+    "folder": (write_folder, "is not an exported classifier"),
+    "two outputs": (
+        lambda path: write_onnx(path, 2),
+        "one input and one output",
+    ),
+    "no probabilities": (
+        write_onnx,
+        r"a probability for each of its classes. Received: .* in \[128, 128\]",
+    ),
+    "other classes": (
+        lambda path: write_onnx(path, names=["cat", "dog"]),
+        r"Received: shape \(1, 3\) for 2 classes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_SERVED)
+def test_other_models_are_refused(name, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    exported = importlib.import_module("exported")
+    write, message = NOT_SERVED[name]
+    path = tmp_path / "model"
+    write(path)
+    with pytest.raises((OSError, ValueError), match=message):
+        exported.load_model(str(path))
+
+
+def test_full_service_refuses_and_shutdown_waits_for_answers(models, photos):
+    """One client sends slowly, and holds the only place."""
+    data = photos["0.png"]
+    with (
+        Service(models / "nano.onnx", "--queue", "1") as service,
+        socket.create_connection(service.address, timeout=60) as slow,
+    ):
+        head = (
+            f"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}"
+        )
+        slow.sendall(f"{head}\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert slow.recv(1000).startswith(b"HTTP/1.1 100")  # it has the place
+        slow.sendall(data[:1000])
+        refused = service.post(data)
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert "Too many requests" in refused.json()["error"]
+        service.health()
+        service.process.send_signal(signal.SIGTERM)
+        slow.sendall(data[1000:])
+        answer = b"".join(iter(lambda: slow.recv(10_000), b""))
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["classes"]) == 5
+        assert service.process.wait(timeout=60) == 0
+
+
+def test_saved_model_is_served(models, photos, expected):
+    with Service(models / "nano", backend="tensorflow") as service:
+        names = list(photos)[:12]
+        received = ask_together(service, photos, names)
+        check_all(received, {name: expected[name] for name in names})
+        assert service.stop() == 0
