@@ -56,14 +56,14 @@ class Subject(NamedTuple):
 
     @property
     def constructor(self):
-        """The call that builds the model, without the last bracket."""
-        names = {name.lower(): name for name in MODELS}
+        """The name of the constructor, and the sizes that it takes."""
         if self.variant is not None:
-            return names[self.variant.replace("_", "")] + "("
+            names = {name.lower(): name for name in MODELS}
+            return names[self.variant.replace("_", "")], []
         family, constructor = FAMILIES[self.sizes["family"]]
         # The initial LayerScale is not known; the weights replace it.
-        sizes = [str(self.sizes.get(name, 0.1)) for name in family.sizes]
-        return f"{constructor.__name__}({', '.join(sizes)}, "
+        sizes = [self.sizes.get(name, 0.1) for name in family.sizes]
+        return constructor.__name__, sizes
 
 
 def subject_of(model, about, place, timm, files):

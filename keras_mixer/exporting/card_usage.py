@@ -7,11 +7,25 @@ from keras_mixer.exporting.card_subject import CLASS_NAMES
 from keras_mixer.exporting.card_subject import MODEL
 from keras_mixer.exporting.card_subject import WEIGHTS
 from keras_mixer.exporting.markdown import code
+from keras_mixer.exporting.markdown import escaped
 
 
 def usage_section(subject):
     """Returns the lines of the section."""
-    lines = ["## Use", "", *_keras(subject)]
+    where = ""
+    if subject.place.repo is None:
+        where = (
+            " They expect the folder of this card, "
+            f"`{escaped(subject.place.name)}`, in the working folder."
+        )
+    lines = [
+        "## Use",
+        "",
+        "`pip install keras_mixer[hub,images]` installs what the first "
+        f"examples need, except for a backend of Keras.{where}",
+        "",
+        *_keras(subject),
+    ]
     if WEIGHTS in subject.files:
         lines += ["", *_further_training(subject)]
     return [*lines, "", *_timm(subject)]
@@ -65,8 +79,10 @@ print(class_names[outputs[0].argmax()])
 
 
 def _further_training(subject):
+    name, sizes = subject.constructor
+    positional = "".join(f"\n    {size}," for size in sizes)
     text = f"""
-backbone = keras_mixer.{subject.constructor}
+backbone = keras_mixer.{name}({positional}
     weights="{subject.place.address}",
     include_top=False,
     pooling="avg",
@@ -77,7 +93,7 @@ model = keras_mixer.new_head(backbone, classes=5)
     return [
         "To train it further, for other classes or another size of images:",
         "",
-        *code(text.replace(", \n", ",\n")),
+        *code(text),
     ]
 
 

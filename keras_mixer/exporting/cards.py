@@ -59,15 +59,16 @@ def _header(subject, license):
         tags += [PAPERS[family][0].lower(), f"arxiv:{PAPERS[family][1]}"]
     if subject.timm.config is not None:
         tags.append("timm")
+    results = _results(hub, subject, task)
     data = hub.ModelCardData(
         license=license,
         library_name="keras_mixer",
         pipeline_tag=task,
         tags=tags,
         datasets=_datasets(subject.about),
-        metrics=["accuracy"] if is_classifier else None,
-        model_name=subject.place.name,
-        eval_results=_results(hub, subject, task),
+        metrics=None if results is None else ["accuracy"],
+        model_name=None if results is None else subject.place.name,
+        eval_results=results,
     )
     return data.to_yaml()
 
@@ -100,10 +101,7 @@ def _model_section(subject):
     model, sizes = subject.model, subject.sizes
     height, width, channels = subject.image
     rows = [
-        (
-            "name",
-            f"`{subject.constructor.partition('(')[0]}`" if sizes else None,
-        ),
+        ("architecture", f"`{subject.constructor[0]}`" if sizes else None),
         ("input", f"images of {height} x {width} pixels, {channels} channels"),
         ("output", _output(subject)),
     ]
@@ -126,7 +124,7 @@ def _model_section(subject):
 
 
 def _what(subject):
-    kind = "An all-MLP model for images"
+    kind = "An all-MLP model"
     if subject.sizes:
         title, number = PAPERS[subject.sizes["family"]]
         article = "An" if title.startswith("M") else "A"
@@ -141,15 +139,17 @@ def _what(subject):
 
 
 def _output(subject):
-    activation, classes = subject.timm.output, subject.classes
-    if classes == 0:
-        return f"{subject.sizes['hidden']} features"
-    kind = {
+    if len(subject.model.outputs) > 1:
+        return f"{len(subject.model.outputs)} outputs"
+    sides = " x ".join(f"{n:,}" for n in subject.model.outputs[0].shape[1:])
+    if subject.classes == 0:
+        return f"{sides} features"
+    kinds = {
         "softmax": "probabilities",
         "sigmoid": "probabilities of independent classes",
         "linear": "logits",
-    }.get(activation, "outputs")
-    return kind if classes is None else f"{classes:,} {kind}"
+    }
+    return f"{sides} {kinds.get(subject.timm.output, 'numbers')}"
 
 
 def _files_section(subject):

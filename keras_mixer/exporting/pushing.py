@@ -286,7 +286,10 @@ def _write_for_timm(folder, model, about):
     try:
         export_weights(model, folder / card_subject.WEIGHTS)
     except ValueError as error:
-        reason = "its weights do not have the form of timm"
+        reason = (
+            "the model is fused or quantised, or has more weights than a Mixer "
+            "or a ResMLP with one head"
+        )
         logger.warning("%s is not written: %s", card_subject.WEIGHTS, error)
         return timm_config.Description(reason=reason)
     timm = timm_config.describe(model, about.evaluation, about.class_names)

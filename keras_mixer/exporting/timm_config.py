@@ -242,8 +242,16 @@ def _config(sizes, found, evaluation, class_names):
     }
     if class_names is not None:
         config["label_names"] = list(class_names)
+    arguments = {}
+    # transformers does not use `input_size` of `pretrained_cfg`.
+    if (height, width) != (224, 224):
+        arguments["img_size"] = [height, width]
+    if channels != 3:
+        arguments["in_chans"] = channels
     if sizes["family"] == "mixer" and _ratios(sizes) != (0.5, 4.0):
-        config["model_args"] = {"mlp_ratio": list(_ratios(sizes))}
+        arguments["mlp_ratio"] = list(_ratios(sizes))
+    if arguments:
+        config["model_args"] = arguments
     config["pretrained_cfg"] = {
         "custom_load": False,
         "input_size": [channels, height, width],

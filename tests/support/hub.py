@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import http.server
 import json
+import re
 import threading
 import urllib.parse
 
@@ -51,9 +52,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Repository:
-    def __init__(self, private):
+    def __init__(self, private=False, **files):
         self.private = private
-        self.files = {".gitattributes": b""}
+        self.files = {".gitattributes": b"", **files}
         self.commits = 0
 
 
@@ -65,7 +66,7 @@ class Hub(http.server.ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repositories = {}
         self.requests = []
-        self.readers_only = set()  # tokens without write access
+        self.refused = None  # pattern of addresses, and the status to answer
         threading.Thread(target=self.serve_forever, args=[0.02]).start()
 
     def stop(self):
@@ -73,9 +74,10 @@ class Hub(http.server.ThreadingHTTPServer):
         self.server_close()
 
     def respond(self, path, body, authorization):
-        if path.startswith("/api/") and self.command_is_write(path):
-            if authorization != f"Bearer {TOKEN}":
-                return failure(403, "You don't have the rights.")
+        if self.refused and re.search(self.refused[0], path):
+            return failure(self.refused[1], "refused by the test")
+        if is_write(path) and authorization != f"Bearer {TOKEN}":
+            return failure(403, "You don't have the required permissions")
         if path == "/api/repos/create":
             return self.create(json.loads(body))
         if path == "/api/validate-yaml":
@@ -83,20 +85,17 @@ class Hub(http.server.ThreadingHTTPServer):
         if path.startswith("/api/models/"):
             organisation, name, *rest = path.split("/")[3:]
             return self.api(f"{organisation}/{name}", rest, body)
+        if "/resolve/" not in path:
+            return failure(404, "no such address")
         organisation, name, _, _, *file = path.split("/")[1:]
         return self.send(f"{organisation}/{name}", "/".join(file))
-
-    def command_is_write(self, path):
-        return "/create" in path or "/commit/" in path
 
     def create(self, asked):
         name = f"{asked['organization']}/{asked['name']}"
         if name in self.repositories:
             return failure(409, "exists", {"url": f"{self.url}/{name}"})
-        self.repositories[name] = Repository(asked.get("visibility"))
-        self.repositories[name].private = bool(
-            asked.get("private") or asked.get("visibility") == "private"
-        )
+        private = asked.get("private") or asked.get("visibility") == "private"
+        self.repositories[name] = Repository(bool(private))
         return answer({"url": f"{self.url}/{name}"})
 
     def api(self, name, rest, body):
@@ -170,6 +169,10 @@ class Hub(http.server.ThreadingHTTPServer):
             "X-Repo-Commit": COMMIT,
         }
         return 200, headers, files[path]
+
+
+def is_write(path):
+    return path.startswith("/api/") and ("create" in path or "commit" in path)
 
 
 def described(content):
