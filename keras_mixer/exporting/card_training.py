@@ -224,8 +224,11 @@ def _protocol(subject):
     weights = "The weights are those of the training, not averages."
     if recipe["ema"] is not None:
         weights = "The weights are exponential averages over the training."
+    title = "Protocol"
+    if about.accuracy is None:
+        title = "Protocol of the accuracy on the validation images"
     return [
-        "Protocol:",
+        f"{title}:",
         "",
         "- A prediction is right if the class with the highest probability is "
         "that of the image.",

@@ -3,6 +3,8 @@
 The examples are complete. The tests run them.
 """
 
+import json
+
 from keras_mixer.exporting.card_subject import CLASS_NAMES
 from keras_mixer.exporting.card_subject import MODEL
 from keras_mixer.exporting.card_subject import WEIGHTS
@@ -34,8 +36,12 @@ def usage_section(subject):
 def _file(subject, name):
     """Returns the Python code for the path of a file."""
     if subject.place.repo is None:
-        return f'"{subject.place.name}/{name}"'
+        return _quoted(f"{subject.place.name}/{name}")
     return f'hf_hub_download("{subject.place.repo}", "{name}")'
+
+
+def _quoted(text):
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _import_hub(subject):
@@ -83,7 +89,7 @@ def _further_training(subject):
     positional = "".join(f"\n    {size}," for size in sizes)
     text = f"""
 backbone = keras_mixer.{name}({positional}
-    weights="{subject.place.address}",
+    weights={_quoted(subject.place.address)},
     include_top=False,
     pooling="avg",
     input_shape={subject.image},
@@ -126,7 +132,7 @@ def _by_name(subject):
 import timm
 from PIL import Image
 
-model = timm.create_model("{address}", pretrained=True).eval()
+model = timm.create_model({_quoted(address)}, pretrained=True).eval()
 config = timm.data.resolve_data_config(model=model)
 transform = timm.data.create_transform(**config)
 image = transform(Image.open("photo.jpg").convert("RGB"))
@@ -135,7 +141,7 @@ logits = model(image.unsqueeze(0))
     wrapped = f"""
 from transformers import pipeline
 
-classify = pipeline("image-classification", model="{place.repo or place.name}")
+classify = pipeline("image-classification", {_quoted(place.repo or place.name)})
 print(classify("photo.jpg"))
 """
     return [

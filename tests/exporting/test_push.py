@@ -211,7 +211,7 @@ def test_examples_in_the_card_run(tmp_path, monkeypatch, family):
     """timm has no name for this size, so the card builds it in Python."""
     peers.import_timm()
     model = model_of(family)
-    path = keras_mixer.push(model, tmp_path / "tiny", class_names=NAMES)
+    path = keras_mixer.push(model, tmp_path / 'a "b" é', class_names=NAMES)
     monkeypatch.chdir(tmp_path)
     Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 90).save("photo.jpg")
     names = {}
@@ -270,6 +270,24 @@ def test_timm_gets_no_model_that_computes_something_else(
     assert "They cannot load this model" in text
     assert reason in text
     assert "import timm" not in text
+
+
+def test_timm_has_no_name_for_tanh_gelu_and_other_sizes():
+    evaluation = {"crop_ratio": 1.0, "interpolation": "area"}
+    options = {"weights": None, "input_shape": (32, 64, 3), "classes": 7}
+    model = keras_mixer.MixerS32(**options)
+    found = timm_config.describe(model, evaluation)
+    assert found.config is None
+    assert "timm would use exact GELU" in found.reason
+    assert found.arguments["act_layer"] == "timm.layers.GELUTanh"
+    model = keras_mixer.ResMLP(16, 12, 384, 640, 0.1, **options)
+    found = timm_config.describe(model, evaluation)
+    assert found.reason == "timm has no architecture of these sizes"
+    wide = keras_mixer.Mixer(32, 8, 512, 128, 999, activation="gelu", **options)
+    found = timm_config.describe(wide, evaluation)
+    assert found.config["pretrained_cfg"]["interpolation"] == "box"
+    ratios = found.config["model_args"]["mlp_ratio"]
+    assert [int(ratio * 512) for ratio in ratios] == [128, 999]
 
 
 SAME = [
