@@ -236,3 +236,43 @@ def export(args):
         overwrite=args.overwrite,
     )
     print(f"See '{args.target}'.")
+
+
+def push_arguments(parser):
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=ANY_MODEL)
+    add(
+        "target",
+        metavar="TARGET",
+        help="hf://organization/name, a repository that is created if it is "
+        "missing; or a new folder",
+    )
+    add(
+        "--best",
+        action="store_true",
+        help="use the model of the best epoch of a training, not of the last",
+    )
+    add(
+        "--license",
+        metavar="NAME",
+        help="licence of the model for the card, such as apache-2.0 (default: "
+        "none is stated)",
+    )
+    add("--private", action="store_true", help="make a new repository private")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace these files in an existing repository or folder",
+    )
+
+
+def push(args):
+    address = implementation("push").push(
+        args.model,
+        args.target,
+        best=args.best,
+        license=args.license,
+        private=args.private,
+        overwrite=args.overwrite,
+    )
+    print(f"See '{address}'.")

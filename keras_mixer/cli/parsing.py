@@ -15,6 +15,7 @@ COMMANDS = (
     (models.predict_arguments, models.predict),
     (models.look_arguments, models.look),
     (models.export_arguments, models.export),
+    (models.push_arguments, models.push),
     (files.weights_arguments, files.weights),
     (files.prefetch_arguments, files.prefetch),
     (files.convert_arguments, files.convert),

@@ -3,9 +3,12 @@
 import hashlib
 import pathlib
 
+import keras
+
 from keras_mixer.models.constructors import FAMILIES
 from keras_mixer.weights import assigning
 from keras_mixer.weights import catalog
+from keras_mixer.weights import keras_config
 from keras_mixer.weights import loading
 from keras_mixer.weights import naming
 from keras_mixer.weights import writing
@@ -46,8 +49,22 @@ def convert(source, target):
         _save(_model(checkpoint, sizes, grid), target)
     else:
         path, layout = writing.check_target(target, checkpoint.family)
-        writing.write(path, checkpoint.arrays, layout, grid)
+        writing.write(
+            path,
+            checkpoint.arrays,
+            layout,
+            grid,
+            checkpoint.activation or _usual_activation(checkpoint.family),
+            checkpoint.scaling,
+        )
     return grid
+
+
+def _usual_activation(family):
+    """Returns the name of the activation that models of a family have."""
+    activation = FAMILIES[family][0].activation
+    serialized = keras.activations.serialize(keras.activations.get(activation))
+    return keras_config.activation_name(serialized)
 
 
 def _check_file(path):

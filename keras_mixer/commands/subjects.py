@@ -19,6 +19,7 @@ class Subject(typing.NamedTuple):
     trained: Trained
     origin: str  # for people
     run: pathlib.Path | None = None  # the folder of its training
+    record: catalog.Record | None = None  # of its published weights
 
 
 def load_subject(text):
@@ -41,7 +42,8 @@ def load_subject(text):
     if path.is_file():
         return Subject(_load_file(path), f"the file '{path}'")
     model, record = _named(text)
-    return Subject(published(model, record), f"weights '{record.name}'")
+    origin = f"weights '{record.name}'"
+    return Subject(published(model, record), origin, record=record)
 
 
 def _named(text):

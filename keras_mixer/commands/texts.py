@@ -33,6 +33,11 @@ TEXTS = {
         "and compared with the model.",
         "runs/photos photos.onnx --fuse",
     ),
+    "push": (
+        "Write a model to the Hugging Face hub or to a folder: for Keras, for "
+        "timm, with a model card. Log in first: `hf auth login`.",
+        "runs/photos hf://me/photos --license apache-2.0",
+    ),
     "weights": (
         "List the published weights. The list has their accuracy and their "
         "size in MB (1,000,000 bytes).",

@@ -10,6 +10,7 @@ from keras_mixer.models.structure import body_of
 from keras_mixer.models.structure import head_of
 from keras_mixer.types import Path
 from keras_mixer.weights import assigning
+from keras_mixer.weights import keras_config
 from keras_mixer.weights import naming
 from keras_mixer.weights import writing
 
@@ -18,7 +19,9 @@ def export_weights(model: keras.Model, path: Path) -> None:
     """Writes the weights of a model to a file for the official code or timm.
 
     If an error occurs, no incomplete file is left. Loading the file with
-    `weights=` restores exactly the same weights.
+    `weights=` restores exactly the same weights. A `.safetensors` file also
+    contains the name of the activation and the scaling of the pixels, so the
+    loaded model computes the same. timm does not read them.
 
     Source: the layouts of google-research/vision_transformer (`.npz`) and of
     `timm.models.mlp_mixer` (`.safetensors`).
@@ -66,7 +69,8 @@ def export_weights(model: keras.Model, path: Path) -> None:
         f"Cannot export '{model.name}': its weights are not those of the file "
         "format.",
     )
-    writing.write(path, arrays, layout, grid)
+    known = keras_config.describe({"config": body.get_config()})
+    writing.write(path, arrays, layout, grid, known.activation, known.scaling)
 
 
 def _head(model):

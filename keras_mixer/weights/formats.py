@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ import numpy as np
 
 # Keys of the notes that `writing` adds to a file.
 GRID_NOTE = "keras_mixer grid"
+ACTIVATION_NOTE = "keras_mixer activation"
+SCALING_NOTE = "keras_mixer scaling"
 CHECKSUM_NOTE = "keras_mixer sha256"
 
 
@@ -30,21 +33,44 @@ def parse_grid(note):
     return found and tuple(map(int, found.groups()))
 
 
-def checksum(arrays, grid_note):
-    """Returns the SHA-256 of names, dtypes, shapes and values.
+def parse_activation(note):
+    """Returns the name of an activation from a note, or `None`."""
+    return note if re.fullmatch("[a-z][a-z0-9_]{0,30}", note) else None
 
-    The digest first covers the note of the grid. Then, for each array in the
-    order of the names, it covers the JSON text `[name, dtype, shape]` and the
-    bytes of the values in C order.
+
+def parse_scaling(mean, std):
+    """Returns `(mean, std)` as tuples of floats, or `None`.
+
+    Args:
+        mean, std: Values from a file, which can be of any type.
+    """
+    try:
+        scaling = tuple(tuple(map(float, values)) for values in (mean, std))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if [len(values) for values in scaling] != [3, 3] or 0 in scaling[1]:
+        return None
+    if not all(map(math.isfinite, (*scaling[0], *scaling[1]))):
+        return None
+    return scaling
+
+
+def checksum(arrays, *notes):
+    """Returns the SHA-256 of notes, names, dtypes, shapes and values.
+
+    The digest first covers the notes. Then, for each array in the order of the
+    names, it covers the JSON text `[name, dtype, shape]` and the bytes of the
+    values in C order.
 
     Args:
         arrays: `{name: array}`.
-        grid_note: String, the note of the grid, or `""`.
+        *notes: Strings, the notes of the grid, of the activation and of the
+            scaling, or `""` if the file does not have the note.
 
     Returns:
         String of hexadecimal digits.
     """
-    digest = hashlib.sha256(grid_note.encode())
+    digest = hashlib.sha256("".join(notes).encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         header = [name, str(array.dtype), arrays[name].shape]

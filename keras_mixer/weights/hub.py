@@ -38,7 +38,7 @@ def fetch(repo, names):
         ValueError: If `repo` is not a valid name, or if one of `names` leads
             out of the cache.
     """
-    _check_repository(repo)
+    check_repository(repo)
     files = [f"{repo}/{name}" for name in names]
     for file in files:
         if cache.is_cached(cache.path_of(file)):
@@ -48,7 +48,8 @@ def fetch(repo, names):
     return _download_first(repo, names, files)
 
 
-def _check_repository(repo):
+def check_repository(repo):
+    """Raises an error if `repo` is not `"organisation/name"`."""
     if (
         not _REPOSITORY.fullmatch(repo)
         or "--" in repo

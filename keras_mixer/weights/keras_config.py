@@ -12,6 +12,7 @@ from typing import NamedTuple
 from keras_mixer.weights import archives
 from keras_mixer.weights import catalog
 from keras_mixer.weights.errors import WeightsError
+from keras_mixer.weights.formats import parse_scaling
 
 ARCHIVED = "config.json"
 
@@ -52,7 +53,16 @@ def read(archive):
             f"its configuration has {info.file_size} bytes. At most "
             f"{MAX_BYTES} bytes are allowed"
         )
-    layers = _layers(json.loads(archives.read(archive, info)))
+    return describe(json.loads(archives.read(archive, info)))
+
+
+def describe(config):
+    """Returns the `Description` of a model, from its configuration.
+
+    Args:
+        config: The content of `config.json`, of any type.
+    """
+    layers = _layers(config)
     return Description(_grid(layers), _activation(layers), _scaling(layers))
 
 
@@ -83,10 +93,20 @@ def _grid(layers):
 
 
 def _activation(layers):
-    activation = layers.get("block_0", {}).get("activation")
-    if isinstance(activation, dict):  # a function not from Keras
-        return _ACTIVATIONS.get(activation.get("config"))
-    return activation if isinstance(activation, str) else None
+    return activation_name(layers.get("block_0", {}).get("activation"))
+
+
+def activation_name(serialized):
+    """Returns the name of an activation for `Description`, or `None`.
+
+    Args:
+        serialized: What `keras.activations.serialize` returns, or any value
+            from a file.
+    """
+    if isinstance(serialized, dict):  # a function not from Keras
+        name = serialized.get("config")
+        return _ACTIVATIONS.get(name) if isinstance(name, str) else None
+    return serialized if isinstance(serialized, str) else None
 
 
 def _scaling(layers):
@@ -101,12 +121,6 @@ def _scaling(layers):
             std = [math.sqrt(value) / 255 for value in config["variance"]]
     except (LookupError, TypeError, ValueError, ZeroDivisionError):
         return None
-    if [len(mean), len(std)] != [3, 3] or 0 in std:
-        return None
-    if not all(map(math.isfinite, (*mean, *std))):
-        return None
     # Removes rounding errors, so that a copy of a copy is equal.
-    return tuple(
-        tuple(float(f"{value:.12g}") for value in values)
-        for values in (mean, std)
-    )
+    rounded = ([float(f"{value:.12g}") for value in v] for v in (mean, std))
+    return parse_scaling(*rounded)

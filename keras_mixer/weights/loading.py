@@ -6,7 +6,6 @@ model is built, because the file determines the activation, the pixel range and
 the grid. `load` assigns the weights to the model.
 """
 
-import json
 import logging
 import math
 import os
@@ -18,16 +17,24 @@ from keras_mixer.weights import assigning
 from keras_mixer.weights import catalog
 from keras_mixer.weights import fetching
 from keras_mixer.weights import hub
+from keras_mixer.weights import hub_config
+from keras_mixer.weights import keras_files
 from keras_mixer.weights import naming
 from keras_mixer.weights import reading
 from keras_mixer.weights import resizing
-from keras_mixer.weights.errors import DownloadError
 from keras_mixer.weights.errors import WeightsError
+from keras_mixer.weights.keras_config import Description
 
 logger = logging.getLogger("keras_mixer")
 
 HUB = "hf://"
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+# Of `keras_mixer.push` and timm, then of Keras's `model.save("hf://...")`.
+HUB_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.keras",
+    keras_files.ARCHIVED,
+)
 
 
 class HubFile(NamedTuple):
@@ -123,7 +130,7 @@ def open_checkpoint(source, family=None, include_top=True):
         return Checkpoint()
     if isinstance(source, Checkpoint):
         return source
-    path, activation, scaling = _locate(source)
+    path, known = _locate(source)
     file = reading.read(path)
     try:
         named, prefix = naming.remove_prefix(file.arrays)
@@ -141,7 +148,7 @@ def open_checkpoint(source, family=None, include_top=True):
     if not include_top:
         arrays = {p: a for p, a in arrays.items() if not _is_head(p)}
     sizes = _check_whole(arrays, layout.family, path)
-    activation = activation or file.activation
+    activation = known.activation or file.activation
     if activation is None and layout.name == "timm":
         activation = catalog.GELU_EXACT  # timm uses it for all models
     return Checkpoint(
@@ -149,10 +156,10 @@ def open_checkpoint(source, family=None, include_top=True):
         family=layout.family,
         layout=layout.name,
         arrays=arrays,
-        grid=_grid(file.grid, layout, sizes["tokens"]),
+        grid=_grid(file.grid or known.grid, layout, sizes["tokens"]),
         tokens_mlp=sizes.get("tokens_mlp"),
         activation=activation,
-        scaling=scaling or file.scaling,
+        scaling=known.scaling or file.scaling,
         checksum=file.checksum,
     )
 
@@ -163,17 +170,14 @@ def _is_head(path):
 
 
 def _locate(source):
-    """Returns the file of a source, its activation and its scaling."""
+    """Returns the file of a source, and what is known without the file."""
     if isinstance(source, pathlib.Path):
-        return source, None, None
+        return source, Description()
     if isinstance(source, HubFile):
         path = hub.fetch(source.repo, source.names)
-        return path, None, _scaling_of_hub(source)
-    return (
-        fetch(source),
-        source.source.activation,
-        (source.source.mean, source.source.std),
-    )
+        return path, hub_config.read(source.repo, path.name)
+    scaling = (source.source.mean, source.source.std)
+    return fetch(source), Description(None, source.source.activation, scaling)
 
 
 def fetch(record):
@@ -186,26 +190,6 @@ def fetch(record):
         )
     _, _, name = record.file.rpartition("/")
     return hub.fetch(record.repo, (name,))
-
-
-def _scaling_of_hub(source):
-    """Returns mean and std from timm's `config.json`, or `None`."""
-    try:
-        path = hub.fetch(source.repo, ("config.json",))
-    except DownloadError:
-        return None
-    try:
-        config = dict(json.loads(path.read_text()))
-        config = config.get("pretrained_cfg", config)
-        scaling = tuple(
-            tuple(float(value) for value in config[key])
-            for key in ("mean", "std")
-        )
-    except (LookupError, TypeError, ValueError, RecursionError):
-        return None
-    if [len(values) for values in scaling] != [3, 3] or 0 in scaling[1]:
-        return None
-    return scaling
 
 
 def _check_whole(arrays, family, path):

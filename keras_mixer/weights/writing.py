@@ -3,10 +3,11 @@
 If the grid is not square, a note of the grid is added. Without the note, a file
 for 9 x 16 tokens looks like a file for 12 x 12 tokens. The note is in the
 comment of the archive, or in the metadata of safetensors. Other programs ignore
-it. A safetensors file also gets a checksum in its metadata. An archive already
-has checksums.
+it. A safetensors file also gets notes of the activation and of the scaling of
+the pixels, and a checksum. An archive already has checksums.
 """
 
+import json
 import math
 import os
 import pathlib
@@ -17,8 +18,10 @@ import numpy as np
 
 from keras_mixer.optional import require
 from keras_mixer.weights import naming
+from keras_mixer.weights.formats import ACTIVATION_NOTE
 from keras_mixer.weights.formats import CHECKSUM_NOTE
 from keras_mixer.weights.formats import GRID_NOTE
+from keras_mixer.weights.formats import SCALING_NOTE
 from keras_mixer.weights.formats import checksum
 
 SUFFIXES = (".npz", ".safetensors")
@@ -49,7 +52,7 @@ def check_target(path, family):
     )
 
 
-def write(path, arrays, layout, grid):
+def write(path, arrays, layout, grid, activation=None, scaling=None):
     """Writes `{path: array}` in a layout.
 
     If writing fails, no new file is left, and an existing file is unchanged.
@@ -59,30 +62,36 @@ def write(path, arrays, layout, grid):
         arrays: `{path: array}`, written in float32.
         layout: A `naming.Layout`.
         grid: `(rows, columns)` of the tokens.
+        activation: Name of the activation of the MLPs, or `None`.
+        scaling: `(mean, std)` of the pixels, or `None`.
     """
     arrays = {key: array.astype("float32") for key, array in arrays.items()}
     named = naming.export_names(arrays, layout)
-    note = None if grid[0] == grid[1] else "{}x{}".format(*grid)
+    notes = {
+        GRID_NOTE: "" if grid[0] == grid[1] else "{}x{}".format(*grid),
+        ACTIVATION_NOTE: activation or "",
+        SCALING_NOTE: "" if scaling is None else json.dumps(scaling),
+    }
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = pathlib.Path(folder, path.name)
         writer = _write_npz if path.suffix == ".npz" else _write_safetensors
-        writer(part, named, note)
+        writer(part, named, notes)
         part.replace(path)
 
 
-def _write_npz(path, arrays, note):
+def _write_npz(path, arrays, notes):
     np.savez(path, **arrays)
-    if note:
+    if notes[GRID_NOTE]:
         with zipfile.ZipFile(path, "a") as archive:
-            archive.comment = f"{GRID_NOTE} {note}".encode()
+            archive.comment = f"{GRID_NOTE} {notes[GRID_NOTE]}".encode()
 
 
-def _write_safetensors(path, arrays, note):
+def _write_safetensors(path, arrays, notes):
     safetensors = require("safetensors.numpy")
     # timm and transformers expect "pt".
-    metadata = {"format": "pt", CHECKSUM_NOTE: checksum(arrays, note or "")}
-    if note:
-        metadata[GRID_NOTE] = note
+    metadata = {"format": "pt"}
+    metadata |= {name: note for name, note in notes.items() if note}
+    metadata[CHECKSUM_NOTE] = checksum(arrays, *notes.values())
     # `save_file` creates a file that only its owner can read.
     path.touch()
     mode = path.stat().st_mode

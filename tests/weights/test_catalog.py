@@ -16,12 +16,16 @@ from keras_mixer import resmlp
 from keras_mixer.layers.activations import gelu_tanh
 from keras_mixer.models.introspection import weights_of
 from keras_mixer.weights import catalog
+from keras_mixer.weights import keras_config
 from support import peers
 from support import published
 from support import weights_table
+from support.helpers import FAMILIES
 from support.helpers import ROOT
 from support.helpers import assert_equal
+from support.helpers import family_model
 from support.helpers import python
+from support.helpers import randomise
 
 pytestmark = pytest.mark.once
 
@@ -227,6 +231,34 @@ def test_hub_config_sets_the_pixel_range(offline, tiny, tmp_path):
         (folder / "config.json").write_text(text)
         scaling = tiny(**options).get_layer("preprocessing")
         assert scaling.offset / scaling.scale / -255 == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_repository_that_keras_wrote_is_read(offline, family):
+    """`model.save("hf://...")` uploads the files of `zipped=False`."""
+    weights = f"hf://someone/{family}"
+    folder = offline / "models" / "keras_mixer" / "someone" / family
+    model = family_model(family, activation="relu")
+    randomise(model)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    keras.saving.save_model(model, folder, zipped=False)
+    assert {"config.json", "model.weights.h5"} <= {*os.listdir(folder)}
+    images = np.random.default_rng(3).uniform(0, 255, (7, 8, 12, 3))
+    loaded = family_model(family, weights=weights)
+    np.testing.assert_array_equal(
+        loaded.predict(images, verbose=0), model.predict(images, verbose=0)
+    )
+    options = {"input_shape": (8, 24, 3), "weights": weights}
+    wider = family_model(family, **options)  # the grid is only in config.json
+    resized = keras_mixer.resize(model, (8, 24, 3))
+    assert_equal(weights_of(wider), weights_of(resized))
+    (folder / "config.json").unlink()
+    assert family_model(family, weights=weights)
+    config = folder / "config.json"
+    with config.open("wb") as file:
+        file.truncate(keras_config.MAX_BYTES + 1)
+    with pytest.raises(keras_mixer.WeightsError, match="bytes are allowed"):
+        family_model(family, weights=weights)
 
 
 LOAD_LARGEST = """

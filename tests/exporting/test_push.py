@@ -1,0 +1,798 @@
+"""What `push` writes, and who can read it."""
+
+import contextlib
+import io
+import json
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import keras_mixer
+from keras_mixer import cli
+from keras_mixer.exporting import timm_config
+from keras_mixer.models.introspection import weights_of
+from support import peers
+from support.helpers import CLASSES
+from support.helpers import FAMILIES
+from support.helpers import IMAGE
+from support.helpers import assert_equal
+from support.helpers import family_model
+from support.helpers import matches
+from support.helpers import python
+from support.helpers import randomise
+from support.hub import TOKEN
+from support.hub import Hub
+from support.hub import Repository
+
+pytestmark = pytest.mark.once
+
+NAMES = ["a cat", "b <c>", "ü|*", "d, e", 'f "g"']
+
+
+def model_of(family, **options):
+    model = family_model(family, **options)
+    randomise(model)
+    return model
+
+
+def outputs(model, images):
+    return keras.ops.convert_to_numpy(model(images.astype("float32")))
+
+
+def files_in(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def header_of(folder):
+    """The YAML at the start of the card."""
+    _, header, _ = (folder / "README.md").read_text("utf-8").split("---\n", 2)
+    return yaml.safe_load(header)
+
+
+def section_of(folder, title):
+    text = (folder / "README.md").read_text("utf-8")
+    (found,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    return found
+
+
+def blocks_of(folder):
+    text = (folder / "README.md").read_text("utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+
+
+# What is written
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_files_hold_the_model_and_the_names(tmp_path, images, family):
+    model = model_of(family)
+    path = keras_mixer.push(model, tmp_path / "tiny", class_names=NAMES)
+    assert path == str(tmp_path / "tiny")
+    assert files_in(tmp_path) == ["tiny"]
+    assert files_in(tmp_path / "tiny") == [
+        "README.md",
+        "class_names.json",
+        "model.keras",
+        "model.safetensors",
+    ]
+    names = (tmp_path / "tiny" / "class_names.json").read_text("utf-8")
+    assert json.loads(names) == NAMES
+    saved = keras.saving.load_model(tmp_path / "tiny" / "model.keras")
+    np.testing.assert_array_equal(
+        outputs(saved, images), outputs(model, images)
+    )
+    weights = tmp_path / "tiny" / "model.safetensors"
+    loaded = family_model(family, weights=weights)
+    np.testing.assert_array_equal(
+        outputs(loaded, images), outputs(model, images)
+    )
+
+
+@pytest.mark.parametrize("activation", ["gelu", keras_mixer.layers.gelu_tanh])
+def test_weights_files_note_activation_and_pixel_range(
+    tmp_path, images, tiny, activation
+):
+    """Files of timm do not say it. With these notes nothing is guessed."""
+    model = tiny(activation=activation)
+    arrays = randomise(model)
+    keras_mixer.export_weights(model, tmp_path / "a.safetensors")
+    again = tiny(weights=tmp_path / "a.safetensors")
+    assert_equal(weights_of(again), arrays)
+    np.testing.assert_array_equal(
+        outputs(again, images), outputs(model, images)
+    )
+    other = keras_mixer.layers.gelu_tanh if activation == "gelu" else "gelu"
+    differs = tiny(weights=tmp_path / "a.safetensors", activation=other)
+    assert np.abs(outputs(differs, images) - outputs(model, images)).max() > 0
+
+
+def test_compiled_model_is_saved_without_its_optimizer(tmp_path, images, tiny):
+    model = tiny()
+    keras_mixer.push(model, tmp_path / "plain")
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(images, np.arange(len(images)) % CLASSES, verbose=0)
+    keras_mixer.push(model, tmp_path / "compiled")
+    plain, compiled = (
+        (tmp_path / name / "model.keras").stat().st_size
+        for name in ("plain", "compiled")
+    )
+    assert compiled < 1.1 * plain
+    saved = keras.saving.load_model(tmp_path / "compiled" / "model.keras")
+    assert not saved.compiled
+
+
+# timm
+
+# Two sizes that timm has, at images of 64 x 96 pixels.
+TIMM = {
+    "mixer_s32_224": ("MixerS32", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "resmlp_12_224": (
+        "ResMLPS12",
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return np.random.default_rng(3).uniform(0, 255, (3, 64, 96, 3))
+
+
+@pytest.fixture(scope="module")
+def for_timm(tmp_path_factory):
+    """`{architecture: (folder, model)}` of models that timm can build."""
+    keras.utils.set_random_seed(7)
+    folder = tmp_path_factory.mktemp("timm")
+    made = {}
+    for name, (constructor, *_) in TIMM.items():
+        model = getattr(keras_mixer, constructor)(
+            weights=None,
+            activation="gelu",
+            input_shape=(64, 96, 3),
+            classes=CLASSES,
+        )
+        randomise(model)
+        keras_mixer.push(model, folder / name, class_names=NAMES)
+        made[name] = folder / name, model
+    return made
+
+
+def logits_of(theirs, photos, mean, std):
+    import torch
+
+    x = (photos / 255 - np.array(mean)) / np.array(std)
+    with torch.no_grad():
+        return theirs(torch.tensor(x.transpose(0, 3, 1, 2)).float())
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timm_loads_the_folder_and_computes_the_same(for_timm, photos, name):
+    timm = peers.import_timm()
+    folder, model = for_timm[name]
+    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    config = theirs.pretrained_cfg
+    assert config["architecture"] == name
+    assert config["label_names"] == NAMES
+    saved = json.loads((folder / "config.json").read_text("utf-8"))
+    # transformers builds the model with these arguments alone.
+    assert saved["model_args"] == {"img_size": [64, 96]}
+    _, mean, std = TIMM[name]
+    prepared = timm.data.resolve_data_config(model=theirs)
+    assert tuple(prepared["input_size"]) == (3, 64, 96)
+    assert prepared["interpolation"] == "bilinear"
+    assert prepared["crop_pct"] == 224 / 256
+    np.testing.assert_allclose(prepared["mean"], mean, rtol=1e-6)
+    np.testing.assert_allclose(prepared["std"], std, rtol=1e-6)
+    logits = logits_of(theirs, photos, prepared["mean"], prepared["std"])
+    np.testing.assert_allclose(
+        logits.softmax(-1).numpy(), outputs(model, photos), rtol=0, atol=1e-5
+    )
+
+
+def test_card_shows_how_to_load_the_model_in_timm(for_timm):
+    folder, _ = for_timm["mixer_s32_224"]
+    assert "config.json" in files_in(folder)
+    text = (folder / "README.md").read_text("utf-8")
+    assert 'timm.create_model("local-dir:mixer_s32_224", ' in text
+    assert "timm" in header_of(folder)["tags"]
+    _, training, _, transformers = blocks_of(folder)
+    assert "keras_mixer.MixerS32(" in training
+    assert 'pipeline("image-classification"' in transformers
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_examples_in_the_card_run(tmp_path, monkeypatch, family):
+    """timm has no name for this size, so the card builds it in Python."""
+    peers.import_timm()
+    model = model_of(family)
+    path = keras_mixer.push(model, tmp_path / 'a "b" é', class_names=NAMES)
+    monkeypatch.chdir(tmp_path)
+    Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 90).save("photo.jpg")
+    names = {}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for block in blocks_of(pathlib.Path(path)):
+            exec(block, names)
+    expected = outputs(model, names["batch"])
+    assert printed.getvalue().strip().endswith(NAMES[expected[0].argmax()])
+    np.testing.assert_allclose(names["outputs"], expected, atol=1e-6)
+    received = names["logits"].softmax(-1).detach().numpy()
+    np.testing.assert_allclose(received, expected, rtol=0, atol=1e-5)
+    assert names["model"].blocks  # timm's
+    assert names["backbone"].output_shape == (None, 10)
+
+
+def rescaled(model):
+    return keras.Sequential(
+        [keras.Input(IMAGE), keras.layers.Rescaling(0.5), model]
+    )
+
+
+def enlarged(model):
+    return keras.Sequential(
+        [keras.Input((40, 40, 3)), keras.layers.Resizing(8, 12), model]
+    )
+
+
+def two_heads(model):
+    return keras_mixer.new_head(model, {"a": 3, "b": 4})
+
+
+# What `describe` answers for changed models: timm would compute other outputs.
+DIFFERENT = [
+    (rescaled, {}, "does not only have the layers"),
+    (enlarged, {}, "changes the size of the image"),
+    (lambda m: m, {"include_preprocessing": False}, "does not scale the pixel"),
+    (lambda m: m, {"activation": "elu"}, "no activation that is known"),
+    (lambda m: m, {"classifier_activation": "tanh"}, "does not only have the"),
+    (lambda m: m, {"include_top": False}, "does not only have the layers"),
+]
+
+
+@pytest.mark.parametrize(("change", "options", "reason"), DIFFERENT)
+def test_timm_gets_no_model_that_computes_something_else(
+    tmp_path, change, options, reason
+):
+    model = change(model_of("mixer", **options))
+    keras_mixer.push(model, tmp_path / "new")
+    assert files_in(tmp_path / "new") == [
+        "README.md",
+        "model.keras",
+        "model.safetensors",
+    ]
+    text = (tmp_path / "new" / "README.md").read_text("utf-8")
+    assert "They cannot load this model" in text
+    assert reason in text
+    assert "import timm" not in text
+
+
+def test_timm_has_no_name_for_tanh_gelu_and_other_sizes():
+    evaluation = {"crop_ratio": 1.0, "interpolation": "area"}
+    options = {"weights": None, "input_shape": (32, 64, 3), "classes": 7}
+    model = keras_mixer.MixerS32(**options)
+    found = timm_config.describe(model, evaluation)
+    assert found.config is None
+    assert "timm would use exact GELU" in found.reason
+    assert found.arguments["act_layer"] == "timm.layers.GELUTanh"
+    model = keras_mixer.ResMLP(16, 12, 384, 640, 0.1, **options)
+    found = timm_config.describe(model, evaluation)
+    assert found.reason == "timm has no architecture of these sizes"
+    wide = keras_mixer.Mixer(32, 8, 512, 128, 999, activation="gelu", **options)
+    found = timm_config.describe(wide, evaluation)
+    assert found.config["pretrained_cfg"]["interpolation"] == "box"
+    ratios = found.config["model_args"]["mlp_ratio"]
+    assert [int(ratio * 512) for ratio in ratios] == [128, 999]
+
+
+SAME = [
+    {"classifier_activation": None},
+    {"classifier_activation": "sigmoid"},
+    {"include_top": False, "pooling": "avg"},
+    {"input_shape": (8, 12, 1)},
+    {"activation": "relu"},
+]
+
+
+@pytest.mark.parametrize("options", SAME)
+def test_timm_can_use_other_outputs_and_channels(tmp_path, options):
+    peers.import_timm()
+    model = model_of("mixer", **options)
+    found = timm_config.describe(
+        model, {"crop_ratio": 1.0, "interpolation": "area"}
+    )
+    assert found.reason == "timm has no architecture of these sizes"
+    keras_mixer.push(model, tmp_path / "new")
+    images = np.random.default_rng(2).uniform(
+        0, 255, (3, *model.input_shape[1:])
+    )
+    block = blocks_of(tmp_path / "new")[-1].replace(
+        '"new/', f'"{tmp_path}/new/'
+    )
+    names = {"batch": images}
+    exec(block, names)
+    received = names["logits"].detach().numpy()
+    activation = keras.activations.get(found.output)
+    received = keras.ops.convert_to_numpy(activation(received))
+    np.testing.assert_allclose(received, outputs(model, images), atol=1e-5)
+
+
+def test_ratio_of_any_width_is_exact_in_timm():
+    for hidden in (10, 192, 384, 768):
+        for width in range(1, 5 * hidden, 7):
+            ratio = timm_config._ratio(width, hidden)
+            assert int(ratio * hidden) == width
+
+
+def test_fused_model_has_no_weights_for_timm(tmp_path, images):
+    model = keras_mixer.fuse(model_of("mixer"))
+    keras_mixer.push(model, tmp_path / "fused", class_names=NAMES)
+    assert files_in(tmp_path / "fused") == [
+        "README.md",
+        "class_names.json",
+        "model.keras",
+    ]
+    saved = keras.saving.load_model(tmp_path / "fused" / "model.keras")
+    np.testing.assert_array_equal(
+        outputs(saved, images), outputs(model, images)
+    )
+    assert "There is no `model.safetensors`" in section_of(
+        tmp_path / "fused", "Files"
+    )
+
+
+# The card of a training
+
+
+def run_json(folder, **changes):
+    """Writes the folder of a finished training, as the command line does."""
+    settings = {
+        "data": f"{folder}/secret place/my *photos*",
+        "dataset": None,
+        "batch_size": 13,
+        "accumulate": 2,
+        "model": "MixerNano",
+        "weights": f"{folder}/mine.keras",
+        "recipe": "finetune.pets",
+        "epochs": 7,
+        "learning_rate": 0.03,
+        "layer_decay": 0.75,
+        "crop_ratio": 0.9,
+        "interpolation": "bicubic",
+        "freeze": "block_1",
+        "class_weights": "balanced",
+        "precision": "float32",
+        "seed": 17,
+        **changes,
+    }
+    recipe = keras_mixer.recipes.RECIPES["resmlp.imagenet"]
+    return {
+        "settings": settings,
+        "data": {
+            "name": settings["data"],
+            "class_names": NAMES,
+            "train_count": 211,
+            "validation_count": 31,
+            "test_count": 53,
+            "skipped": [[f"{folder}/bad.jpg", "damaged"]],
+        },
+        "recipe": json.loads(
+            json.dumps(recipe, default=lambda value: vars(value))
+        ),
+        "environment": {
+            "system": f"secret system of {folder}",
+            "versions": {"keras": "3.15.1", "keras_mixer": "0.1.0"},
+        },
+        "finished": {
+            "accuracy": 49 / 53,
+            "seconds": 5.0,
+            "best_epoch": 4,
+            "best_val_accuracy": 30 / 31,
+            "last_epoch": 6,
+            "last_val_accuracy": 29 / 31,
+        },
+    }
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "evaluation_best").mkdir(parents=True)
+    record = run_json(tmp_path)
+    (folder / "run.json").write_text(json.dumps(record))
+    rows = [f"{epoch},0.5,0.6" for epoch in range(6)]
+    (folder / "log.csv").write_text(
+        "\n".join(["epoch,loss,val_loss", *rows]) + "\n"
+    )
+    for name in ("model", "best"):
+        model_of("mixer", name=name).save(folder / f"{name}.keras")
+    return folder
+
+
+def test_card_of_a_training_has_its_data_recipe_and_accuracy(tmp_path, run):
+    keras_mixer.push(run, tmp_path / "my_photos", license="mit")
+    folder = tmp_path / "my_photos"
+    header = header_of(folder)
+    assert header["license"] == "mit"
+    assert header["library_name"] == "keras_mixer"
+    assert header["pipeline_tag"] == "image-classification"
+    assert {"image-classification", "keras", "mlp-mixer"} <= {*header["tags"]}
+    assert "timm" not in header["tags"]
+    (index,) = header["model-index"]
+    (result,) = index["results"]
+    assert index["name"] == "my_photos"
+    assert result["dataset"]["name"] == "my *photos*"
+    assert result["dataset"]["split"] == "test"
+    assert result["metrics"][0]["value"] == pytest.approx(49 / 53, abs=1e-6)
+
+    data = section_of(folder, "Data")
+    assert "A folder of images: my \\*photos\\*." in data
+    assert "| training | 211 |" in data
+    assert "| test | 53 |" in data
+    training = section_of(folder, "Training")
+    for line in (
+        "| start | a file of weights |",
+        "| epochs | 6 of 7 |",
+        "| images per update | 26, in 2 batches |",
+        "| optimizer | lamb |",
+        "| learning rate of a block / of the next | 0.75 |",
+        "| weight decay | 0.2 |",
+        "| class weights | balanced |",
+        "| not trained up to | block\\_1 |",
+        "| seed | 17 |",
+    ):
+        assert line in training
+    assert "0.03 at its peak" in training
+    assert "MixUp (alpha 0.8)" in training
+    accuracy = section_of(folder, "Accuracy")
+    assert (
+        "**92.45 %** top-1 on the test images (49 of 53 are right)" in accuracy
+    )
+    assert "reduced to 0.9 of its sides" in accuracy
+    assert "(bicubic, with antialiasing)" in accuracy
+    assert "last epoch, 6." in accuracy
+    assert "mit, as stated" in section_of(folder, "Licence")
+    assert "a cat, b \\<c\\>, ü\\|\\*" in section_of(folder, "Classes")
+
+
+def test_files_have_no_paths_of_the_machine(tmp_path, run):
+    keras_mixer.push(run, tmp_path / "out")
+    for file in (tmp_path / "out").iterdir():
+        content = file.read_bytes()
+        for secret in (str(tmp_path), "secret", "mine.keras", "bad.jpg"):
+            assert secret.encode() not in content, (file.name, secret)
+
+
+def test_best_model_has_its_own_accuracy(tmp_path, run):
+    keras_mixer.push(run, tmp_path / "unmeasured", best=True)
+    model = keras.saving.load_model(tmp_path / "unmeasured" / "model.keras")
+    assert model.name == "best"
+    accuracy = section_of(tmp_path / "unmeasured", "Accuracy")
+    assert "It was not measured on the test images." in accuracy
+    assert "that of epoch 4, which has the highest" in accuracy
+    assert "(96.77 %)" in accuracy
+    assert "model-index" not in header_of(tmp_path / "unmeasured")
+
+    record = json.loads((run / "run.json").read_text())
+    report = {
+        "about": {
+            "run": "this one",
+            "file": "best.keras",
+            "data": record["settings"]["data"],
+        },
+        "images": 53,
+        "accuracy": 50 / 53,
+    }
+    file = run / "evaluation_best" / "evaluation.json"
+    file.write_text(json.dumps(report))
+    keras_mixer.push(run, tmp_path / "measured", best=True)
+    accuracy = section_of(tmp_path / "measured", "Accuracy")
+    assert "(50 of 53 are right)" in accuracy
+    report["about"]["data"] = "others"
+    file.write_text(json.dumps(report))
+    keras_mixer.push(run, tmp_path / "measured", best=True, overwrite=True)
+    accuracy = section_of(tmp_path / "measured", "Accuracy")
+    assert "It was not measured on the test images." in accuracy
+
+
+def test_card_of_a_tfds_data_set_names_it(tmp_path, run):
+    record = run_json(tmp_path, data=None, dataset="cats_vs_dogs:4.0.1")
+    (run / "run.json").write_text(json.dumps(record))
+    keras_mixer.push(run, tmp_path / "out")
+    header = header_of(tmp_path / "out")
+    assert header["datasets"] == ["cats_vs_dogs"]
+    assert "Datasets: cats\\_vs\\_dogs:4.0.1." in section_of(
+        tmp_path / "out", "Data"
+    )
+
+
+def test_card_of_published_weights(tmp_path, capsys):
+    target = tmp_path / "nano"
+    cli.main(["push", "MixerNano.cifar10", str(target)])
+    assert capsys.readouterr().out == f"See '{target}'.\n"
+    assert "**82.25 %** top-1" in section_of(target, "Accuracy")
+    assert "Trained on CIFAR-10." in section_of(target, "Data")
+    assert "Apache-2.0" in section_of(target, "Licence")
+    assert "airplane, automobile" in section_of(target, "Classes")
+    assert "crop_ratio=1," in blocks_of(target)[0]
+    with pytest.raises(SystemExit, match="Use another path, or"):
+        cli.main(["push", "MixerNano.cifar10", str(target)])
+    with pytest.raises(
+        SystemExit, match="`--best` is for the model of a train"
+    ):
+        cli.main(["push", "MixerNano.cifar10", "b", "--best"])
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"model": 3}, TypeError, "`model` must be a Keras model, or the path"),
+        ({"model": "nowhere"}, ValueError, "'nowhere' is not the folder of a"),
+        ({"target": 3}, TypeError, "`target` must be 'hf://organisation/name'"),
+        ({"target": "hf://me"}, ValueError, "A repository of the Hugging Face"),
+        ({"target": "hf://a/b/c"}, ValueError, "A repository of the Hugging"),
+        ({"target": "hf://a/b--c"}, ValueError, "A repository of the Hugging"),
+        (
+            {"target": "no/where"},
+            FileNotFoundError,
+            "The folder '...' does not",
+        ),
+        (
+            {"target": "there"},
+            FileExistsError,
+            "'...there' exists. Use another",
+        ),
+        ({"best": True}, ValueError, "`best=True` is only for the folder"),
+        ({"private": True}, ValueError, "`private=True` is only for a repo"),
+        ({"license": 3}, TypeError, "`license` must be a string."),
+        ({"license": "My own"}, ValueError, "`license` must be an identifier"),
+        ({"class_names": NAMES[1:]}, ValueError, "`class_names` must have one"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    tmp_path, tiny, monkeypatch, arguments, error, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    given = {"model": None, "target": "new", **arguments}
+    if given["model"] is None:
+        given["model"] = tiny()
+    with pytest.raises(error, match=matches(message)):
+        keras_mixer.push(given.pop("model"), given.pop("target"), **given)
+    assert files_in(tmp_path) == ["there"]
+
+
+def test_other_models_are_refused(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="must be a model of this package"):
+        keras_mixer.push(model, tmp_path / "new")
+    assert files_in(tmp_path) == []
+
+
+def test_unfinished_training_is_refused(tmp_path, run):
+    (run / "best.keras").unlink()
+    with pytest.raises(ValueError, match=r"has no best\.keras"):
+        keras_mixer.push(run, tmp_path / "new", best=True)
+    record = json.loads((run / "run.json").read_text())
+    del record["finished"]
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="is not finished: repeat its command"):
+        keras_mixer.push(run, tmp_path / "new")
+    assert files_in(tmp_path) == ["run"]
+
+
+def test_folder_is_replaced_only_if_push_wrote_it(tmp_path, tiny):
+    target = tmp_path / "new"
+    keras_mixer.push(tiny(), target, class_names=NAMES)
+    first = (target / "model.keras").read_bytes()
+    keras_mixer.push(tiny(), target, overwrite=True)
+    assert (target / "model.keras").read_bytes() != first
+    assert "class_names.json" not in files_in(target)
+    (target / "mine.txt").write_text("mine")
+    before = files_in(target)
+    with pytest.raises(FileExistsError, match=r"other files.*mine\.txt"):
+        keras_mixer.push(tiny(), target, overwrite=True)
+    assert files_in(target) == before
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(FileExistsError, match="is not a folder"):
+        keras_mixer.push(tiny(), file, overwrite=True)
+    assert files_in(tmp_path) == ["file", "new"]
+
+
+FULL = """
+import resource, signal, sys
+import keras_mixer
+model = keras_mixer.MixerNano(weights="cifar10")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    keras_mixer.push(model, sys.argv[1], overwrite=True)
+except OSError as error:
+    print(error)
+"""
+
+
+def test_full_disk_leaves_the_old_folder(tmp_path, tiny):
+    keras_mixer.push(tiny(), tmp_path / "new")
+    before = (tmp_path / "new" / "model.keras").read_bytes()
+    printed = python(FULL, tmp_path / "new")
+    assert "The files could not be written to" in printed
+    assert "Free disk space" in printed
+    assert files_in(tmp_path) == ["new"]
+    assert (tmp_path / "new" / "model.keras").read_bytes() == before
+
+
+@pytest.mark.parametrize("library", ["huggingface_hub", "safetensors"])
+def test_missing_library_names_the_extra(tmp_path, tiny, monkeypatch, library):
+    import sys
+
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=r"pip install keras_mixer\[hub\]"):
+        keras_mixer.push(tiny(), tmp_path / "new")
+    assert files_in(tmp_path) == []
+
+
+# The hub
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    hub = Hub()
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    for name, value in (
+        ("HF_ENDPOINT", hub.url),
+        ("HF_TOKEN", TOKEN),
+        ("HF_HOME", str(tmp_path / "hf")),
+        ("KERAS_HOME", str(tmp_path / "keras")),
+        ("no_proxy", "*"),
+    ):
+        monkeypatch.setenv(name, value)
+    for name in ("OFFLINE", "WEIGHTS_URL"):
+        monkeypatch.delenv(f"KERAS_MIXER_{name}", raising=False)
+    yield hub
+    hub.stop()
+
+
+ROUND_TRIP = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from support import peers
+from support.helpers import family_model, randomise
+import keras
+import numpy as np
+import keras_mixer
+
+def outputs(model):
+    shape = (3, *model.input_shape[1:])
+    images = np.random.default_rng(0).uniform(0, 255, shape)
+    return model.predict(images, verbose=0)
+
+for family in ("mixer", "resmlp"):
+    model = family_model(family, activation="relu")
+    randomise(model)
+    print(keras_mixer.push(model, f"hf://me/{family}", private=True))
+    loaded = family_model(family, weights=f"hf://me/{family}")
+    np.testing.assert_array_equal(outputs(loaded), outputs(model))
+
+    # What Keras writes; a grid of 2 x 3 tokens that only `config.json` has.
+    model.save(f"hf://me/{family}_of_keras")
+    loaded = family_model(family, weights=f"hf://me/{family}_of_keras")
+    np.testing.assert_array_equal(outputs(loaded), outputs(model))
+    larger = family_model(
+        family, weights=f"hf://me/{family}_of_keras", input_shape=(16, 24, 3)
+    )
+    expected = keras_mixer.resize(model, (16, 24, 3))
+    np.testing.assert_allclose(
+        outputs(larger), outputs(expected), rtol=0, atol=1e-6
+    )
+
+timm = peers.import_timm()
+model = keras_mixer.MixerS32(
+    weights=None, classes=5, activation="gelu", input_shape=(64, 32, 3))
+randomise(model)
+keras_mixer.push(model, "hf://me/for-timm")
+theirs = timm.create_model("hf-hub:me/for-timm", pretrained=True).eval()
+import torch
+images = np.random.default_rng(0).uniform(0, 255, (3, 64, 32, 3))
+scaled = torch.tensor(images / 127.5 - 1).permute(0, 3, 1, 2).float()
+with torch.no_grad():
+    logits = theirs(scaled).softmax(-1).numpy()
+np.testing.assert_allclose(logits, outputs(model), rtol=0, atol=1e-5)
+"""
+
+
+def test_repositories_are_read_back_by_everybody(hub):
+    tests = pathlib.Path(__file__).parents[1]
+    printed = python(ROUND_TRIP, tests)
+    assert f"{hub.url}/me/mixer" in printed
+    assert f"{hub.url}/me/resmlp" in printed
+    for name in ("me/mixer", "me/resmlp"):
+        repository = hub.repositories[name]
+        assert repository.private
+        assert repository.commits == 1
+        assert (
+            f'weights="hf://{name}"' in repository.files["README.md"].decode()
+        )
+    assert not hub.repositories["me/for-timm"].private
+    assert "config.json" in hub.repositories["me/for-timm"].files
+    keras_files = {*hub.repositories["me/mixer_of_keras"].files}
+    assert keras_files >= {"config.json", "model.weights.h5"}
+
+
+def test_existing_repository_is_changed_only_if_asked(hub, tiny):
+    hub.repositories["me/there"] = Repository(
+        **{"notes.txt": b"mine", "config.json": b"old", "model.keras": b"old"}
+    )
+    with pytest.raises(FileExistsError, match="exists and contains files"):
+        keras_mixer.push(tiny(), "hf://me/there")
+    with pytest.raises(ValueError, match="exists and is public"):
+        keras_mixer.push(tiny(), "hf://me/there", private=True, overwrite=True)
+    assert hub.repositories["me/there"].commits == 0
+    keras_mixer.push(tiny(), "hf://me/there", overwrite=True)
+    repository = hub.repositories["me/there"]
+    assert repository.commits == 1
+    # The old configuration would describe another model.
+    assert {*repository.files} == {
+        ".gitattributes",
+        "README.md",
+        "model.keras",
+        "model.safetensors",
+        "notes.txt",
+    }
+    hub.repositories["me/empty"] = Repository()
+    keras_mixer.push(tiny(), "hf://me/empty")
+    assert hub.repositories["me/empty"].commits == 1
+
+
+def test_push_without_access_explains_the_token(hub, tiny, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_reader")
+    with pytest.raises(PermissionError, match="no write access") as caught:
+        keras_mixer.push(tiny(), "hf://me/new")
+    assert "`hf auth login`" in str(caught.value)
+    hub.refused = "/api/models/", 401
+    with pytest.raises(PermissionError, match="no write access"):
+        keras_mixer.push(tiny(), "hf://me/new")
+    monkeypatch.delenv("HF_TOKEN")
+    hub.requests.clear()
+    with pytest.raises(PermissionError, match="there is no token"):
+        keras_mixer.push(tiny(), "hf://me/new")
+    assert hub.requests == []
+    assert hub.repositories == {}
+
+
+def test_failed_upload_can_be_repeated(hub, tiny):
+    hub.refused = "/commit/", 418
+    with pytest.raises(OSError, match="Cannot push to 'me/new'") as caught:
+        keras_mixer.push(tiny(), "hf://me/new")
+    assert "have not changed. Try again" in str(caught.value)
+    assert {*hub.repositories["me/new"].files} == {".gitattributes"}
+    hub.refused = None
+    keras_mixer.push(tiny(), "hf://me/new")
+    assert hub.repositories["me/new"].commits == 1
+
+
+def test_unreachable_hub_is_reported(hub, tiny, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(OSError, match="Cannot push to 'me/new'") as caught:
+        keras_mixer.push(tiny(), "hf://me/new")
+    assert "or push to a local folder" in str(caught.value)
+    monkeypatch.setenv("KERAS_MIXER_OFFLINE", "1")
+    with pytest.raises(OSError, match="HF_HUB_OFFLINE is set"):
+        keras_mixer.push(tiny(), "hf://me/new")
+    monkeypatch.delenv("KERAS_MIXER_OFFLINE")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match="HF_HUB_OFFLINE is set"):
+        keras_mixer.push(tiny(), "hf://me/new")
