@@ -9,9 +9,9 @@ from the left. The call of a Keras layer takes tens of microseconds, which
 matters for small models and single images.
 
 The functions here compute what the layers compute. LoRA is part of `kernel`. A
-layer that does more is called: one that is quantised, or that has another
-dtype, a regularizer of its outputs or a hook. On the other backends XLA merges
-these operations, so the layers are always called.
+layer that does more is called: one that is quantised or rematerialised, or that
+has another dtype, a regularizer of its outputs or a hook. On the other backends
+XLA merges these operations, so the layers are always called.
 """
 
 import keras
@@ -49,14 +49,26 @@ def _is_plain(layer, dtype):
         layer.compute_dtype == dtype
         and layer.quantization_mode is None
         and layer.activity_regularizer is None
+        and getattr(layer._remat_mode, "mode", None) is None
         and not any(getattr(layer, hooks) for hooks in _HOOKS)
     )
 
 
+def linear(x, kernel, bias):
+    """Returns `x @ kernel + bias`, computed in one pass.
+
+    Args:
+        x: Tensor of shape `(..., in)`.
+        kernel: Tensor or variable of shape `(in, out)`.
+        bias: Tensor or variable of shape `(out,)`, or `None`.
+    """
+    kernel, bias = _tensors(kernel, bias)
+    return torch.nn.functional.linear(x, kernel.mT, bias)
+
+
 def dense(layer, x):
     """Returns what a `Dense` layer returns for `x`."""
-    kernel, bias = _weights(layer)
-    return torch.nn.functional.linear(x, kernel.mT, bias)
+    return linear(x, layer.kernel, layer.bias)
 
 
 def dense_over_tokens(layer, x):
@@ -69,28 +81,34 @@ def dense_over_tokens(layer, x):
     Returns:
         Tensor of shape `(batch, units, channels)`.
     """
-    kernel, bias = _weights(layer)
+    kernel, bias = _tensors(layer.kernel, layer.bias)
     matrix = kernel.mT.expand(x.shape[0], -1, -1)
     if bias is None:
         return torch.bmm(matrix, x)
     return torch.baddbmm(bias[:, None], matrix, x)
 
 
-def _weights(layer):
-    bias = None if layer.bias is None else ops.convert_to_tensor(layer.bias)
-    return ops.convert_to_tensor(layer.kernel), bias
-
-
 def normalize(owner, layer, x):
     """Returns what a `LayerNormalization` layer inside `owner` returns."""
     if not are_direct(owner, layer):
         return layer(x)
-    gamma, beta = (
-        None if weight is None else ops.convert_to_tensor(weight)
-        for weight in (layer.gamma, layer.beta)
-    )
+    gamma, beta = _tensors(layer.gamma, layer.beta)
     if x.is_cuda and gamma is not None and gamma.dtype != x.dtype:
         return layer(x)  # only on CPUs the dtypes may differ
     return torch.nn.functional.layer_norm(
         x, x.shape[-1:], gamma, beta, layer.epsilon
+    )
+
+
+def mix(owner, layer, x, training):
+    """Returns what a composite layer inside `owner` returns."""
+    if are_direct(owner, layer):
+        return layer.call(x, training=training)
+    return layer(x, training=training)
+
+
+def _tensors(*variables):
+    return (
+        None if variable is None else ops.convert_to_tensor(variable)
+        for variable in variables
     )

@@ -199,9 +199,11 @@ class ResMLPBlock(Block):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
-        y = self.token_mixing(self.token_norm(x), training=training)
+        y = direct.mix(self, self.token_mixing, self.token_norm(x), training)
         x = ops.add(x, self._drop(self.token_scale(y), training))
-        y = self.channel_mixing(self.channel_norm(x), training=training)
+        y = direct.mix(
+            self, self.channel_mixing, self.channel_norm(x), training
+        )
         return ops.add(x, self._drop(self.channel_scale(y), training))
 
     def get_config(self) -> Config:
@@ -261,7 +263,8 @@ class FusedResMLPBlock(Block):
         )
 
     def call(self, inputs, training=None):
-        y = self.token_scale(self.token_mixing(inputs, training=training))
+        y = direct.mix(self, self.token_mixing, inputs, training)
+        y = self.token_scale(y)
         x = ops.add(self.token_offset(inputs), self._drop(y, training))
-        y = self.channel_mixing(x, training=training)
+        y = direct.mix(self, self.channel_mixing, x, training)
         return ops.add(x, self._drop(y, training))

@@ -11,6 +11,7 @@ import keras
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.layers.activations import gelu_tanh
+from keras_mixer.layers.stem import Stem
 from keras_mixer.models import outputs
 from keras_mixer.models.cloning import skip_init
 from keras_mixer.models.contract import channels_behind
@@ -78,7 +79,12 @@ def build_model(
     # The blocks were created in the caller's remat scope. Only they are
     # rematerialised: if the model were too, all of it would be computed twice.
     with keras.RematScope(None):
-        stem = _stem(patch_size, hidden_dim, family.kernel_initializer())
+        stem = Stem(
+            hidden_dim,
+            patch_size,
+            kernel_initializer=family.kernel_initializer(),
+            name="stem",
+        )
         norm = family.norm(name="norm")
         head = outputs.head(
             classes,
@@ -126,17 +132,6 @@ def _channels_last(image):
     if keras.config.image_data_format() == "channels_last":
         return image
     return keras.layers.Permute((2, 3, 1), name="channels_last")(image)
-
-
-def _stem(patch_size, hidden_dim, kernel_initializer):
-    return keras.layers.Conv2D(
-        hidden_dim,
-        patch_size,
-        strides=patch_size,
-        kernel_initializer=kernel_initializer,
-        data_format="channels_last",
-        name="stem",
-    )
 
 
 def _sources(image):

@@ -1,0 +1,38 @@
+"""The per-patch linear layer of both families, as a convolution."""
+
+import keras
+from keras import ops
+
+from keras_mixer.layers import direct
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class Stem(keras.layers.Conv2D):
+    """A `Conv2D` whose stride is its kernel size: one product for each patch.
+
+    Keras 3.15 copies the kernel of a convolution into another memory layout in
+    each call on PyTorch. For one image this takes as long as a block. There,
+    this layer cuts the image into patches and multiplies them with the kernel.
+
+    Args:
+        filters: Positive integer, the number of channels of the tokens.
+        kernel_size: Positive integer, the patch size.
+        **kwargs: Arguments of `keras.layers.Conv2D`.
+    """
+
+    def __init__(self, filters, kernel_size, **kwargs):
+        fixed = {"strides": kernel_size, "data_format": "channels_last"}
+        super().__init__(filters, kernel_size, **{**kwargs, **fixed})
+
+    def call(self, inputs):
+        if not direct.are_direct(self, self):
+            return super().call(inputs)
+        height, width = self.kernel_size
+        _, rows, columns, channels = inputs.shape
+        rows, columns = rows // height, columns // width
+        x = inputs[:, : rows * height, : columns * width]
+        x = ops.reshape(x, (-1, rows, height, columns, width, channels))
+        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+        x = ops.reshape(x, (-1, rows, columns, height * width * channels))
+        kernel = ops.reshape(self.kernel, (-1, self.filters))
+        return direct.linear(x, kernel, self.bias)
