@@ -28,10 +28,12 @@ class Row:
     Args:
         contender: A `contenders.Contender`.
         case: Dict, the request of the column.
+        key: Name under which its process keeps it.
     """
 
-    def __init__(self, contender, case):
+    def __init__(self, contender, case, key=None):
         self.contender = contender
+        self.key = key or contender.form
         self.case = case
         self.reason = None
         self.facts = {}
@@ -39,7 +41,11 @@ class Row:
         self.rounds = []
 
     def request(self):
-        return {"form": self.contender.form, "case": self.case}
+        return {
+            "key": self.key,
+            "form": self.contender.form,
+            "case": self.case,
+        }
 
     def result(self):
         """The row as JSON values."""
@@ -167,8 +173,8 @@ def build(row, workers, seconds):
     row.calls = cases.inner_calls(times["second_call"], seconds, most)
     if row.calls > 1:
         # The second call may have been slow; this is nearer to the truth.
-        form, few = row.contender.form, min(row.calls, 4)
-        taken = worker.ask("run", form=form, calls=few)["seconds"] / few
+        few = min(row.calls, 4)
+        taken = worker.ask("run", key=row.key, calls=few)["seconds"] / few
         row.calls = cases.inner_calls(taken, seconds, most)
 
 
@@ -183,7 +189,7 @@ def run_once(row, workers):
     time.sleep(PAUSE)
     other = OtherWork()
     worker = workers.workers[row.contender.process]
-    reply = worker.ask("run", form=row.contender.form, calls=row.calls)
+    reply = worker.ask("run", key=row.key, calls=row.calls)
     row.rounds.append(
         {
             "seconds": reply["seconds"],

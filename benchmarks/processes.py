@@ -56,8 +56,8 @@ class Worker:
         """Sends a request and returns the reply.
 
         Raises:
-            FailedError: If the request fails, or if the process ends or takes too
-                long. In the last two cases it is closed.
+            FailedError: If the request fails, or if the process ends or takes
+                too long. In the last two cases it is closed.
         """
         line = json.dumps({"do": do, **request}) + "\n"
         if not self.is_alive:

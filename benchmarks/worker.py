@@ -37,7 +37,7 @@ class Server:
         self.module = module
         self.cases = {}
 
-    def build(self, form, case):
+    def build(self, key, form, case):
         """Builds a case; its first call and its second call are timed."""
         start = time.perf_counter()
         run = self.module.build(form, case)
@@ -45,18 +45,18 @@ class Server:
         run(1)
         first = time.perf_counter()
         run(1)
-        self.cases[form] = run
+        self.cases[key] = run
         return {
             "build": built - start,
             "first_call": first - built,
             "second_call": time.perf_counter() - first,
         }
 
-    def run(self, form, calls):
+    def run(self, key, calls):
         """Times a number of calls."""
         cpu = time.process_time()
         start = time.perf_counter()
-        self.cases[form](calls)
+        self.cases[key](calls)
         seconds = time.perf_counter() - start
         return {"seconds": seconds, "cpu": time.process_time() - cpu}
 

@@ -22,8 +22,8 @@ def check_output(folder):
         )
 
 
-def write(folder, results, page, draw):
-    """Writes `results.json`, `results.md` and `results.png` into a folder.
+def write(folder, results, page, draw, stem="results"):
+    """Writes a JSON file, a page and a picture into a folder.
 
     They are written to another folder beside it, which then gets its name. The
     picture is left out if Matplotlib is not installed.
@@ -33,6 +33,7 @@ def write(folder, results, page, draw):
         results: Dict of JSON values.
         page: String, the Markdown page.
         draw: Function of `results` and the path of a PNG file.
+        stem: The names of the files without their suffixes.
 
     Returns:
         List of the paths of the files.
@@ -44,10 +45,10 @@ def write(folder, results, page, draw):
     try:
         new.chmod(0o755)
         text = json.dumps(results, indent=1)
-        (new / "results.json").write_text(text + "\n", "utf-8")
-        (new / "results.md").write_text(page, "utf-8")
+        (new / f"{stem}.json").write_text(text + "\n", "utf-8")
+        (new / f"{stem}.md").write_text(page, "utf-8")
         if importlib.util.find_spec("matplotlib") is not None:
-            draw(results, new / "results.png")
+            draw(results, new / f"{stem}.png")
         os.replace(new, folder)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)

@@ -155,4 +155,8 @@ def export(form, case, path):
     import keras_mixer
 
     keras.config.set_dtype_policy("float32")
-    keras_mixer.export(make(case, form.endswith("_fused")), path)
+    model = make(case, form.endswith("_fused"))
+    # A Mixer begins with a head of zeros, which a converter would leave out.
+    kernel = model.get_layer("predictions").kernel
+    kernel.assign(keras.random.normal(kernel.shape))
+    keras_mixer.export(model, path)

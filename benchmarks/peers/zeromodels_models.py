@@ -43,7 +43,7 @@ def make(case):
         )
     return resmlp.ResMLPImageClassify(
         depth=case["blocks"],
-        mlp_ratio=channels,
+        mlp_ratio=int(channels),
         layer_scale_init=case["layer_scale"],
         **options,
     )
