@@ -90,6 +90,7 @@ def measure(columns, rows_of, workers, options, say):
                     attempt(row, measure_memory, workers)
         for row in rows:
             attempt(row, build, workers, options.seconds)
+        say(f"    built in {time.perf_counter() - started:.0f} s")
         take_turns(rows, workers, options.rounds)
         workers.release()
         if is_memory_short():

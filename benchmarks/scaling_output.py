@@ -81,18 +81,22 @@ def draw(results, path):
     from matplotlib.figure import Figure
 
     axes_names = axes_of(results)
-    figure = Figure(
-        (4.6 * len(axes_names), 7.4), layout="constrained", facecolor="white"
-    )
-    panels = figure.subplots(2, len(axes_names), squeeze=False)
-    for column, axis in enumerate(axes_names):
-        points = [p for p in results["points"] if p["axis"] == axis]
-        for row, (key, label, unit) in enumerate(
-            (
-                ("seconds", "time of a forward pass [s]", 1),
-                ("memory", "peak memory of the process [GB]", 1e-9),
-            )
-        ):
+    lines = [
+        line
+        for line in (
+            ("seconds", "time of a forward pass [s]", 1),
+            ("memory", "peak memory of the process [GB]", 1e-9),
+        )
+        if any(point[line[0]] for point in results["points"])
+    ]
+    if not lines:
+        return
+    size = (4.6 * len(axes_names), 3.7 * len(lines))
+    figure = Figure(size, layout="constrained", facecolor="white")
+    panels = figure.subplots(len(lines), len(axes_names), squeeze=False)
+    for row, (key, label, unit) in enumerate(lines):
+        for column, axis in enumerate(axes_names):
+            points = [p for p in results["points"] if p["axis"] == axis]
             draw_panel(panels[row][column], points, key, unit)
             panels[row][column].set(xlabel=AXES[axis], ylabel=label)
     handles, labels = panels[0][0].get_legend_handles_labels()

@@ -157,6 +157,6 @@ def export(form, case, path):
     keras.config.set_dtype_policy("float32")
     model = make(case, form.endswith("_fused"))
     # A Mixer begins with a head of zeros, which a converter would leave out.
-    kernel = model.get_layer("predictions").kernel
-    kernel.assign(keras.random.normal(kernel.shape))
+    for variable in model.get_layer("predictions").weights:
+        variable.assign(keras.random.normal(variable.shape))
     keras_mixer.export(model, path)
