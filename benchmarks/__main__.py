@@ -69,7 +69,7 @@ def make_parser():
     add(
         "--seconds",
         type=float,
-        help="least time of one contender in one round (default: 0.4)",
+        help="least time of one contender in one round (default: 0.3)",
     )
     add("--device", default="auto", help="auto, cpu or gpu (default: auto)")
     add(
@@ -119,7 +119,7 @@ def check_names(option, received, known):
 def run(args):
     """Measures, and returns the results as JSON values."""
     args.rounds = args.rounds or (3 if args.short else 7)
-    args.seconds = args.seconds or (0.2 if args.short else 0.4)
+    args.seconds = args.seconds or (0.2 if args.short else 0.3)
     plan = cases.SHORT if args.short else cases.STANDARD
     columns = cases.choose(
         plan, args.models, args.modes, args.batch, args.dtypes

@@ -121,17 +121,17 @@ RARE = {"cheap_only": True}
 
 CONTENDERS = (
     _ours("torch", "eager"),
-    _ours("torch", "eager_fused"),
+    _ours("torch", "eager_fused", **RARE),
     _ours("torch", "compiled"),
     _ours("torch", "predict", PREDICT),
     _ours("jax", "eager", **RARE),
     _ours("jax", "xla"),
-    _ours("jax", "xla_fused"),
+    _ours("jax", "xla_fused", **RARE),
     _ours("jax", "predict", PREDICT),
     _ours("tensorflow", "eager", **RARE),
     _ours("tensorflow", "graph"),
     _ours("tensorflow", "xla"),
-    _ours("tensorflow", "xla_fused"),
+    _ours("tensorflow", "xla_fused", **RARE),
     _ours("tensorflow", "predict", PREDICT),
     _ours("torch", "train", TRAIN),
     _ours("torch", "fit", FIT, **RARE),
@@ -157,6 +157,7 @@ CONTENDERS = (
             ("forward",),
             dtypes,
             is_ours=file.startswith("ours"),
+            cheap_only=file.endswith("fused"),
         )
         for runtime, dtypes in (
             ("onnxruntime", ("float32",)),
