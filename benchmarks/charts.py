@@ -31,9 +31,9 @@ def draw(results, path):
     for axes in list(panels)[len(columns) :]:
         axes.axis("off")
     figure.suptitle(
-        "Images per second: median of the rounds, with 10 % and 90 %. "
-        "Blue: keras_mixer. Gray: peers. Red: matrix products alone.",
-        fontsize=10,
+        "Images per second: median, 10 % and 90 % of the rounds\n"
+        "blue: keras_mixer, gray: peers, red: matrix products alone",
+        fontsize=9,
     )
     figure.savefig(path, dpi=110)
 
@@ -51,17 +51,12 @@ def draw_column(axes, column):
             color=OURS if name in ours else PEERS,
             error_kw={"elinewidth": 0.8, "capsize": 1.5},
         )
-        axes.text(
-            0,
-            place,
-            f" {median:.3g}",
-            va="center",
-            fontsize=7,
-            color="white",
-        )
+        axes.text(high, place, f"  {median:.3g}", va="center", fontsize=7)
     roof = rounds.roof_of(column)
     if roof:
         axes.axvline(roof, color=ROOF, linestyle="--", linewidth=1)
+    # Room for the numbers beside the bars.
+    axes.set_xlim(0, 1.15 * axes.get_xlim()[1])
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_xlabel("images per second", fontsize=8)
     axes.set_title(column["name"], fontsize=9)

@@ -91,20 +91,23 @@ def draw(results, path):
     ]
     if not lines:
         return
+    # A model has the same color in all panels, also where others are missing.
+    names = dict.fromkeys(p["subject"] for p in results["points"])
+    colors = {name: f"C{i}" for i, name in enumerate(names)}
     size = (4.6 * len(axes_names), 3.7 * len(lines))
     figure = Figure(size, layout="constrained", facecolor="white")
     panels = figure.subplots(len(lines), len(axes_names), squeeze=False)
     for row, (key, label, unit) in enumerate(lines):
         for column, axis in enumerate(axes_names):
             points = [p for p in results["points"] if p["axis"] == axis]
-            draw_panel(panels[row][column], points, key, unit)
+            draw_panel(panels[row][column], points, key, unit, colors)
             panels[row][column].set(xlabel=AXES[axis], ylabel=label)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=5)
     figure.savefig(path, dpi=110)
 
 
-def draw_panel(axes, points, key, unit):
+def draw_panel(axes, points, key, unit, colors):
     is_resolution = points[0]["axis"] == "resolution"
     place = "tokens" if is_resolution else "value"
     for name in dict.fromkeys(p["subject"] for p in points):
@@ -113,6 +116,7 @@ def draw_panel(axes, points, key, unit):
             [p[place] for p in curve],
             [unit * p[key] for p in curve],
             "o-",
+            color=colors[name],
             label=name,
             markersize=4,
         )
