@@ -143,6 +143,9 @@ def _to_openvino(model, target, request):
         file = target.with_name("float32_" + target.name)
         model.export(str(file), format="openvino", verbose=False)
         converted = openvino.Core().read_model(str(file))
+    for output in converted.outputs:
+        # TensorFlow's names of operations are names of the outputs, too.
+        output.get_tensor().set_names(output.get_names() & set(model.output))
     for name, text in _texts(request).items():
         converted.set_rt_info(text, name)
     is_half = request.dtype == "float16"

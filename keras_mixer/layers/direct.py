@@ -30,15 +30,17 @@ _HOOKS = (
 )
 
 
-def are_direct(owner, *layers):
+def are_direct(owner, x, *layers):
     """Whether the functions below can replace calls of inner layers.
 
     Args:
         owner: The layer that contains them.
+        x: Its input.
         *layers: Layers of Keras.
     """
     return (
         keras.backend.backend() == "torch"
+        and isinstance(x, torch.Tensor)  # and not a symbolic one
         and keras.distribution.distribution() is None
         and all(_is_plain(layer, owner.compute_dtype) for layer in layers)
     )
@@ -90,7 +92,7 @@ def dense_over_tokens(layer, x):
 
 def normalize(owner, layer, x):
     """Returns what a `LayerNormalization` layer inside `owner` returns."""
-    if not are_direct(owner, layer):
+    if not are_direct(owner, x, layer):
         return layer(x)
     gamma, beta = _tensors(layer.gamma, layer.beta)
     if x.is_cuda and gamma is not None and gamma.dtype != x.dtype:
@@ -102,7 +104,7 @@ def normalize(owner, layer, x):
 
 def mix(owner, layer, x, training):
     """Returns what a composite layer inside `owner` returns."""
-    if are_direct(owner, layer):
+    if are_direct(owner, x, layer):
         return layer.call(x, training=training)
     return layer(x, training=training)
 

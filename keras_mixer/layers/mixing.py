@@ -67,7 +67,7 @@ class _MLP(Composite):
         self.dense_1.build((*input_shape[:-1], self.mlp_dim))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        if direct.are_direct(self, self.dense_0, self.dense_1):
+        if direct.are_direct(self, inputs, self.dense_0, self.dense_1):
             return self._mix(direct.dense, inputs, training)
         return self._mix(_call, inputs, training)
 
@@ -208,7 +208,7 @@ class TokenMixing(_MLP):
         super().build((batch, channels, tokens))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        if direct.are_direct(self, self.dense_0, self.dense_1):
+        if direct.are_direct(self, inputs, self.dense_0, self.dense_1):
             return self._mix(direct.dense_over_tokens, inputs, training)
         y = ops.swapaxes(inputs, 1, 2)  # (batch, channels, tokens)
         return ops.swapaxes(self._mix(_call, y, training), 1, 2)

@@ -25,7 +25,7 @@ class Stem(keras.layers.Conv2D):
         super().__init__(filters, kernel_size, **{**kwargs, **fixed})
 
     def call(self, inputs):
-        if not direct.are_direct(self, self):
+        if not direct.are_direct(self, inputs, self):
             return super().call(inputs)
         height, width = self.kernel_size
         _, rows, columns, channels = inputs.shape

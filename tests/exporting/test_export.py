@@ -37,6 +37,8 @@ SUFFIXES = {
     "litert": ".tflite",
     "torch": ".pt2",
 }
+# For each backend that writes files, one of its formats.
+FORMATS = {"tensorflow": "onnx", "torch": "torch"}
 NAMES = ["a cat", "b <c>", "ü", "d, e", 'f "g"']
 OPTIONS = {"crop_ratio": 0.9, "interpolation": "bicubic"}
 # What is stored in a file besides the model.
@@ -104,6 +106,17 @@ def test_activations_are_quantised_with_photos(format, photos, tmp_path):
     path = tmp_path / f"model{SUFFIXES[format]}"
     keras_mixer.export(model, path, dtype="int8", calibration=photos)
     check(model, path, format, photos, 0.15)
+
+
+@pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
+def test_model_that_returns_zeros(photos, tmp_path):
+    """The head is zero before training. OpenVINO removes its bias."""
+    model = family_model("mixer", classifier_activation=None)
+    formats = ["torch"] if BACKEND == "torch" else ["onnx", "openvino"]
+    for format in formats:
+        path = tmp_path / f"model{SUFFIXES[format]}"
+        keras_mixer.export(model, path)
+        check(model, path, format, photos, 1)
 
 
 @on_tensorflow
@@ -187,8 +200,6 @@ MODELS = {
     "features": (lambda: model_of("mixer", include_top=False), "norm"),
     "exact gelu": (lambda: model_of("mixer", activation="gelu"), "predictions"),
 }
-# For each backend that writes files, one of its formats.
-FORMATS = {"tensorflow": "onnx", "torch": "torch"}
 
 
 @pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")

@@ -1,0 +1,131 @@
+"""PyTorch's direct forms of dense layers, norms and the stem.
+
+Each is compared with the call of Keras's layer, which a hook brings about.
+"""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mixer
+from keras_mixer.layers import direct
+from support.helpers import FAMILIES
+from support.helpers import IMAGE
+from support.helpers import family_model
+from support.helpers import randomise
+
+on_torch = pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="PyTorch only"
+)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).uniform(0, 255, (4, *IMAGE))
+
+
+def inner_layers(model):
+    """All layers except for those that contain others."""
+    layers = model._flatten_layers()
+    return [each for each in layers if not list(each._flatten_layers())[1:]]
+
+
+def by_calls(model, images):
+    """The outputs and gradients if each layer of Keras is called."""
+    hooks = [
+        layer.register_forward_hook(lambda *_: None)
+        for layer in inner_layers(model)
+    ]
+    results = outputs_and_gradients(model, images)
+    for hook in hooks:
+        hook.remove()
+    return results
+
+
+def outputs_and_gradients(model, images):
+    model.zero_grad()
+    outputs = model(keras.ops.convert_to_tensor(images, "float32"))
+    (outputs.float() ** 2).sum().backward()
+    gradients = [v.value.grad.float() for v in model.trainable_variables]
+    return [outputs.detach().float().numpy(), *map(np.asarray, gradients)]
+
+
+def with_lora(model):
+    for layer in inner_layers(model):
+        if isinstance(layer, keras.layers.Dense):
+            layer.enable_lora(2)
+            layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
+    return model
+
+
+@on_torch
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("change", [None, keras_mixer.fuse, with_lora])
+def test_direct_forms_equal_the_calls(family, change, images):
+    model = family_model(family)
+    randomise(model)
+    model = model if change is None else change(model)
+    received = outputs_and_gradients(model, images)
+    expected = by_calls(model, images)
+    for one, other in zip(received, expected, strict=True):
+        # The gradient of a bias before a norm is zero.
+        atol = 1e-5 * np.abs(other).max() + 1e-7
+        np.testing.assert_allclose(one, other, rtol=0, atol=atol)
+
+
+@on_torch
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16", "float16"])
+def test_direct_forms_keep_dtypes(policy, images):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = family_model("mixer", include_top=False)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    randomise(model)
+    images = keras.ops.convert_to_tensor(images, "float32")
+    received = model(images)
+    assert str(received.dtype) == f"torch.{policy.removeprefix('mixed_')}"
+    hooks = [
+        layer.register_forward_hook(lambda *_: None)
+        for layer in inner_layers(model)
+    ]
+    expected = model(images)
+    for hook in hooks:
+        hook.remove()
+    received, expected = (
+        keras.ops.convert_to_numpy(keras.ops.cast(each, "float32"))
+        for each in (received, expected)
+    )
+    np.testing.assert_allclose(
+        received, expected, rtol=0, atol=0.05 * np.abs(expected).max()
+    )
+
+
+@on_torch
+def test_calls_happen_when_a_layer_does_more(images):
+    model = family_model("mixer")
+    block = model.get_layer("block_0")
+    dense, norm = block.channel_mixing.dense_1, block.token_norm
+    x = keras.ops.ones((2, 6, 10))
+    assert direct.are_direct(block, x, dense, norm, block.token_mixing)
+    seen = []
+    hook = dense.register_forward_hook(lambda *_: seen.append("dense"))
+    assert not direct.are_direct(block, x, dense)
+    model.predict(images, verbose=0)
+    assert seen == ["dense"]
+    hook.remove()
+    assert direct.are_direct(block, x, dense)
+    dense.activity_regularizer = keras.regularizers.L2(1.0)
+    assert not direct.are_direct(block, x, dense)
+    dense.activity_regularizer = None
+    dense.quantize("int8")
+    assert not direct.are_direct(block, x, dense)
+    norm.dtype_policy = keras.DTypePolicy("float64")
+    assert not direct.are_direct(block, x, norm)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="not PyTorch")
+def test_layers_are_called_on_other_backends():
+    block = family_model("mixer").get_layer("block_0")
+    x = keras.ops.ones((2, 6, 10))
+    assert not direct.are_direct(block, x, block.token_norm)
