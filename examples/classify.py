@@ -44,7 +44,7 @@ def main():
         ]
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
-    predictions = model.predict(np.concatenate(images), verbose=0)
+    predictions = model.predict_on_batch(np.concatenate(images))
     for photo, scores in zip(args.photos, predictions, strict=True):
         print(f"{photo}:")
         for name, score in top_five(scores, named):

@@ -7,12 +7,15 @@ from keras_mixer.layers import direct
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
-class Stem(keras.layers.Conv2D):
-    """A `Conv2D` whose stride is its kernel size: one product for each patch.
+class Conv2D(keras.layers.Conv2D):
+    """A convolution whose stride is its kernel size: a product for each patch.
 
     Keras 3.15 copies the kernel of a convolution into another memory layout in
     each call on PyTorch. For one image this takes as long as a block. There,
     this layer cuts the image into patches and multiplies them with the kernel.
+
+    The class has the name of its base class, because Keras names the groups in
+    `.weights.h5` and `.keras` files after the classes of the layers.
 
     Args:
         filters: Positive integer, the number of channels of the tokens.

@@ -11,7 +11,7 @@ import keras
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.layers.activations import gelu_tanh
-from keras_mixer.layers.stem import Stem
+from keras_mixer.layers.stem import Conv2D
 from keras_mixer.models import outputs
 from keras_mixer.models.cloning import skip_init
 from keras_mixer.models.contract import channels_behind
@@ -79,7 +79,7 @@ def build_model(
     # The blocks were created in the caller's remat scope. Only they are
     # rematerialised: if the model were too, all of it would be computed twice.
     with keras.RematScope(None):
-        stem = Stem(
+        stem = Conv2D(
             hidden_dim,
             patch_size,
             kernel_initializer=family.kernel_initializer(),
