@@ -8,6 +8,7 @@ others are compared. Docs: docs/export.md.
 
 import argparse
 import copy
+import gc
 import json
 import pathlib
 import subprocess
@@ -20,7 +21,7 @@ import numpy as np
 
 import keras_mixer
 from keras_mixer.commands.subjects import load_subject
-from keras_mixer.exporting.exporter import _environment
+from keras_mixer.exporting.exporter import process_environment
 from keras_mixer.exporting.formats import find_format
 from keras_mixer.exporting.running import load
 
@@ -92,7 +93,7 @@ def in_process(backend, folder):
     code = "import sys, exporting; exporting.measure(sys.argv[1])"
     process = subprocess.run(
         [sys.executable, "-c", code, folder],
-        env=_environment(backend),
+        env=process_environment(backend),
         cwd=pathlib.Path(__file__).parent,
         stdout=subprocess.PIPE,
         text=True,
@@ -111,6 +112,10 @@ def measure(folder):
     expected = model.predict(photos, verbose=0)
     native = milliseconds(model.predict_on_batch, photos)
     print(json.dumps({"native": native}))
+    # Keras collects garbage for each layer that it quantises, which takes
+    # minutes with all that is imported here.
+    gc.collect()
+    gc.freeze()
     for suffix, dtype, calibrated in CASES:
         path = pathlib.Path(folder, f"exported{suffix}")
         try:

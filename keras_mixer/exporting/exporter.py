@@ -236,7 +236,7 @@ def _convert(model, target, format, request):
     code = "from keras_mixer.exporting.converting import main; main()"
     process = subprocess.run(
         [sys.executable, "-c", code, source, target, file],
-        env=_environment(format.backend),
+        env=process_environment(format.backend),
         capture_output=True,
         text=True,
         check=False,
@@ -250,7 +250,7 @@ def _convert(model, target, format, request):
         raise error
 
 
-def _environment(backend):
+def process_environment(backend):
     """Returns the environment of a process with another backend."""
     package = str(pathlib.Path(__file__).parents[2])
     paths = [package, os.environ.get("PYTHONPATH", "")]
