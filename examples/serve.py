@@ -42,6 +42,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
 DECODERS = min(4, os.cpu_count() or 1)
 # A client that sends its photo more slowly is dropped.
 SECONDS_TO_SEND = 30
+# The rest of a request that is too large is read, but not kept, for so long.
+SECONDS_TO_DROP = 5
 # No script, style or picture from elsewhere, even if the page asked for it.
 POLICY = (
     "default-src 'none'; connect-src 'self'; form-action 'self'; "
@@ -130,15 +132,28 @@ def limited(receive, max_bytes):
         message = await receive()
         received += len(message.get("body", b""))
         if received > max_bytes:
+            await drop_rest(receive)
             raise too_large(max_bytes)
         return message
 
     return limited_receive
 
 
+async def drop_rest(receive):
+    """Reads the rest of a request for some seconds, and keeps none of it.
+
+    If a connection is closed while the client sends, the operating system of
+    the client may drop the answer.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SECONDS_TO_DROP):
+            while (await receive()).get("more_body"):
+                pass
+
+
 def too_large(max_bytes):
     text = f"The request has more than {max_bytes} bytes, the limit."
-    # The rest of the request is not read.
+    # What the client still sends is not read.
     return HTTPException(413, text, {"Connection": "close"})
 
 
@@ -249,10 +264,12 @@ class Service:
 
     async def read(self, request):
         """Returns the bytes of the photo: a field of a form, or the body."""
-        limit = self.args.max_bytes
+        limit, receive = self.args.max_bytes, request.receive
         if int(request.headers.get("content-length", 0)) > limit:
+            if "expect" not in request.headers:  # the client sends already
+                await drop_rest(receive)
             raise too_large(limit)
-        request = Request(request.scope, limited(request.receive, limit))
+        request = Request(request.scope, limited(receive, limit))
         kind = request.headers.get("content-type", "")
         try:
             async with asyncio.timeout(SECONDS_TO_SEND):

@@ -145,9 +145,15 @@ def test_wrong_options(arguments, message, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_run_leaves_nothing(kind, tmp_path):
+    # A process started from a background shell ignores SIGINT.
+    start = (
+        "import runpy, signal; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('benchmarks', run_name='__main__')"
+    )
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "benchmarks", *TINY, "--rounds", "9999"),
+            *(sys.executable, "-c", start, *TINY, "--rounds", "9999"),
             *("--contenders", "timm.inference_mode", "--seconds", "0.01"),
             *("--output", tmp_path / "results"),
         ],
@@ -159,8 +165,12 @@ def test_an_interrupted_run_leaves_nothing(kind, tmp_path):
     assert "mixer_tiny" in process.stderr.readline()
     assert "built" in process.stderr.readline()
     process.send_signal(kind)
-    assert process.wait(60) != 0
-    process.stderr.close()
+    try:
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
     assert os.listdir(tmp_path) == []
 
 
