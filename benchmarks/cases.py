@@ -161,7 +161,12 @@ def choose(columns, models, modes, batch, dtypes):
             )
             for dtype in dtypes
         ]
-    return list(dict.fromkeys(chosen))
+    # Columns that differ only in the measurement of memory are one column.
+    unique = {}
+    for each in chosen:
+        if each.name not in unique or each.memory:
+            unique[each.name] = each
+    return list(unique.values())
 
 
 def inner_calls(seconds, target, most):

@@ -239,6 +239,15 @@ def test_percentiles_and_ratios():
     assert markdown.cell(column, "ours", "fast") == "3 (1.00)"
 
 
+def test_columns_that_become_equal_are_measured_once():
+    chosen = cases.choose(
+        cases.STANDARD, ["mixer_b16"], ["forward"], 8, ["float32"]
+    )
+    (column,) = chosen
+    assert column.memory
+    assert column.name == "mixer_b16, inference, batch 8, float32"
+
+
 def test_roof_is_that_of_the_multiply_adds():
     case = cases.Column("mixer_nano", "training", 5).request()
     # 5 images of 64 tokens, 128 x 256: 10,485,760 multiply-adds.
