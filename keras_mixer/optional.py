@@ -17,6 +17,7 @@ LIBRARIES = {
     "onnx": ("Exporting to ONNX", "onnx", "onnx"),
     "onnxruntime": ("Running an ONNX file", "ONNX Runtime", "onnx"),
     "openvino": ("OpenVINO", "openvino", "openvino"),
+    "scipy": ("Keras for OpenVINO", "scipy", "openvino"),
     "safetensors": ("A `.safetensors` file", "safetensors", "hub"),
     "tensorboard": ("Logging for TensorBoard", "TensorBoard", "train"),
     "tensorflow": ("Reading data sets", "TensorFlow", "train"),
