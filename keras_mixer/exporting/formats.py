@@ -46,7 +46,9 @@ FORMATS = {
             ("tf2onnx", "onnx", "onnxruntime"),
             "onnxruntime",
         ),
-        Format("openvino", ".xml", "tensorflow", ("openvino", "scipy"), "openvino"),
+        Format(
+            "openvino", ".xml", "tensorflow", ("openvino", "scipy"), "openvino"
+        ),
         Format(
             "litert",
             ".tflite",
