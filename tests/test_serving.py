@@ -1,6 +1,7 @@
 """`examples/serve.py`: real requests to real processes on loopback."""
 
 import concurrent.futures
+import contextlib
 import functools
 import importlib
 import io
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import httpx
 import numpy as np
@@ -344,6 +346,25 @@ def test_100_megabytes_are_not_held(service, kind, photos):
         "error": "The request has more than 300000 bytes, the limit."
     }
     assert service.peak_memory() - before < 20_000_000
+    service.health()
+
+
+def test_a_request_that_never_ends_is_dropped(service):
+    sent = 0
+
+    def body():
+        nonlocal sent
+        yield bytes(MAX_BYTES + 1)
+        for _ in range(400):
+            sent += 1
+            time.sleep(0.05)
+            yield bytes(10)
+
+    # The service closes the connection while the client sends.
+    with contextlib.suppress(httpx.TransportError):
+        answer = service.client.post("/classify", content=body())
+        assert answer.status_code == 413
+    assert sent < 400
     service.health()
 
 

@@ -3,6 +3,8 @@
 Each is compared with the call of Keras's layer, which a hook brings about.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -30,16 +32,16 @@ def inner_layers(model):
     return [each for each in layers if not list(each._flatten_layers())[1:]]
 
 
-def by_calls(model, images):
-    """The outputs and gradients if each layer of Keras is called."""
+@contextlib.contextmanager
+def calls(model):
+    """A context in which each layer of Keras is called, because of a hook."""
     hooks = [
         layer.register_forward_hook(lambda *_: None)
         for layer in inner_layers(model)
     ]
-    results = outputs_and_gradients(model, images)
+    yield
     for hook in hooks:
         hook.remove()
-    return results
 
 
 def outputs_and_gradients(model, images):
@@ -66,7 +68,8 @@ def test_direct_forms_equal_the_calls(family, change, images):
     randomise(model)
     model = model if change is None else change(model)
     received = outputs_and_gradients(model, images)
-    expected = by_calls(model, images)
+    with calls(model):
+        expected = outputs_and_gradients(model, images)
     for one, other in zip(received, expected, strict=True):
         # The gradient of a bias before a norm is zero.
         atol = 1e-5 * np.abs(other).max() + 1e-7
@@ -85,13 +88,8 @@ def test_direct_forms_keep_dtypes(policy, images):
     images = keras.ops.convert_to_tensor(images, "float32")
     received = model(images)
     assert str(received.dtype) == f"torch.{policy.removeprefix('mixed_')}"
-    hooks = [
-        layer.register_forward_hook(lambda *_: None)
-        for layer in inner_layers(model)
-    ]
-    expected = model(images)
-    for hook in hooks:
-        hook.remove()
+    with calls(model):
+        expected = model(images)
     received, expected = (
         keras.ops.convert_to_numpy(keras.ops.cast(each, "float32"))
         for each in (received, expected)
