@@ -10,6 +10,7 @@ docs/speed.md describes what is measured and how.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import pathlib
@@ -33,17 +34,22 @@ def main(arguments=None):
     if args.list:
         print(listing())
         return
-    try:
+    with errors_to(parser):
         check(args)
         results = joined(args.join) if args.join else run(args)
         results["command"] = command("benchmarks", arguments)
-        paths = writing.write(
-            args.output, results, markdown.page(results), charts.draw
-        )
+        page = markdown.page(results)
+        paths = writing.write(args.output, results, page, charts.draw)
+        print(*paths, sep="\n")
+
+
+@contextlib.contextmanager
+def errors_to(parser):
+    """Prints wrong values of options as argparse does."""
+    try:
+        yield
     except ValueError as error:
         parser.error(str(error))
-    for path in paths:
-        print(path)
 
 
 def make_parser():

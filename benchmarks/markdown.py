@@ -16,14 +16,22 @@ def page(results):
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def header(results):
+def origin(results):
+    """Returns the sentence that names date, command, machine and versions."""
     machine = results["machine"]
     versions = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
-    lines = [
+    return (
         f"Measured on {results['date']} by `{results['command']}`: "
         f"{machine['cores']} cores of {machine['cpu']} "
         f"({', '.join(machine['flags'])}), Python {machine['python']}, "
-        f"{versions}.",
+        f"{versions}."
+    )
+
+
+def header(results):
+    machine = results["machine"]
+    lines = [
+        origin(results),
         "Devices: "
         + "; ".join(f"{k}: {v}" for k, v in results["devices"].items())
         + ".",

@@ -62,21 +62,15 @@ SIDE_OF_AXIS = {"batch": 112, "depth": 224}
 def main(arguments=None):
     parser = make_parser()
     args = parser.parse_args(arguments)
-    try:
+    with command.errors_to(parser):
         check(args)
         results = run(args)
         results["command"] = command.command("benchmarks.scaling", arguments)
+        page = scaling_output.page(results)
         paths = writing.write(
-            args.output,
-            results,
-            scaling_output.page(results),
-            scaling_output.draw,
-            stem="scaling",
+            args.output, results, page, scaling_output.draw, "scaling"
         )
-    except ValueError as error:
-        parser.error(str(error))
-    for path in paths:
-        print(path)
+        print(*paths, sep="\n")
 
 
 def make_parser():

@@ -1,5 +1,7 @@
 """The results of `scaling` as Markdown and as a PNG chart."""
 
+from benchmarks import markdown
+
 AXES = {
     "resolution": "tokens of an image",
     "batch": "images in a batch, 112 x 112 pixels",
@@ -9,12 +11,8 @@ AXES = {
 
 def page(results):
     """Returns the Markdown page with the tables and the exponents."""
-    machine = results["machine"]
-    versions = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
     parts = [
-        f"Measured on {results['date']} by `{results['command']}`: "
-        f"{machine['cores']} cores of {machine['cpu']}, {versions}. Medians of "
-        f"{results['rounds']} rounds.",
+        f"{markdown.origin(results)} Medians of {results['rounds']} rounds.",
         exponents(results["exponents"]),
     ]
     for axis in axes_of(results):
