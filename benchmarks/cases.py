@@ -111,10 +111,11 @@ class Column:
 # fmt: off
 STANDARD = (
     Column("mixer_b16",  "inference",  1),
-    Column("mixer_b16",  "inference",  8, memory=True),
+    Column("mixer_b16",  "inference", 16, memory=True),
     Column("mixer_b16",  "inference",  4, "bfloat16"),
     Column("mixer_b16",  "training",   8, memory=True),
     Column("mixer_b16",  "training",   8, "mixed_bfloat16"),
+    Column("mixer_s32",  "inference",  1),
     Column("mixer_s32",  "inference",  8),
     Column("resmlp_s24", "inference",  4),
     Column("mixer_nano", "training", 128),

@@ -1,9 +1,9 @@
 """This library on the backend of the process, and keras.applications' ResNet50.
 
 A form of inference is a way to call a model: `eager`, `graph` (a TensorFlow
-function), `compiled` (torch.compile), `xla`, and `predict`; "_fused" is added
-for the model that `keras_mixer.fuse` returns. A form of training is `train`
-(a bare step; with `_graph` or `_xla`) or `fit`.
+function), `compiled` (torch.compile), `xla`, `predict` and `predict_on_batch`;
+"_fused" is added for the model that `keras_mixer.fuse` returns. A form of
+training is `train` (a bare step; with `_graph` or `_xla`) or `fit`.
 """
 
 import importlib
@@ -53,6 +53,8 @@ def build_call(form, case, model):
         return build_fit(case, model)
     if form == "predict":
         return build_predict(case, model)
+    if form == "predict_on_batch":
+        return build_predict_on_batch(case, model)
     images = calls().constant(inputs.images(case))
     if form.startswith("train"):
         labels = calls().constant(inputs.labels(case))
@@ -113,6 +115,17 @@ def build_predict(case, model):
     def run(count):
         for _ in range(count):
             model.predict(images, batch_size=case["batch"], verbose=0)
+
+    return run
+
+
+def build_predict_on_batch(case, model):
+    """One call is `predict_on_batch`: no pipeline, no callbacks."""
+    images = inputs.images(case)
+
+    def run(count):
+        for _ in range(count):
+            model.predict_on_batch(images)
 
     return run
 

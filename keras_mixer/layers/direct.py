@@ -15,19 +15,13 @@ XLA merges these operations, so the layers are always called.
 """
 
 import keras
-from keras import ops
 
 from keras_mixer.optional import require
 
-if keras.backend.backend() == "torch":
-    torch = require("torch")
+_IS_TORCH = keras.backend.backend() == "torch"
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
+if _IS_TORCH:
+    torch = require("torch")
 
 
 def are_direct(owner, x, *layers):
@@ -39,7 +33,7 @@ def are_direct(owner, x, *layers):
         *layers: Layers of Keras.
     """
     return (
-        keras.backend.backend() == "torch"
+        _IS_TORCH
         and isinstance(x, torch.Tensor)  # and not a symbolic one
         and keras.distribution.distribution() is None
         and all(_is_plain(layer, owner.compute_dtype) for layer in layers)
@@ -52,7 +46,10 @@ def _is_plain(layer, dtype):
         and layer.quantization_mode is None
         and layer.activity_regularizer is None
         and getattr(layer._remat_mode, "mode", None) is None
-        and not any(getattr(layer, hooks) for hooks in _HOOKS)
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+        and not layer._backward_hooks
+        and not layer._backward_pre_hooks
     )
 
 
@@ -110,7 +107,4 @@ def mix(owner, layer, x, training):
 
 
 def _tensors(*variables):
-    return (
-        None if variable is None else ops.convert_to_tensor(variable)
-        for variable in variables
-    )
+    return (getattr(variable, "value", variable) for variable in variables)
