@@ -244,6 +244,8 @@ def machine():
         "JAX_DISABLE_MOST_OPTIMIZATIONS",
         "XLA_FLAGS",
         "TF_XLA_FLAGS",
+        "GLIBC_TUNABLES",
+        "MALLOC_MMAP_THRESHOLD_",
     )
     return {
         "cpu": found.get("model name", "unknown"),

@@ -3,7 +3,8 @@
 The models, recipes and devices themselves are in modules that import Keras,
 which takes seconds. The help and the checks of arguments must not. A test
 compares these tables with `constructors.MODELS`, the tables of the families,
-`recipes.RECIPES`, `distributing.KINDS` and `exporting.formats.FORMATS`.
+`recipes.RECIPES`, `distributing.KINDS`, `weights.resizing.METHODS` and
+`exporting.formats.FORMATS`.
 """
 
 from keras_mixer.weights import catalog
@@ -52,6 +53,9 @@ RECIPES = (
 
 
 DEVICES = ("auto", "none", "mirrored", "tpu", "multiworker", "data", "model")
+
+
+RESIZE_METHODS = ("auto", "tile", "interleave", "interpolate")
 
 
 FORMATS = ("saved_model", "onnx", "openvino", "litert", "torch")

@@ -25,6 +25,7 @@ from keras_mixer.commands.names import DEFAULT_MODEL
 from keras_mixer.commands.names import DEVICES
 from keras_mixer.commands.names import MODELS
 from keras_mixer.commands.names import RECIPES
+from keras_mixer.commands.names import RESIZE_METHODS
 from keras_mixer.commands.names import check_model
 
 
@@ -114,6 +115,15 @@ class Settings:
         "weights to start from: a tag of published weights, a file, or "
         "hf://organization/name",
         "none: random weights",
+    )
+    resize: str = setting(
+        MODEL,
+        "auto",
+        "how the token mixing of --weights is adapted to images of another "
+        "size: 'auto' tiles it if the grid of patches grows by whole factors, "
+        "else interpolates it",
+        "auto",
+        choices=RESIZE_METHODS,
     )
     recipe: str | Mapping[str, Any] = setting(
         TRAINING,
@@ -275,6 +285,11 @@ class Settings:
                 "`learning_rate` must be positive. "
                 f"Received: learning_rate={self.learning_rate}"
             )
+        if self.resize != "auto" and self.weights is None:
+            raise ValueError(
+                "`resize` is only for `weights` to start from. "
+                f"Received: resize='{self.resize}', weights=None"
+            )
         if self.dataset is not None and self.channels != 3:
             raise ValueError(
                 "`channels` is only for images in folders. TFDS data sets "
@@ -344,4 +359,5 @@ ADDED = {
     "keep_best": False,
     "patience": None,
     "remat": False,
+    "resize": "auto",
 }

@@ -181,6 +181,7 @@ def _model(plan, images):
         options |= {"classes": classes, "classifier_activation": None}
     else:
         options |= {"include_top": False, "pooling": "avg"}
+        options["resize"] = plan.settings.resize
     with keras.RematScope("full" if plan.settings.remat else None):
         model = constructor_of(plan.settings.model)(**options)
     if plan.settings.weights is not None:

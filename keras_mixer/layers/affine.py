@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_mixer.arguments import check_real
+from keras_mixer.layers import direct
 from keras_mixer.layers.mixing import token_shape
 from keras_mixer.types import Config
 from keras_mixer.types import Shape
@@ -102,7 +103,7 @@ class Affine(PerChannel):
         self.beta = self._add_weight("beta", input_shape, "zeros")
 
     def call(self, inputs: Tensor) -> Tensor:
-        y = ops.add(ops.multiply(inputs, self.alpha), self.beta)
+        y = direct.scale_and_shift(self, inputs, self.alpha, self.beta)
         return ops.cast(y, self.compute_dtype)
 
 

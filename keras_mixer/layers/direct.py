@@ -1,12 +1,12 @@
-"""Dense layers and norms on PyTorch, computed without calls of Keras layers.
+"""Inner layers on PyTorch, computed without calls of Keras layers.
 
 Eager PyTorch runs one operation after the other, so each pass over a tensor and
 each call of a Keras layer takes time. Keras 3.15 adds the bias of `Dense` in a
 second pass, although PyTorch has a product with a bias. Under a mixed dtype
 policy Keras copies the input of a norm twice, although PyTorch's norm accepts
-it. A product over the tokens needs no transposition if the kernel multiplies
-from the left. The call of a Keras layer takes tens of microseconds, which
-matters for small models and single images.
+it. A scale and an offset are one operation. A product over the tokens needs no
+transposition if the kernel multiplies from the left. The call of a Keras layer
+takes tens of microseconds, which matters for small models and single images.
 
 The functions here compute what the layers compute. LoRA is part of `kernel`. A
 layer that does more is called: one that is quantised or rematerialised, or that
@@ -15,6 +15,7 @@ XLA merges these operations, so the layers are always called.
 """
 
 import keras
+from keras import ops
 
 from keras_mixer.optional import require
 
@@ -99,11 +100,27 @@ def normalize(owner, layer, x):
     )
 
 
-def mix(owner, layer, x, training):
-    """Returns what a composite layer inside `owner` returns."""
+def scale_and_shift(layer, x, scale, offset):
+    """Returns `x * scale + offset`, computed in one pass where it can be.
+
+    Args:
+        layer: The layer that has the variables.
+        x: Its input.
+        scale: Variable, one value for each channel.
+        offset: Variable, one value for each channel.
+    """
+    if are_direct(layer, x, layer):
+        scale, offset = _tensors(scale, offset)
+        if x.dtype == scale.dtype:
+            return torch.addcmul(offset, x, scale)
+    return ops.add(ops.multiply(x, scale), offset)
+
+
+def call(owner, layer, x, **arguments):
+    """Returns what a layer of this package inside `owner` returns."""
     if are_direct(owner, x, layer):
-        return layer.call(x, training=training)
-    return layer(x, training=training)
+        return layer.call(x, **arguments)
+    return layer(x, **arguments)
 
 
 def _tensors(*variables):

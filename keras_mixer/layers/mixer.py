@@ -115,10 +115,10 @@ class MixerBlock(Block):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
         y = self._normalize(self.token_norm, x)
-        y = direct.mix(self, self.token_mixing, y, training)
+        y = direct.call(self, self.token_mixing, y, training=training)
         x = ops.add(x, self._drop(y, training))
         y = self._normalize(self.channel_norm, x)
-        y = direct.mix(self, self.channel_mixing, y, training)
+        y = direct.call(self, self.channel_mixing, y, training=training)
         return ops.add(x, self._drop(y, training))
 
     def _normalize(self, norm, x):

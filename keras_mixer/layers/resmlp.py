@@ -199,12 +199,14 @@ class ResMLPBlock(Block):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
-        y = direct.mix(self, self.token_mixing, self.token_norm(x), training)
-        x = ops.add(x, self._drop(self.token_scale(y), training))
-        y = direct.mix(
-            self, self.channel_mixing, self.channel_norm(x), training
-        )
-        return ops.add(x, self._drop(self.channel_scale(y), training))
+        y = direct.call(self, self.token_norm, x)
+        y = direct.call(self, self.token_mixing, y, training=training)
+        y = direct.call(self, self.token_scale, y)
+        x = ops.add(x, self._drop(y, training))
+        y = direct.call(self, self.channel_norm, x)
+        y = direct.call(self, self.channel_mixing, y, training=training)
+        y = direct.call(self, self.channel_scale, y)
+        return ops.add(x, self._drop(y, training))
 
     def get_config(self) -> Config:
         config = super().get_config()
@@ -263,8 +265,9 @@ class FusedResMLPBlock(Block):
         )
 
     def call(self, inputs, training=None):
-        y = direct.mix(self, self.token_mixing, inputs, training)
-        y = self.token_scale(y)
-        x = ops.add(self.token_offset(inputs), self._drop(y, training))
-        y = direct.mix(self, self.channel_mixing, x, training)
+        y = direct.call(self, self.token_mixing, inputs, training=training)
+        y = direct.call(self, self.token_scale, y)
+        x = direct.call(self, self.token_offset, inputs)
+        x = ops.add(x, self._drop(y, training))
+        y = direct.call(self, self.channel_mixing, x, training=training)
         return ops.add(x, self._drop(y, training))

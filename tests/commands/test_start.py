@@ -16,6 +16,7 @@ from keras_mixer.commands import names
 from keras_mixer.exporting import formats
 from keras_mixer.models.constructors import FAMILIES
 from keras_mixer.models.constructors import MODELS
+from keras_mixer.weights import resizing
 from support.helpers import ROOT
 from support.helpers import python
 
@@ -186,6 +187,7 @@ def test_names_of_the_command_line_are_those_of_the_registries():
     assert expected == names.MODELS
     assert tuple(recipes.RECIPES) == names.RECIPES
     assert names.DEVICES == distributing.KINDS
+    assert ("auto", *resizing.METHODS) == names.RESIZE_METHODS
     assert tuple(formats.FORMATS) == names.FORMATS
 
 

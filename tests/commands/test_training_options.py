@@ -11,6 +11,7 @@ import keras
 import pytest
 from PIL import Image
 
+import keras_mixer
 from keras_mixer import cli
 from keras_mixer import training
 from keras_mixer.commands import plan
@@ -18,6 +19,7 @@ from keras_mixer.commands import train
 from keras_mixer.commands.settings import Settings
 from keras_mixer.models.introspection import weights_of
 from keras_mixer.training.optimizers import Restart
+from keras_mixer.weights import resizing
 from support.helpers import ROOT
 from support.helpers import assert_equal
 from support.helpers import computations_of_gelu
@@ -117,23 +119,57 @@ def test_finished_training_is_prolonged(finished, photos, tmp_path):
     assert [part["epochs"] for part in parts] == [2, 5]
 
 
-def test_remat_computes_the_blocks_twice(photos):
+def model_to_train(image_shape, **changed):
+    """The model that `train` builds for images of this shape."""
+
     class Images:
-        image_shape = (8, 8, 3)
         class_names = ("cat", "dog")
         train_count = 210
 
         def steps_per_epoch(self, batch_size, drop_remainder):
             return 210 // batch_size
 
+    images = Images()
+    images.image_shape = image_shape
+    settings = Settings(data="photos", epochs=1, **changed)
+    return train._model(plan.Plan.of(plan.resolved(settings), images), images)
+
+
+def test_remat_computes_the_blocks_twice():
     counts = []
     for remat in (False, True):
-        settings = Settings(data=str(photos), epochs=1, remat=remat)
-        whole = plan.Plan.of(plan.resolved(settings), Images())
-        model = train._model(whole, Images())
-        x = keras.ops.ones((5, *Images.image_shape))
+        model = model_to_train((8, 8, 3), remat=remat)
+        x = keras.ops.ones((5, 8, 8, 3))
         counts.append(computations_of_gelu(model, x))
     assert counts == [4, 8]
+
+
+@pytest.mark.parametrize("method", ["auto", *resizing.METHODS])
+def test_resize_is_how_the_weights_are_adapted(method):
+    options = {"weights": "cifar10", "resize": method}
+    received = model_to_train((32, 64, 3), **options)
+    expected = keras_mixer.MixerNano(
+        include_top=False, input_shape=(32, 64, 3), **options
+    )
+    name = "block_2/token_mixing/dense_0/kernel"
+    received, expected = (
+        {name: weights_of(each)[name]} for each in (received, expected)
+    )
+    assert_equal(received, expected)
+
+
+def test_resize_is_refused_where_nothing_is_resized(photos, tmp_path):
+    message = refused(
+        options(photos, tmp_path / "run", "--resize", "interleave")
+    )
+    assert "`resize` is only for `weights` to start from" in message
+    # 32 x 48 pixels are not a multiple of the 32 x 32 of the weights.
+    size = {"weights": "cifar10", "image_size": "32x48"}
+    message = refused(
+        options(photos, tmp_path / "run", "--resize", "tile", **size)
+    )
+    assert "'tile'" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_with_remat_is_the_same(finished, photos, tmp_path):

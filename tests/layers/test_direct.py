@@ -1,4 +1,4 @@
-"""PyTorch's direct forms of dense layers, norms and the stem.
+"""PyTorch's direct forms of the inner layers and of the stem.
 
 Each is compared with the call of Keras's layer, which a hook brings about.
 """
@@ -77,11 +77,12 @@ def test_direct_forms_equal_the_calls(family, change, images):
 
 
 @on_torch
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16", "float16"])
-def test_direct_forms_keep_dtypes(policy, images):
+def test_direct_forms_keep_dtypes(family, policy, images):
     keras.config.set_dtype_policy(policy)
     try:
-        model = family_model("mixer", include_top=False)
+        model = family_model(family, include_top=False)
     finally:
         keras.config.set_dtype_policy("float32")
     randomise(model)
