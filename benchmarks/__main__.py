@@ -36,7 +36,7 @@ def main(arguments=None):
         return
     with errors_to(parser):
         check(args)
-        results = joined(args.join) if args.join else run(args)
+        results = joined(args.join, args.models) if args.join else run(args)
         results["command"] = command("benchmarks", arguments)
         page = markdown.page(results)
         paths = writing.write(args.output, results, page, charts.draw)
@@ -86,7 +86,12 @@ def make_parser():
         "(default: some)",
     )
     add("--short", action="store_true", help="a plan of about three minutes")
-    add("--join", nargs="+", metavar="FOLDER", help="results to put together")
+    add(
+        "--join",
+        nargs="+",
+        metavar="FOLDER",
+        help="results to put together, of all models or of --models",
+    )
     add("--output", type=pathlib.Path, help="new folder for the results")
     add("--list", action="store_true", help="show all names and the plan")
     return parser
@@ -177,8 +182,8 @@ def command(module, arguments):
     return shlex.join(["python", "-m", module, *map(str, given)])
 
 
-def joined(folders):
-    """The columns of several results of one machine."""
+def joined(folders, models=None):
+    """The columns of several results of one machine, of some or all models."""
     parts = []
     for folder in folders:
         path = pathlib.Path(folder, "results.json")
@@ -196,7 +201,11 @@ def joined(folders):
     for key in ("versions", "devices", "imports"):
         result[key] = {k: v for part in parts for k, v in part[key].items()}
     columns = {c["name"]: c for part in parts for c in part["columns"]}
-    result["columns"] = list(columns.values())
+    result["columns"] = [
+        column
+        for column in columns.values()
+        if models is None or column["model"] in models
+    ]
     return result
 
 

@@ -58,6 +58,7 @@ def draw_column(axes, column):
     # Room for the numbers beside the bars.
     axes.set_xlim(0, 1.15 * axes.get_xlim()[1])
     axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel("images per second", fontsize=8)
     axes.set_title(column["name"], fontsize=9)
     axes.tick_params(axis="x", labelsize=7)

@@ -186,7 +186,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path):
 
 def test_parts_are_joined(folder, tmp_path):
     other = json.loads((folder / "results.json").read_text())
-    other["columns"][0]["name"] = "another column"
+    other["columns"][0] |= {"name": "another column", "model": "mixer_b16"}
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "results.json").write_text(json.dumps(other))
     output = tmp_path / "joined"
@@ -198,6 +198,8 @@ def test_parts_are_joined(folder, tmp_path):
         "mixer_tiny, inference, batch 3, float32",
         "another column",
     ]
+    (column,) = command.joined(parts, ["mixer_b16"])["columns"]
+    assert column["name"] == "another column"
     other["machine"]["cores"] = 99
     (tmp_path / "part" / "results.json").write_text(json.dumps(other))
     with pytest.raises(ValueError, match="results of one machine"):
