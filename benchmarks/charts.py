@@ -25,10 +25,10 @@ def draw(results, path):
         layout="constrained",
         facecolor="white",
     )
-    panels = figure.subplots(down, across, squeeze=False).flat
+    panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes, column in zip(panels, columns, strict=False):
         draw_column(axes, column)
-    for axes in list(panels)[len(columns) :]:
+    for axes in panels[len(columns) :]:
         axes.axis("off")
     figure.suptitle(
         "Images per second: median, 10 % and 90 % of the rounds\n"
