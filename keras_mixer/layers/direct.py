@@ -7,6 +7,8 @@ policy Keras copies the input of a norm twice, although PyTorch's norm accepts
 it. A scale and an offset are one operation. A product over the tokens needs no
 transposition if the kernel multiplies from the left. The call of a Keras layer
 takes tens of microseconds, which matters for small models and single images.
+On a CPU without products of 16 bits, PyTorch takes a hundred times as long for
+them as for products in float32, which are computed instead.
 
 The functions here compute what the layers compute. LoRA is part of `kernel`. A
 layer that does more is called: one that is quantised or rematerialised, or that
@@ -23,6 +25,18 @@ _IS_TORCH = keras.backend.backend() == "torch"
 
 if _IS_TORCH:
     torch = require("torch")
+    # oneDNN has the products of 16 bits; PyTorch asks it in the same way.
+    _SLOW_DTYPES = [
+        dtype
+        for dtype, name in (
+            (torch.bfloat16, "_is_mkldnn_bf16_supported"),
+            (torch.float16, "_is_mkldnn_fp16_supported"),
+        )
+        if not (
+            torch.backends.mkldnn.is_available()
+            and getattr(torch.ops.mkldnn, name, lambda: False)()
+        )
+    ]
 
 
 def are_direct(owner, x, *layers):
@@ -62,8 +76,9 @@ def linear(x, kernel, bias):
         kernel: Tensor or variable of shape `(in, out)`.
         bias: Tensor or variable of shape `(out,)`, or `None`.
     """
-    kernel, bias = _tensors(kernel, bias)
-    return torch.nn.functional.linear(x, kernel.mT, bias)
+    dtype = x.dtype
+    x, kernel, bias = _factors(x, kernel, bias)
+    return torch.nn.functional.linear(x, kernel.mT, bias).to(dtype)
 
 
 def dense(layer, x):
@@ -81,11 +96,12 @@ def dense_over_tokens(layer, x):
     Returns:
         Tensor of shape `(batch, units, channels)`.
     """
-    kernel, bias = _tensors(layer.kernel, layer.bias)
+    dtype = x.dtype
+    x, kernel, bias = _factors(x, layer.kernel, layer.bias)
     matrix = kernel.mT.expand(x.shape[0], -1, -1)
     if bias is None:
-        return torch.bmm(matrix, x)
-    return torch.baddbmm(bias[:, None], matrix, x)
+        return torch.bmm(matrix, x).to(dtype)
+    return torch.baddbmm(bias[:, None], matrix, x).to(dtype)
 
 
 def normalize(owner, layer, x):
@@ -121,6 +137,14 @@ def call(owner, layer, x, **arguments):
     if are_direct(owner, x, layer):
         return layer.call(x, **arguments)
     return layer(x, **arguments)
+
+
+def _factors(x, *variables):
+    """The input and the variables of a product, in the dtype to compute in."""
+    tensors = [x, *_tensors(*variables)]
+    if x.device.type == "cpu" and x.dtype in _SLOW_DTYPES:
+        return [t if t is None else t.float() for t in tensors]
+    return tensors
 
 
 def _tensors(*variables):

@@ -4,6 +4,7 @@ Each is compared with the call of Keras's layer, which a hook brings about.
 """
 
 import contextlib
+import types
 
 import keras
 import numpy as np
@@ -98,6 +99,38 @@ def test_direct_forms_keep_dtypes(family, policy, images):
     np.testing.assert_allclose(
         received, expected, rtol=0, atol=0.05 * np.abs(expected).max()
     )
+
+
+@on_torch
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_slow_dtypes_are_multiplied_in_float32(dtype, use_bias, monkeypatch):
+    import torch
+
+    products = torch.bmm, torch.baddbmm, torch.nn.functional.linear
+    used = []
+
+    class Recorder(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, _, args=(), kwargs=None):
+            if function in products:
+                used.append({each.dtype for each in args if each is not None})
+            return function(*args, **(kwargs or {}))
+
+    dtype = getattr(torch, dtype)
+    monkeypatch.setattr(direct, "_SLOW_DTYPES", [dtype])
+    x, kernel, bias = torch.randn(2, 3, 5), torch.randn(5, 7), torch.randn(7)
+    layer = types.SimpleNamespace(
+        kernel=kernel.to(dtype), bias=bias.to(dtype) if use_bias else None
+    )
+    x = x.to(dtype)
+    expected = x.float() @ layer.kernel.float()
+    if use_bias:
+        expected += layer.bias.float()
+    with Recorder():
+        outputs = direct.dense(layer, x), direct.dense_over_tokens(layer, x.mT)
+    assert used == [{torch.float32}] * 2
+    for received in (outputs[0], outputs[1].mT):
+        torch.testing.assert_close(received, expected.to(dtype))
 
 
 @on_torch
