@@ -107,7 +107,7 @@ class Column:
         }
 
 
-# Half an hour on two cores without AMX.
+# About an hour on two cores.
 # fmt: off
 STANDARD = (
     Column("mixer_b16",  "inference",  1),

@@ -172,6 +172,27 @@ CONTENDERS = (
     *(Contender(f"ours-{backend}", ROOF, cases.MODES) for backend in BACKENDS),
 )
 
+# What a row runs, the row, and the peer that runs the same.
+PAIRS = (
+    ("PyTorch, eager", "ours-torch.eager", "timm.inference_mode"),
+    ("PyTorch, compiled", "ours-torch.compiled", "timm.compiled"),
+    ("PyTorch, training", "ours-torch.train", "timm.train"),
+    ("PyTorch, `fit`", "ours-torch.fit", "timm.train"),
+    ("JAX, XLA", "ours-jax.xla", "flax.jit"),
+    ("JAX, `predict`", "ours-jax.predict", "flax.jit"),
+    ("JAX, training", "ours-jax.train_xla", "flax.train_jit"),
+    ("JAX, `fit`", "ours-jax.fit", "flax.train_jit"),
+    ("TensorFlow, XLA", "ours-tensorflow.xla", "zeromodels-tensorflow.xla"),
+    ("TensorFlow, XLA", "ours-tensorflow.xla", "flax.jit"),
+    (
+        "TensorFlow, training step",
+        "ours-tensorflow.train_xla",
+        "flax.train_jit",
+    ),
+    ("ONNX Runtime", "onnxruntime.ours_fused", "onnxruntime.timm"),
+    ("OpenVINO", "openvino.ours_fused", "openvino.timm"),
+)
+
 
 def groups():
     """The names that `--contenders` takes: processes and single rows."""

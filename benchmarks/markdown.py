@@ -1,5 +1,6 @@
 """The results as a page of Markdown tables."""
 
+from benchmarks import contenders
 from benchmarks import rounds
 
 
@@ -10,7 +11,7 @@ def page(results):
         results: Dict, the content of `results.json`.
     """
     columns = results["columns"]
-    parts = [header(results), overview(columns)]
+    parts = [header(results), pairs(columns), overview(columns)]
     parts += [details(column) for column in columns]
     parts.append(missing(columns))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -50,6 +51,50 @@ def header(results):
     )
     lines.append(f"Import of each process [s]: {imports}.")
     return "\n".join(lines)
+
+
+PAIRS = ("case", "form", "images/s", "peer", "of the peer", "ratio", "GB")
+
+
+PAIRS = ("case", "form", "images/s", "peer", "of the peer", "ratio", "GB")
+
+
+def pairs(columns):
+    """One line for each row that has a peer of the same form."""
+    lines = [
+        pair(column, *each)
+        for column in columns
+        for each in contenders.PAIRS
+        if rounds.ratio(column, *each[1:]) is not None
+    ]
+    if not lines:
+        return ""
+    return "\n".join(
+        [
+            "Images per second beside the peer that runs the same form, and, "
+            "where it was measured, the peak memory of both in GB.",
+            "",
+            table_row(PAIRS),
+            table_row(["---", "---", "---:", "---", *["---:"] * 3]),
+            *lines,
+        ]
+    )
+
+
+def pair(column, form, name, peer):
+    found = rounds.rates(column)
+    sizes = [rounds.memory(column, each) for each in (name, peer)]
+    return table_row(
+        [
+            column["name"],
+            form,
+            f"{found[name][0]:.3g}",
+            f"`{peer}`",
+            f"{found[peer][0]:.3g}",
+            f"{rounds.ratio(column, name, peer):.2f}",
+            "" if None in sizes else "{:.2f} / {:.2f}".format(*sizes),
+        ]
+    )
 
 
 def overview(columns):
@@ -142,7 +187,6 @@ def detail(column, row):
     same = rounds.best_peer(column, row["framework"])
     roof = rounds.roof_of(column)
     rate = rounds.rates(column)[name][0]
-    memory = row.get("gpu_memory") or row.get("memory")
     return [
         f"`{name}`",
         *(f"{1e3 * seconds:.4g}" for seconds in rounds.times(row)),
@@ -152,7 +196,7 @@ def detail(column, row):
         number(100 * rate / roof if roof else None, ".0f"),
         number(row.get("fresh_build", row.get("build"))),
         number(row.get("fresh_first_call", row.get("first_call"))),
-        number(memory / 1e9 if memory else None),
+        number(rounds.memory(column, name)),
     ]
 
 

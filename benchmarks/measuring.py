@@ -152,9 +152,15 @@ def write_file(row, column, workers, files):
     row.case = {**row.case, "path": files[key]}
 
 
-def measure_memory(row, workers):
-    """Measures build, first call and peak memory in a process of its own."""
-    worker = workers.fresh(row.contender.process)
+def measure_memory(row, workers, variables=None):
+    """Measures build, first call and peak memory in a process of its own.
+
+    Args:
+        row: A `Row`, whose `facts` are set.
+        workers: The `Workers`.
+        variables: Dict, further environment variables of the process.
+    """
+    worker = workers.fresh(row.contender.process, variables)
     try:
         times = worker.ask("build", calls=1, **row.request())
         row.facts = {

@@ -31,9 +31,10 @@ class Worker:
         name: A key of `PROCESSES`.
         device: "cpu" or "gpu".
         folder: Folder for the file with the messages of the process.
+        variables: Dict, further environment variables of the process.
     """
 
-    def __init__(self, name, device, folder):
+    def __init__(self, name, device, folder, variables=None):
         self.name = name
         self.log = pathlib.Path(folder, f"{name}.log")
         check_runnable(name, device)
@@ -43,7 +44,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment(name, device, folder),
+                env=environment(name, device, folder) | (variables or {}),
                 cwd=ROOT,
             )
         try:
@@ -168,12 +169,17 @@ class Workers:
             self.workers[name] = self.fresh(name)
         return self.workers[name]
 
-    def fresh(self, name):
-        """A new process, which the caller closes."""
+    def fresh(self, name, variables=None):
+        """A new process, which the caller closes.
+
+        Args:
+            name: A key of `PROCESSES`.
+            variables: Dict, further environment variables of the process.
+        """
         if name in self.broken:
             raise FailedError(self.broken[name])
         try:
-            worker = Worker(name, self.device, self.folder)
+            worker = Worker(name, self.device, self.folder, variables)
         except FailedError as error:
             self.broken[name] = str(error)
             raise

@@ -88,6 +88,13 @@ def ratio(column, name, peer):
     return found[name][0] / found[peer][0]
 
 
+def memory(column, name):
+    """The peak memory of a row in GB, on a GPU what it has there, or `None`."""
+    (row,) = [each for each in column["rows"] if each["contender"] == name]
+    found = row.get("gpu_memory") or row.get("memory")
+    return found / 1e9 if found else None
+
+
 def other_work(columns):
     """The shares of the processors that other work had, of all rounds."""
     return [

@@ -55,6 +55,11 @@ AXES = {
 # For tests: the shortest curves with a slope.
 TINY = {"resolution": (32, 64), "batch": (1, 2), "depth": (1, 2)}
 
+# Of the processes that measure memory: the C library of Linux returns each
+# freed tensor of 1 MiB or more. By default, the peak depends on addresses, and
+# differs by 0.7 GB from process to process.
+RETURN_TENSORS = {"MALLOC_MMAP_THRESHOLD_": "1048576"}
+
 # The side of the images where another axis is measured.
 SIDE_OF_AXIS = {"batch": 112, "depth": 224}
 
@@ -176,7 +181,9 @@ def measure_point(axis, value, args, workers):
     for row in rows.values():
         # Memory is measured where it is not only that of the weights.
         if axis != "depth" and not args.no_memory:
-            measuring.attempt(row, measuring.measure_memory, workers)
+            measuring.attempt(
+                row, measuring.measure_memory, workers, RETURN_TENSORS
+            )
         measuring.attempt(row, measuring.build, workers, args.seconds)
     measuring.take_turns([*rows.values()], workers, args.rounds)
     workers.release()
@@ -222,7 +229,10 @@ def exponents(points):
             for p in points
             if (p["axis"], p["subject"]) == (axis, name) and p["seconds"]
         ]
-        for least in (0, DOMINATED_FROM) if axis == "resolution" else (0,):
+        ranges = {min(map(position, curve), default=0)}
+        if axis == "resolution":
+            ranges.add(DOMINATED_FROM)
+        for least in sorted(ranges):
             part = [p for p in curve if position(p) >= least]
             if len(part) < 2:
                 continue

@@ -7,6 +7,10 @@ AXES = {
     "batch": "images in a batch, 112 x 112 pixels",
     "depth": "blocks, images of 224 x 224 pixels",
 }
+LINES = (
+    ("seconds", "time of a forward pass [s]", 1),
+    ("memory", "peak memory of the process [GB]", 1e-9),
+)
 
 
 def page(results):
@@ -15,16 +19,18 @@ def page(results):
         f"{markdown.origin(results)} Medians of {results['rounds']} rounds.",
         exponents(results["exponents"]),
     ]
-    for axis in axes_of(results):
+    for axis in axes_of(results["points"]):
+        points = [p for p in results["points"] if p["axis"] == axis]
         parts.append(f"### Seconds of a forward pass: {AXES[axis]}")
-        parts.append(table(results["points"], axis, seconds))
-        parts.append(f"### Peak memory of the process [GB]: {AXES[axis]}")
-        parts.append(table(results["points"], axis, gigabytes))
+        parts.append(table(points, axis, seconds))
+        if any(p["memory"] for p in points):
+            parts.append(f"### Peak memory of the process [GB]: {AXES[axis]}")
+            parts.append(table(points, axis, gigabytes))
     return "\n\n".join(parts) + "\n"
 
 
-def axes_of(results):
-    return list(dict.fromkeys(p["axis"] for p in results["points"]))
+def axes_of(points):
+    return list(dict.fromkeys(p["axis"] for p in points))
 
 
 def exponents(rows):
@@ -56,7 +62,6 @@ def gigabytes(point):
 
 def table(points, axis, text):
     """Rows are models, columns are values of an axis."""
-    points = [p for p in points if p["axis"] == axis]
     values = list(dict.fromkeys(p["value"] for p in points))
     heads = {p["value"]: str(p["value"]) for p in points}
     if axis == "resolution":
@@ -75,51 +80,69 @@ def table(points, axis, text):
 
 
 def draw(results, path):
-    """Draws time and memory over each axis, in logarithmic scales."""
+    """Draws the times and the memory that were measured into a PNG file."""
+    points = results["points"]
+    lines = [line for line in LINES if any(p[line[0]] for p in points)]
+    if lines:
+        make_figure(points, lines).savefig(path, dpi=110)
+
+
+def make_figure(points, lines):
+    """Returns a figure with one column for each axis, in logarithmic scales.
+
+    A panel without a measured value stays empty.
+
+    Args:
+        points: List of the points of `scaling.json`.
+        lines: Items of `LINES`, one for each line of panels.
+    """
     from matplotlib.figure import Figure
 
-    axes_names = axes_of(results)
-    lines = [
-        line
-        for line in (
-            ("seconds", "time of a forward pass [s]", 1),
-            ("memory", "peak memory of the process [GB]", 1e-9),
-        )
-        if any(point[line[0]] for point in results["points"])
-    ]
-    if not lines:
-        return
     # A model has the same color in all panels, also where others are missing.
-    names = dict.fromkeys(p["subject"] for p in results["points"])
+    names = dict.fromkeys(p["subject"] for p in points)
     colors = {name: f"C{i}" for i, name in enumerate(names)}
-    size = (4.6 * len(axes_names), 3.7 * len(lines))
+    names_of_axes = axes_of(points)
+    size = (4.6 * len(names_of_axes), 3.7 * len(lines))
     figure = Figure(size, layout="constrained", facecolor="white")
-    panels = figure.subplots(len(lines), len(axes_names), squeeze=False)
+    panels = figure.subplots(len(lines), len(names_of_axes), squeeze=False)
+    legend = {}
     for row, (key, label, unit) in enumerate(lines):
-        for column, axis in enumerate(axes_names):
-            points = [p for p in results["points"] if p["axis"] == axis]
-            draw_panel(panels[row][column], points, key, unit, colors)
-            panels[row][column].set(xlabel=AXES[axis], ylabel=label)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=5)
-    figure.savefig(path, dpi=110)
+        for panel, axis in zip(panels[row], names_of_axes, strict=True):
+            measured = [p for p in points if p["axis"] == axis and p[key]]
+            if not measured:
+                panel.axis("off")
+                continue
+            legend |= draw_panel(panel, measured, key, unit, colors)
+            panel.set(xlabel=AXES[axis], ylabel=label)
+    figure.legend(
+        legend.values(), legend.keys(), loc="outside upper center", ncols=5
+    )
+    return figure
 
 
-def draw_panel(axes, points, key, unit, colors):
+def draw_panel(panel, points, key, unit, colors):
+    """Draws a curve for each model, and returns the curves by name."""
+    from matplotlib.ticker import LogLocator
+
     is_resolution = points[0]["axis"] == "resolution"
     place = "tokens" if is_resolution else "value"
+    curves = {}
     for name in dict.fromkeys(p["subject"] for p in points):
-        curve = [p for p in points if p["subject"] == name and p[key]]
-        axes.plot(
+        curve = [p for p in points if p["subject"] == name]
+        (curves[name],) = panel.plot(
             [p[place] for p in curve],
             [unit * p[key] for p in curve],
             "o-",
             color=colors[name],
-            label=name,
             markersize=4,
         )
-    axes.set(xscale="log", yscale="log")
+    panel.set(xscale="log", yscale="log")
+    # 0.1, 0.2, 0.5, 1 instead of powers of ten.
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_formatter("")
     ticks = sorted({p[place] for p in points})
-    axes.set_xticks(ticks, ticks)
-    axes.set_xticks([], minor=True)
-    axes.grid(alpha=0.3)
+    panel.set_xticks(ticks, ticks)
+    panel.set_xticks([], minor=True)
+    panel.grid(alpha=0.3)
+    return curves

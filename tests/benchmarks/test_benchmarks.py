@@ -22,6 +22,7 @@ from benchmarks import markdown
 from benchmarks import processes
 from benchmarks import rounds
 from benchmarks import scaling
+from benchmarks import scaling_output
 from benchmarks import writing
 
 pytestmark = pytest.mark.once
@@ -241,6 +242,33 @@ def test_percentiles_and_ratios():
     assert markdown.cell(column, "ours", "fast") == "3 (1.00)"
 
 
+def test_pairs_have_the_peer_of_the_same_form():
+    column = {
+        "name": "a",
+        "batch": 6,
+        "rows": [
+            made_row("ours-torch.eager", [4.0], is_ours=True),
+            made_row("ours-torch.compiled", [3.0], is_ours=True),
+            made_row("timm.inference_mode", [6.0]),
+            made_row("ours-jax.xla", [2.0], "jax", is_ours=True),
+        ],
+    }
+    assert markdown.pairs([column]).splitlines()[4:] == [
+        "| a | PyTorch, eager | 3 | `timm.inference_mode` | 2 | 1.50 |  |"
+    ]
+    column["rows"][0]["memory"] = 1.25e9
+    column["rows"][2]["memory"] = 2e9
+    (line,) = markdown.pairs([column]).splitlines()[4:]
+    assert line.endswith("| 1.25 / 2.00 |")
+    assert not markdown.pairs([{**column, "rows": []}])
+
+
+def test_pairs_name_contenders():
+    names = {each.name for each in contenders.CONTENDERS}
+    for _, ours, peer in contenders.PAIRS:
+        assert {ours, peer} <= names
+
+
 def test_columns_that_become_equal_are_measured_once():
     chosen = cases.choose(
         cases.STANDARD, ["mixer_b16"], ["forward"], 8, ["float32"]
@@ -304,6 +332,9 @@ def test_exponents_are_those_of_power_laws():
     np.testing.assert_allclose(dominated["seconds"], 1.0)
     np.testing.assert_allclose(dominated["gmacs"], 1.7)
     assert every["seconds"] > 1.2
+    # A curve that begins there has one exponent.
+    (only,) = scaling.exponents(points[1:])
+    assert only == dominated
 
 
 def test_scaling_writes_json_markdown_and_a_picture(tmp_path):
@@ -321,6 +352,31 @@ def test_scaling_writes_json_markdown_and_a_picture(tmp_path):
     found = [(p["subject"], p["value"]) for p in results["points"]]
     assert found == [("ResMLP-S24", 1), ("ResMLP-S24", 2)]
     assert [e["subject"] for e in results["exponents"]] == ["ResMLP-S24"]
+    page = (tmp_path / "a" / "scaling.md").read_text()
+    assert "### Seconds of a forward pass" in page
+    assert "### Peak memory" not in page
+
+
+def test_a_panel_without_values_stays_empty(tmp_path):
+    def point(axis, value, memory):
+        return {
+            "axis": axis,
+            "subject": "a",
+            "value": value,
+            "tokens": 49,
+            "seconds": 0.1 * value,
+            "memory": memory,
+        }
+
+    points = [
+        *(point("batch", value, 1e9 * value) for value in (1, 2, 4)),
+        *(point("depth", value, None) for value in (4, 8)),
+    ]
+    figure = scaling_output.make_figure(points, scaling_output.LINES)
+    drawn = [panel.axison for panel in figure.axes]
+    assert drawn == [True, True, True, False]
+    scaling_output.draw({"points": points}, tmp_path / "a.png")
+    assert (tmp_path / "a.png").exists()
 
 
 def test_unknown_axis_lists_the_known_ones(tmp_path, capsys):
