@@ -184,11 +184,7 @@ PAIRS = (
     ("JAX, `fit`", "ours-jax.fit", "flax.train_jit"),
     ("TensorFlow, XLA", "ours-tensorflow.xla", "zeromodels-tensorflow.xla"),
     ("TensorFlow, XLA", "ours-tensorflow.xla", "flax.jit"),
-    (
-        "TensorFlow, training step",
-        "ours-tensorflow.train_xla",
-        "flax.train_jit",
-    ),
+    ("TensorFlow, training", "ours-tensorflow.train_xla", "flax.train_jit"),
     ("ONNX Runtime", "onnxruntime.ours_fused", "onnxruntime.timm"),
     ("OpenVINO", "openvino.ours_fused", "openvino.timm"),
 )
