@@ -53,10 +53,7 @@ def header(results):
     return "\n".join(lines)
 
 
-PAIRS = ("case", "form", "images/s", "peer", "of the peer", "ratio", "GB")
-
-
-PAIRS = ("case", "form", "images/s", "peer", "of the peer", "ratio", "GB")
+HEADS = ("case", "form", "images/s", "peer", "of the peer", "ratio", "GB")
 
 
 def pairs(columns):
@@ -74,7 +71,7 @@ def pairs(columns):
             "Images per second beside the peer that runs the same form, and, "
             "where it was measured, the peak memory of both in GB.",
             "",
-            table_row(PAIRS),
+            table_row(HEADS),
             table_row(["---", "---", "---:", "---", *["---:"] * 3]),
             *lines,
         ]
