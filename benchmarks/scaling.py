@@ -229,10 +229,10 @@ def exponents(points):
             for p in points
             if (p["axis"], p["subject"]) == (axis, name) and p["seconds"]
         ]
-        ranges = {min(map(position, curve), default=0)}
+        starts = {min(map(position, curve), default=0)}
         if axis == "resolution":
-            ranges.add(DOMINATED_FROM)
-        for least in sorted(ranges):
+            starts.add(DOMINATED_FROM)
+        for least in sorted(starts):
             part = [p for p in curve if position(p) >= least]
             if len(part) < 2:
                 continue

@@ -7,6 +7,7 @@ AXES = {
     "batch": "images in a batch, 112 x 112 pixels",
     "depth": "blocks, images of 224 x 224 pixels",
 }
+# Lines of panels: the key of a point, the label, and the unit of the label.
 LINES = (
     ("seconds", "time of a forward pass [s]", 1),
     ("memory", "peak memory of the process [GB]", 1e-9),

@@ -8,7 +8,8 @@ it. A scale and an offset are one operation. A product over the tokens needs no
 transposition if the kernel multiplies from the left. The call of a Keras layer
 takes tens of microseconds, which matters for small models and single images.
 On a CPU without products of 16 bits, PyTorch takes a hundred times as long for
-them as for products in float32, which are computed instead.
+them as for products in float32. There, the products are computed in float32
+and the results are rounded.
 
 The functions here compute what the layers compute. LoRA is part of `kernel`. A
 layer that does more is called: one that is quantised or rematerialised, or that
@@ -25,7 +26,8 @@ _IS_TORCH = keras.backend.backend() == "torch"
 
 if _IS_TORCH:
     torch = require("torch")
-    # oneDNN has the products of 16 bits; PyTorch asks it in the same way.
+    # PyTorch multiplies 16-bit matrices with oneDNN where these functions
+    # return True, and with slow loops elsewhere.
     _SLOW_DTYPES = [
         dtype
         for dtype, name in (
