@@ -55,22 +55,23 @@ def run_tests(session, marks, backend):
 
 @nox.session
 def tests(session):
-    """Runs the tests: on each backend, then those that need no particular one.
+    """Runs the tests marked `backends` on each backend, the others on one.
 
     Arguments after `--` go to pytest: `nox -s tests -- tests/layers`.
     """
     install(session)
     for backend in BACKENDS:
-        run_tests(session, "not once and not nightly", backend)
+        run_tests(session, "backends and not nightly", backend)
     # On the backend that compiles nothing.
-    run_tests(session, "once and not nightly", "torch")
+    run_tests(session, "not backends and not nightly", "torch")
 
 
 @nox.session
 def nightly(session):
-    """Runs the long tests that the gate leaves out: before a release."""
+    """Runs all tests on all backends: before a release."""
     install(session)
-    run_tests(session, "nightly", "torch")
+    for backend in BACKENDS:
+        run_tests(session, "", backend)
 
 
 @nox.session

@@ -2,6 +2,29 @@
 
 import numbers
 import operator
+import os
+import re
+
+# A scheme has at least two letters: "C:/photos" is a path of Windows. `pathlib`
+# makes "gs:/bucket" of "gs://bucket".
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def check_local_path(name, path):
+    """Raises an error if `path` is an address such as `"gs://bucket/file"`.
+
+    `pathlib` takes such an address for a relative path, and would create a
+    folder `gs:`. Call this where a path is taken, before anything is written.
+
+    Args:
+        name: Name of the argument, for the message.
+        path: A string or a `pathlib.Path`. Other values are not checked.
+    """
+    if isinstance(path, (str, os.PathLike)) and SCHEME.match(os.fspath(path)):
+        raise ValueError(
+            f"`{name}` must be a path on this machine. Copy the files to or "
+            f"from the other place yourself. Received: {name}='{path}'"
+        )
 
 
 def check_positive_int(name, value):

@@ -25,13 +25,6 @@ from support.helpers import split_digits
 gc.freeze()
 
 
-def pytest_collection_modifyitems(items):
-    """Examples in docstrings run once, not on each backend."""
-    for item in items:
-        if isinstance(item, pytest.DoctestItem):
-            item.add_marker("once")
-
-
 @pytest.fixture(autouse=True)
 def fixed_seed():
     keras.utils.set_random_seed(7)

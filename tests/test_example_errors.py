@@ -7,8 +7,6 @@ import pytest
 
 from support.helpers import run_example
 
-pytestmark = pytest.mark.once
-
 # Each row: the call, in a folder with the files of `bad_files`, and words of
 # the message.
 BAD_CALLS = {

@@ -14,8 +14,6 @@ from support.helpers import randomise
 from support.helpers import run_example
 from support.helpers import save_digits
 
-pytestmark = pytest.mark.once
-
 RESULT = re.compile(
     r"Held-out accuracy: ([\d.]+) % on (\d+) images "
     r"\(after \d+ epochs?, \d+ s\)"

@@ -65,7 +65,6 @@ def test_lists_are_sorted_and_unique():
     )
 
 
-@pytest.mark.once
 @pytest.mark.skipif(not LABELS.is_dir(), reason=f"no lists in {LABELS}")
 def test_lists_equal_the_published_lists():
     index = json.loads((LABELS / "imagenet_class_index.json").read_text())
@@ -75,7 +74,6 @@ def test_lists_equal_the_published_lists():
     assert [wnid for wnid, _ in class_names(21843)] == synsets
 
 
-@pytest.mark.once
 def test_miil_list_equals_the_list_of_timm():
     peers.import_timm()
     from timm.data import ImageNetInfo
@@ -85,7 +83,6 @@ def test_miil_list_equals_the_list_of_timm():
     assert decode(scores(11221, 2), top=1)[1][0][:2] == ("n00007846", "person")
 
 
-@pytest.mark.once
 def test_nothing_is_downloaded(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a socket was opened")

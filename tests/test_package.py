@@ -18,13 +18,12 @@ from support.helpers import GOLDEN
 from support.helpers import ROOT
 from support.helpers import python
 
-pytestmark = pytest.mark.once
-
 PACKAGE = ROOT / "keras_mixer"
 
 # A room imports only from the floors in front of its own, or from itself.
 FLOORS = [
     {"arguments", "optional", "program", "types"},
+    {"atomic"},
     {"data", "distributing", "labels", "layers", "weights"},
     {"models", "training"},
     {"exporting", "mixer", "recipes", "resmlp", "visualizing"},

@@ -27,8 +27,6 @@ from support.helpers import ROOT
 from support.helpers import python
 from support.helpers import run_example
 
-pytestmark = pytest.mark.once
-
 CLIENTS = 50
 MAX_BYTES = 300_000
 MAX_PIXELS = 1_000_000

@@ -25,8 +25,6 @@ from benchmarks import scaling
 from benchmarks import scaling_output
 from benchmarks import writing
 
-pytestmark = pytest.mark.once
-
 TINY = ("--models", "mixer_tiny", "--modes", "forward", "--batch", "3")
 SHORT = ("--rounds", "2", "--seconds", "0.001")
 

@@ -19,6 +19,8 @@ from benchmarks import cases
 from benchmarks.peers import inputs
 from benchmarks.peers import keras_models
 
+pytestmark = pytest.mark.backends
+
 
 @pytest.fixture
 def case(monkeypatch):

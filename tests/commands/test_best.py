@@ -30,7 +30,6 @@ def rows(*accuracies, key="val_accuracy"):
     return [{"epoch": i, key: value} for i, value in enumerate(accuracies)]
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("log", "expected"),
     [
@@ -51,7 +50,6 @@ def test_best_epoch_of_a_log(log, expected):
     assert training.best_epoch(log) is log[expected]
 
 
-@pytest.mark.once
 def test_log_without_finite_values_has_no_best_epoch():
     log = rows(np.nan, np.inf, np.nan, key="val_loss")
     assert training.best_epoch(log) is None
@@ -60,7 +58,6 @@ def test_log_without_finite_values_has_no_best_epoch():
     assert is_over(log, 3)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("patience", [1, 2, 3])
 def test_early_stopping_equals_that_of_keras(patience):
     """Each training of up to 40 epochs with random accuracies."""
@@ -144,6 +141,7 @@ def validated(model):
     return {f"val_{key}": value for key, value in results.items()}
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("use_ema", [False, True])
 def test_weights_of_the_best_epoch_are_those_that_were_validated(
     use_ema, tmp_path
@@ -160,7 +158,6 @@ def test_weights_of_the_best_epoch_are_those_that_were_validated(
         assert value == pytest.approx(best[key], rel=1e-5), key
 
 
-@pytest.mark.once
 def test_epochs_without_accuracy_are_compared_by_loss(tmp_path):
     model, log = fitted(tmp_path / "run", 5, metrics=["mse"], keep_best=True)
     best = training.load_best(tmp_path / "run", model)
@@ -175,7 +172,6 @@ def best_files(folder):
     )
 
 
-@pytest.mark.once
 def test_best_epoch_is_known_after_the_last_checkpoint_was_damaged(
     tmp_path, caplog
 ):
@@ -198,7 +194,6 @@ def test_best_epoch_is_known_after_the_last_checkpoint_was_damaged(
         assert len(best_files(run)) <= 3
 
 
-@pytest.mark.once
 def test_damaged_best_weights_are_reported(tmp_path, caplog):
     model, _ = fitted(tmp_path / "run", 3, keep_best=True)
     before = weights_of(model)
@@ -209,7 +204,6 @@ def test_damaged_best_weights_are_reported(tmp_path, caplog):
     assert_equal(weights_of(model), before)
 
 
-@pytest.mark.once
 def test_training_stops_early_and_is_then_over(tmp_path):
     model, log = fitted(tmp_path / "run", 50, patience=3)
     best = training.best_epoch(log)
@@ -220,7 +214,6 @@ def test_training_stops_early_and_is_then_over(tmp_path):
     assert_equal(weights_of(again), weights_of(model))
 
 
-@pytest.mark.once
 def test_resumed_training_has_the_same_patience(tmp_path):
     """It is resumed after each epoch, so no state in Python survives."""
     _, log = fitted(tmp_path / "whole", 50, patience=3)
@@ -229,7 +222,6 @@ def test_resumed_training_has_the_same_patience(tmp_path):
     assert resumed == log
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("patience", "error"), [(0, ValueError), (1.5, TypeError)]
 )
@@ -284,7 +276,6 @@ def wait_for(condition, process):
         time.sleep(0.0005)
 
 
-@pytest.mark.once
 def test_killed_training_has_the_same_best_epoch(photos, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     # With averaged weights.
@@ -324,7 +315,6 @@ def refused(*arguments):
     return caught.value.code
 
 
-@pytest.mark.once
 def test_best_model_is_evaluated_and_predicts(run, photos, capsys):
     finished = training.read_run(run)["finished"]
     log = training.read_log(run)
@@ -349,7 +339,6 @@ def test_best_model_is_evaluated_and_predicts(run, photos, capsys):
     assert predictions[0] != predictions[1]
 
 
-@pytest.mark.once
 def test_finished_training_names_its_best_epoch(run, photos, capsys):
     """The same command again prints the result only."""
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
@@ -374,7 +363,6 @@ FINISHED = {
 }
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("changed", "expected", "proposed"),
     [
@@ -393,7 +381,6 @@ def test_summary_proposes_to_keep_the_best(changed, expected, proposed):
     assert ("`--keep-best`" in text) == proposed
 
 
-@pytest.mark.once
 def test_result_of_an_earlier_version_is_printed():
     finished = {key: FINISHED[key] for key in ("accuracy", "seconds")}
     assert summary(finished, "nowhere") == (
@@ -401,7 +388,6 @@ def test_result_of_an_earlier_version_is_printed():
     )
 
 
-@pytest.mark.once
 def test_missing_best_model_is_reported(run, photos, tmp_path):
     message = refused("evaluate", "--best", "--data", photos)
     assert "`--best` is for the model of a training" in message
@@ -417,7 +403,6 @@ def test_missing_best_model_is_reported(run, photos, tmp_path):
     assert "is not finished: it has no best.keras" in message
 
 
-@pytest.mark.once
 def test_run_of_an_earlier_version_did_not_keep_the_best(run, photos, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(run, old)
@@ -431,7 +416,6 @@ def test_run_of_an_earlier_version_did_not_keep_the_best(run, photos, tmp_path):
         assert "belongs to another training" in message
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("patience", ["0", "-1"])
 def test_wrong_patience_is_reported(patience, photos, tmp_path):
     message = refused(
@@ -441,7 +425,6 @@ def test_wrong_patience_is_reported(patience, photos, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.once
 def test_full_disk_keeps_the_earlier_best_epochs(tmp_path):
     """A limit on file sizes has the same effect as a full disk."""
     fitted(tmp_path / "run", 4, keep_best=True)

@@ -19,8 +19,6 @@ from support.helpers import assert_equal
 from support.helpers import randomise
 from support.published import official
 
-pytestmark = pytest.mark.once
-
 
 def refused(capsys, *arguments):
     """Returns the error message of a command."""

@@ -18,8 +18,6 @@ from support.helpers import randomise
 from support.helpers import save_digits
 from support.helpers import split_digits
 
-pytestmark = pytest.mark.once
-
 HTML_NAME = "<b>&amp; digit"
 
 

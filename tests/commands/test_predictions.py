@@ -85,6 +85,7 @@ def printed(capsys, *arguments):
     return capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_batches_have_the_predictions_of_single_photos(
     batch_size, run, photos, tmp_path
@@ -122,7 +123,6 @@ def read_csv(path):
         return list(csv.reader(file))
 
 
-@pytest.mark.once
 def test_json_files_have_an_object_per_photo(run, photos, tmp_path, capsys):
     outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "jsonl")}
     given = [*photos, "none.png"]
@@ -141,7 +141,6 @@ def test_json_files_have_an_object_per_photo(run, photos, tmp_path, capsys):
         assert record["class"] == best
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("kind", ["csv", "json", "jsonl"])
 def test_any_names_are_written(kind, tmp_path):
     path = tmp_path / f"out.{kind}"
@@ -171,14 +170,12 @@ def test_any_names_are_written(kind, tmp_path):
     np.testing.assert_array_equal(np.array(received, "f4"), rows)
 
 
-@pytest.mark.once
 def test_json_without_photos_is_an_empty_list(tmp_path):
     with predictions.writing(tmp_path / "out.json", ["cat"]):
         pass
     assert json.loads((tmp_path / "out.json").read_text()) == []
 
 
-@pytest.mark.once
 def test_lines_are_aligned():
     rows = np.array([[0.005, 0.9949, 0.0001], [1.0, 0.0, 0.0]], "f4")
     files = ["a.jpg", "folder/b\n.jpg", 61 * "x"]
@@ -195,7 +192,6 @@ def test_lines_are_aligned():
     assert line == 61 * "x" + "  ant        100.0 %"
 
 
-@pytest.mark.once
 def test_folders_and_patterns_are_used(run, photos, tmp_path, capsys):
     folder = tmp_path / "photos"
     odd = tmp_path / "a[1].png"
@@ -223,7 +219,6 @@ def test_folders_and_patterns_are_used(run, photos, tmp_path, capsys):
     assert captured.out.startswith(photos[0])
 
 
-@pytest.mark.once
 def test_existing_output_is_refused(run, photos, tmp_path):
     output = tmp_path / "out.csv"
     output.write_text("mine")
@@ -235,7 +230,6 @@ def test_existing_output_is_refused(run, photos, tmp_path):
     assert len(read_csv(output)) == 2
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -259,7 +253,6 @@ def test_wrong_options_are_reported(
     ]
 
 
-@pytest.mark.once
 def test_full_disk_leaves_no_unfinished_file(run, photos, tmp_path):
     """A limit on file sizes has the same effect as a full disk."""
     output = tmp_path / "out.jsonl"
@@ -286,7 +279,6 @@ except SystemExit as error:
     ]
 
 
-@pytest.mark.once
 def test_stopped_prediction_leaves_no_unfinished_file(run, photos, tmp_path):
     output, unfinished = tmp_path / "out.csv", tmp_path / "unfinished_out.csv"
     code = (
@@ -320,6 +312,5 @@ def test_stopped_prediction_leaves_no_unfinished_file(run, photos, tmp_path):
     assert not unfinished.exists()
 
 
-@pytest.mark.once
 def test_printable_text_keeps_other_characters():
     assert printable("größer 日本 <b>") == "größer 日本 <b>"

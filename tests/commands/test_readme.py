@@ -10,7 +10,7 @@ import pytest
 from keras_mixer import cli
 from support.helpers import ROOT
 
-pytestmark = [pytest.mark.once, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def test_commands_of_readme_run_in_their_order(photos, tmp_path, monkeypatch):

@@ -10,8 +10,6 @@ from keras_mixer.commands import plan
 from keras_mixer.commands import recipe_files
 from keras_mixer.commands.settings import Settings
 
-pytestmark = pytest.mark.once
-
 SMALL = {"optimizer": "adam", "learning_rate": 0.002}
 
 

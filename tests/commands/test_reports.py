@@ -22,8 +22,6 @@ from keras_mixer.commands.tables import printable
 from support.helpers import ROOT
 from support.helpers import python
 
-pytestmark = pytest.mark.once
-
 PIXELS = (6, 9, 3)
 
 

@@ -26,8 +26,6 @@ from support.helpers import assert_equal
 from support.helpers import python
 from support.helpers import randomise
 
-pytestmark = pytest.mark.once
-
 
 def options(photos, output, **changed):
     given = {

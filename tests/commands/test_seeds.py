@@ -13,8 +13,6 @@ from keras_mixer.models.introspection import weights_of
 from support.helpers import assert_equal
 from support.helpers import python
 
-pytestmark = pytest.mark.once
-
 
 def command(photos, output, *more, recipe="resmlp.imagenet"):
     """A training with averages, stochastic depth and mixed images."""

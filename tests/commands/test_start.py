@@ -20,8 +20,6 @@ from keras_mixer.weights import resizing
 from support.helpers import ROOT
 from support.helpers import python
 
-pytestmark = pytest.mark.once
-
 COMMANDS = [command.__name__ for _, command in parsing.COMMANDS]
 
 

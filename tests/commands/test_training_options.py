@@ -24,8 +24,6 @@ from support.helpers import ROOT
 from support.helpers import assert_equal
 from support.helpers import computations_of_gelu
 
-pytestmark = pytest.mark.once
-
 
 def options(photos, output, *others, **changed):
     given = {

@@ -8,8 +8,6 @@ from keras_mixer import data
 from keras_mixer.recipes import Augmentation
 from support.images import arrays
 
-pytestmark = pytest.mark.once
-
 tf = pytest.importorskip("tensorflow", reason="it reads the images")
 
 

@@ -7,8 +7,6 @@ from PIL import Image
 from keras_mixer.data import cropping
 from keras_mixer.data import decoding
 
-pytestmark = pytest.mark.once
-
 tf = pytest.importorskip("tensorflow", reason="it reads the images")
 
 

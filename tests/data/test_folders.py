@@ -20,8 +20,6 @@ from support.images import arrays
 from support.images import assert_same
 from support.images import model_of
 
-pytestmark = pytest.mark.once
-
 tf = pytest.importorskip("tensorflow", reason="it reads the images")
 
 

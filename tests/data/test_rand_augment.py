@@ -9,8 +9,6 @@ from PIL import ImageOps
 
 from keras_mixer.data import rand_augment
 
-pytestmark = pytest.mark.once
-
 tf = pytest.importorskip("tensorflow", reason="it reads the images")
 
 

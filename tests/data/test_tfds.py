@@ -16,8 +16,6 @@ from support.images import EVERYTHING
 from support.images import arrays
 from support.images import shared
 
-pytestmark = pytest.mark.once
-
 tf = pytest.importorskip("tensorflow", reason="it reads the images")
 
 

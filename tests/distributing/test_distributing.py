@@ -80,7 +80,6 @@ def assert_same_training(results, run, one_device, replicas):
         )
 
 
-@pytest.mark.once
 def test_mirrored_equals_one_device_and_xla_compiles_each_replica(tmp_path):
     dump = tmp_path / "dump"
     results = train(
@@ -113,7 +112,6 @@ def test_mirrored_equals_one_device_and_xla_compiles_each_replica(tmp_path):
     assert products == {15: 2, 12: 2}
 
 
-@pytest.mark.once
 def test_data_and_model_parallel_equal_one_device(tmp_path):
     results = train(
         tmp_path,
@@ -144,7 +142,6 @@ def cut_weights(variant):
     }
 
 
-@pytest.mark.once
 def test_model_layout_splits_the_mlps():
     channels = {
         "block_0/channel_mixing/dense_0/kernel": (None, "model"),
@@ -222,7 +219,6 @@ class Processes:
         return self.outputs[1 - index].read_text()
 
 
-@pytest.mark.once
 def test_two_processes_equal_one_and_stop_when_one_is_killed(photos, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     output = tmp_path / "output.txt"
@@ -272,7 +268,6 @@ def last_state(run):
         return dict(arrays)
 
 
-@pytest.mark.once
 def test_command_line_trains_on_two_replicas(photos, tmp_path):
     """In half precision with XLA. A batch size of 31 raises an error."""
     run = tmp_path / "run"
@@ -309,7 +304,6 @@ cli.main(command)
     assert record["finished"]["accuracy"] > 0.5
 
 
-@pytest.mark.once
 def test_training_step_of_b16_lowers_for_tpus_and_gpus():
     code = """
 import jax
@@ -346,6 +340,7 @@ print(*exported.platforms, text.count(products), text.count(convolutions))
     assert (int(products), int(convolutions)) == (2 * 3 * 49, 2 * 2)
 
 
+@pytest.mark.backends
 def test_batch_size_must_be_a_multiple_of_the_replicas():
     four = distributing.Devices("data", replicas=4, processes=2, process=1)
     assert four.local_batch_size(20) == 10
@@ -368,6 +363,7 @@ WRONG = {
 }
 
 
+@pytest.mark.backends
 def test_unsupported_kinds_of_a_backend_raise_errors():
     backend = keras.backend.backend()
     for kind in WRONG[backend]:
@@ -383,6 +379,7 @@ def test_unsupported_kinds_of_a_backend_raise_errors():
             distributing.join("127.0.0.1:1", 2, 0)
 
 
+@pytest.mark.backends
 def test_unknown_and_broken_kinds_raise_errors():
     with (
         pytest.raises(ValueError, match="`kind` must be one of 'auto', 'none"),
@@ -396,6 +393,7 @@ def test_unknown_and_broken_kinds_raise_errors():
         pass
 
 
+@pytest.mark.backends
 def test_one_device_does_not_change_keras():
     with distributing.devices("none", jit_compile=False) as devices:
         assert devices == distributing.Devices("none", jit_compile=False)
@@ -405,6 +403,7 @@ def test_one_device_does_not_change_keras():
     }
 
 
+@pytest.mark.backends
 def test_xla_on_cpus_without_its_flag_raises_an_error(monkeypatch):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("MirroredStrategy exists only on TensorFlow")
@@ -416,6 +415,7 @@ def test_xla_on_cpus_without_its_flag_raises_an_error(monkeypatch):
         pass
 
 
+@pytest.mark.backends
 def test_model_devices_must_divide_the_number_of_devices():
     if keras.backend.backend() != "jax":
         pytest.skip("models are split over devices only on JAX")

@@ -73,6 +73,7 @@ def check(model, path, format, photos, tolerance, name="predictions"):
         )
 
 
+@pytest.mark.backends
 @on_tensorflow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
@@ -99,6 +100,7 @@ def test_tensorflow_writes_the_format(
     check(model, path, format, photos, tolerance)
 
 
+@pytest.mark.backends
 @on_tensorflow
 @pytest.mark.parametrize("format", ["onnx", "openvino", "litert"])
 def test_activations_are_quantised_with_photos(format, photos, tmp_path):
@@ -108,6 +110,7 @@ def test_activations_are_quantised_with_photos(format, photos, tmp_path):
     check(model, path, format, photos, 0.15)
 
 
+@pytest.mark.backends
 @pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
 def test_model_that_returns_zeros(photos, tmp_path):
     """The head is zero before training. OpenVINO removes its bias."""
@@ -119,6 +122,7 @@ def test_model_that_returns_zeros(photos, tmp_path):
         check(model, path, format, photos, 1)
 
 
+@pytest.mark.backends
 @on_tensorflow
 def test_fused_resmlp_computes_in_integers_only(photos, tmp_path):
     """ResMLP has no statistics. Those of Mixer's norms are partly in float."""
@@ -148,6 +152,7 @@ def float_operators(path):
     ]
 
 
+@pytest.mark.backends
 @on_torch
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
@@ -159,6 +164,7 @@ def test_torch_writes_the_format(family, dtype, tolerance, photos, tmp_path):
     check(model, tmp_path / "model.pt2", "torch", photos, tolerance)
 
 
+@pytest.mark.backends
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="writes it here")
 def test_another_process_writes_the_format(photos, tmp_path, caplog):
     model = model_of("mixer")
@@ -202,6 +208,7 @@ MODELS = {
 }
 
 
+@pytest.mark.backends
 @pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
 @pytest.mark.parametrize("name", MODELS)
 def test_models_of_all_kinds_are_exported(name, tmp_path):
@@ -214,6 +221,7 @@ def test_models_of_all_kinds_are_exported(name, tmp_path):
     check(model, path, format, photos, 1e-4, output)
 
 
+@pytest.mark.backends
 @pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_models_that_are_quantised_already(mode, photos, tmp_path):
@@ -225,6 +233,7 @@ def test_models_that_are_quantised_already(mode, photos, tmp_path):
     check(model, path, format, photos, 0.02)
 
 
+@pytest.mark.backends
 def test_litert_has_no_int8_of_keras(tmp_path):
     model = model_of("mixer")
     model.quantize("int8")
@@ -232,6 +241,7 @@ def test_litert_has_no_int8_of_keras(tmp_path):
         keras_mixer.export(model, tmp_path / "model.tflite")
 
 
+@pytest.mark.backends
 @on_tensorflow
 def test_several_heads_are_named_outputs(photos, tmp_path):
     model = keras_mixer.new_head(model_of("mixer"), {"color": 2, "shape": 3})
@@ -244,6 +254,7 @@ def test_several_heads_are_named_outputs(photos, tmp_path):
         np.testing.assert_allclose(value, expected[name], atol=1e-5)
 
 
+@pytest.mark.backends
 @on_tensorflow
 def test_pixels_may_be_bytes(photos, tmp_path):
     model = model_of("resmlp")
@@ -255,6 +266,7 @@ def test_pixels_may_be_bytes(photos, tmp_path):
         np.testing.assert_allclose(received, expected, atol=1e-5)
 
 
+@pytest.mark.backends
 @on_tensorflow
 def test_names_of_classes_and_image_options_are_in_the_file(tmp_path):
     import onnx
@@ -293,6 +305,7 @@ def parsed(texts):
     return {name: json.loads(text) for name, text in texts.items()}
 
 
+@pytest.mark.backends
 @on_torch
 def test_names_and_image_options_are_in_the_file_of_torch(tmp_path):
     import torch
@@ -304,6 +317,7 @@ def test_names_and_image_options_are_in_the_file_of_torch(tmp_path):
     assert parsed(texts) == STORED
 
 
+@pytest.mark.backends
 @pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
 def test_files_contain_no_path_of_this_machine(tmp_path):
     model = model_of("mixer")
@@ -320,6 +334,7 @@ def test_files_contain_no_path_of_this_machine(tmp_path):
         ] == [], path
 
 
+@pytest.mark.backends
 @pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
 def test_file_that_differs_from_the_model_is_not_left(tmp_path, monkeypatch):
     path = tmp_path / f"model{SUFFIXES[FORMATS[BACKEND]]}"
@@ -336,6 +351,7 @@ def test_file_that_differs_from_the_model_is_not_left(tmp_path, monkeypatch):
     assert path.exists()
 
 
+@pytest.mark.backends
 @pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
 def test_existing_file_is_replaced_only_if_it_is_allowed(tmp_path):
     path = tmp_path / f"model{SUFFIXES[FORMATS[BACKEND]]}"
@@ -347,6 +363,7 @@ def test_existing_file_is_replaced_only_if_it_is_allowed(tmp_path):
     assert path.stat().st_size > 1000
 
 
+@pytest.mark.backends
 @on_tensorflow
 def test_second_file_of_openvino_is_not_replaced_either(tmp_path):
     (tmp_path / "model.bin").write_text("precious")
@@ -355,6 +372,7 @@ def test_second_file_of_openvino_is_not_replaced_either(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
 
 
+@pytest.mark.backends
 @on_tensorflow
 def test_folder_replaces_a_file(tmp_path):
     (tmp_path / "model").write_text("old")
@@ -379,7 +397,6 @@ except Exception as error:
 """
 
 
-@pytest.mark.once
 def test_full_disk_leaves_nothing(tmp_path):
     assert "Error" in python(FULL, tmp_path / "model.pt2", backend="torch")
     assert list(tmp_path.iterdir()) == []
@@ -448,7 +465,6 @@ ERRORS = [
 ]
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(("name", "options", "message"), ERRORS)
 def test_export_raises_and_writes_nothing(name, options, message, tmp_path):
     model = options.get("model") or family_model("mixer")
@@ -459,6 +475,7 @@ def test_export_raises_and_writes_nothing(name, options, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.backends
 @on_torch
 def test_command_exports_a_model(tmp_path, capsys):
     import torch
@@ -476,6 +493,7 @@ def test_command_exports_a_model(tmp_path, capsys):
         cli.main(["export", "MixerNano", str(path)])
 
 
+@pytest.mark.backends
 @on_tensorflow
 def test_command_quantises_with_photos(tmp_path):
     from PIL import Image

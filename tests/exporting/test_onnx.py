@@ -22,6 +22,7 @@ MODELS = {
 }
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.filterwarnings("ignore")  # tf2onnx's own
 def test_onnx_runtime_gives_the_same_predictions(name, tmp_path):

@@ -29,8 +29,6 @@ from support.hub import TOKEN
 from support.hub import Hub
 from support.hub import Repository
 
-pytestmark = pytest.mark.once
-
 NAMES = ["a cat", "b <c>", "ü|*", "d, e", 'f "g"']
 
 

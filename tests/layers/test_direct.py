@@ -17,6 +17,8 @@ from support.helpers import IMAGE
 from support.helpers import family_model
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 on_torch = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="PyTorch only"
 )

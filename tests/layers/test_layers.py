@@ -12,6 +12,8 @@ from keras_mixer.layers.activations import gelu_tanh
 from support import oracle
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 TOKENS, CHANNELS, TOKENS_MLP, CHANNELS_MLP, BATCH = 6, 5, 7, 11, 3
 
 # For each layer: a function that creates it, and its oracle.

@@ -19,6 +19,8 @@ from support.helpers import fit_tiny
 from support.helpers import matches
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 TOKENS, CHANNELS, CHANNELS_MLP, BATCH = 6, 5, 11, 3
 PATCH = 4
 

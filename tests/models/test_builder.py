@@ -15,6 +15,8 @@ from support.helpers import SIZES
 from support.helpers import family_model
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 WIDTH = SIZES["hidden_dim"]
 
 

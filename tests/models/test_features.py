@@ -14,6 +14,8 @@ from support.helpers import compile_model
 from support.helpers import family_model
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 NETWORKS = {"mixer": oracle.mixer, "resmlp": oracle.resmlp}

@@ -13,6 +13,8 @@ from support.helpers import compile_model
 from support.helpers import family_model
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 ALL = ("stem", "block_0", "block_1", "norm", "predictions")

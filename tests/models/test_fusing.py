@@ -21,6 +21,8 @@ from support.helpers import family_model
 from support.helpers import python
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 BACKEND = keras.backend.backend()
 
 

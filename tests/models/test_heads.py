@@ -15,6 +15,8 @@ from support.helpers import family_model
 from support.helpers import python
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 BODIES = {

@@ -14,8 +14,6 @@ import keras_mixer
 from support.helpers import GOLDEN
 from support.helpers import ROOT
 
-pytestmark = pytest.mark.once
-
 # OpenVINO computes in bfloat16 on processors that can.
 TOLERANCE = {"numpy": 1e-5, "openvino": 5e-2}
 

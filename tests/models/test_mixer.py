@@ -41,7 +41,6 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.once
 def test_every_variant_is_tested():
     variants = {**mixer.VARIANTS, **resmlp.VARIANTS}
     assert set(PARAMETERS) == set(goldens.CONSTRUCTORS) == set(variants)
@@ -50,7 +49,6 @@ def test_every_variant_is_tested():
     assert {c.__name__ for c in goldens.CONSTRUCTORS.values()} == public
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_variant_has_the_published_size_and_the_golden_weights(name):
     model = goldens.build(name)
@@ -63,7 +61,6 @@ def test_variant_has_the_published_size_and_the_golden_weights(name):
     )
 
 
-@pytest.mark.once
 def test_number_of_parameters_with_21843_classes():
     shapes = dict(goldens.load()["mixer_b16"])
     shapes["predictions/kernel"] = [768, 21843]
@@ -74,7 +71,6 @@ def test_number_of_parameters_with_21843_classes():
     assert sum(math.prod(shape) for shape in expected.values()) == 75_908_739
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("constructor", list(goldens.CONSTRUCTORS.values()))
 def test_variant_has_the_signature_of_keras_applications(constructor):
     ours = inspect.signature(constructor).parameters
@@ -90,6 +86,7 @@ def test_variant_has_the_signature_of_keras_applications(constructor):
         assert f"\n    {name}: " in documentation, name
 
 
+@pytest.mark.backends
 def test_every_stage_equals_the_oracle(tiny, images):
     model = tiny(classifier_activation=None)
     weights = randomise(model)
@@ -106,6 +103,7 @@ def test_every_stage_equals_the_oracle(tiny, images):
         )
 
 
+@pytest.mark.backends
 def test_probabilities_are_the_softmax_of_the_logits(tiny, images):
     model = tiny()
     weights = randomise(model)
@@ -118,6 +116,7 @@ def test_probabilities_are_the_softmax_of_the_logits(tiny, images):
     )
 
 
+@pytest.mark.backends
 def test_tiny_model_equals_timm(tiny, images):
     import torch
 
@@ -141,6 +140,7 @@ def test_tiny_model_equals_timm(tiny, images):
     np.testing.assert_allclose(received, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.backends
 def test_initial_values_equal_the_official_code(tiny):
     model = tiny(hidden_dim=400)
     stem = model.get_layer("stem").kernel.numpy()
@@ -152,6 +152,7 @@ def test_initial_values_equal_the_official_code(tiny):
     assert norm.epsilon == model.get_layer("block_0").token_norm.epsilon == 1e-6
 
 
+@pytest.mark.backends
 def test_stochastic_depth_grows_linearly_from_zero(tiny):
     model = tiny(num_blocks=5, stochastic_depth_rate=0.4)
     rates = [
@@ -162,12 +163,14 @@ def test_stochastic_depth_grows_linearly_from_zero(tiny):
     assert single.get_layer("block_0").stochastic_depth.rate == 0
 
 
+@pytest.mark.backends
 def test_preprocess_input_returns_its_input():
     x = np.array([0.0, 255.0])
     assert keras_mixer.mixer.preprocess_input(x) is x
     assert keras_mixer.mixer.preprocess_input(x, data_format=None) is x
 
 
+@pytest.mark.backends
 def test_variant_accepts_positional_arguments_and_reports_unknown_ones():
     model = keras_mixer.MixerS32(False, False, None, None, (32, 64, 3), "max")
     assert model.output_shape == (None, 512)

@@ -15,6 +15,8 @@ from support.helpers import family_model
 from support.helpers import matches
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 WIDE = (8, 24, 3)
 
 

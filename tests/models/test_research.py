@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 import keras_mixer
@@ -11,6 +12,8 @@ from support.helpers import IMAGE
 from support.helpers import SIZES
 from support.helpers import family_model
 from support.helpers import randomise
+
+pytestmark = pytest.mark.backends
 
 
 def float64(weights):

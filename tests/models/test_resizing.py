@@ -21,6 +21,8 @@ from support.helpers import family_model
 from support.helpers import randomise
 from support.published import official
 
+pytestmark = pytest.mark.backends
+
 PATCH = SIZES["patch_size"]
 GRID = (2, 3)
 # The numbers of parts (down, across).

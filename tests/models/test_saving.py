@@ -60,6 +60,7 @@ def images():
     return np.random.default_rng(4).uniform(0, 255, (13, *IMAGE))
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 def test_round_trip_is_bit_identical_in_a_new_process(tiny, tmp_path, suffix):
     model = tiny(stochastic_depth_rate=0.1, dropout_rate=0.1)
@@ -79,6 +80,7 @@ def test_round_trip_is_bit_identical_in_a_new_process(tiny, tmp_path, suffix):
         np.testing.assert_array_equal(received[f"arr_{i}"], array)
 
 
+@pytest.mark.backends
 def test_clone_has_the_same_configuration(tiny):
     model = tiny(activation="gelu", stochastic_depth_rate=0.2)
     clone = keras.models.clone_model(model)
@@ -88,7 +90,6 @@ def test_clone_has_the_same_configuration(tiny):
     assert block.stochastic_depth.rate == 0.2
 
 
-@pytest.mark.once
 def test_saved_model_predicts_the_same_on_every_backend(tmp_path):
     np.save(tmp_path / "images.npy", images())
     for saver in BACKENDS:
@@ -110,6 +111,7 @@ def test_saved_model_predicts_the_same_on_every_backend(tmp_path):
             )
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_of_a_frozen_model_goes_on_after_loading(
     family, images, tmp_path

@@ -7,8 +7,6 @@ import pytest
 import keras_mixer
 from support.helpers import digits_model
 
-pytestmark = pytest.mark.once  # only `predict` depends on the backend
-
 
 @pytest.fixture(scope="module")
 def backbone():

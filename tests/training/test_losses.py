@@ -25,6 +25,7 @@ def options_of(name, **options):
     return recipes.compile_options(recipe, 12, warmup_steps=2, **options)
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("jit_compile", [False, "auto"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_integer_labels_raise_an_error_in_fit(tiny, images, name, jit_compile):
@@ -35,6 +36,7 @@ def test_integer_labels_raise_an_error_in_fit(tiny, images, name, jit_compile):
         model.fit(images, labels, batch_size=BATCH, verbose=0)
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("name", LOSSES)
 def test_labels_of_other_classes_raise_an_error(tiny, images, name):
     model = tiny(classifier_activation=None)
@@ -44,6 +46,7 @@ def test_labels_of_other_classes_raise_an_error(tiny, images, name):
         model.evaluate(images, labels, batch_size=BATCH, verbose=0)
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_softmax_loss_equals_numpy(smoothing):
     rng = np.random.default_rng(0)
@@ -59,6 +62,7 @@ def test_softmax_loss_equals_numpy(smoothing):
     )
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("name", LOSSES)
 def test_compiled_model_is_saved_with_its_loss(tiny, images, tmp_path, name):
     model = tiny(classifier_activation=None)
@@ -107,6 +111,7 @@ ON_LOGITS = {
 }
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("loss", ON_LOGITS)
 @pytest.mark.parametrize("name", PROBABILITIES)
 def test_probabilities_with_a_loss_on_logits_raise_an_error(name, loss):
@@ -135,6 +140,7 @@ ON_PROBABILITIES = {
 }
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("loss", ON_PROBABILITIES)
 @pytest.mark.parametrize("name", LOGITS)
 def test_logits_with_a_loss_on_probabilities_raise_an_error(name, loss):
@@ -160,6 +166,7 @@ class Subclassed(keras.Model):
         return inputs
 
 
+@pytest.mark.backends
 def test_models_that_may_be_right_are_accepted():
     on_logits = [make() for make in ON_LOGITS.values()]
     on_probabilities = list(ON_PROBABILITIES.values())
@@ -189,6 +196,7 @@ def test_models_that_may_be_right_are_accepted():
     check_outputs(several_outputs(), [on_logits[0]] * 2)
 
 
+@pytest.mark.backends
 def test_options_for_a_model_with_probabilities_raise_an_error(tiny):
     with pytest.raises(ValueError, match="returns probabilities"):
         options_of("nano.cifar10", model=tiny())
@@ -205,7 +213,6 @@ def photos():
     return data.Data("photos", tuple("abcde"), IMAGE, (), part, part)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("activation", "loss", "message"),
     [

@@ -13,6 +13,8 @@ from support.helpers import compile_model
 from support.helpers import family_model
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 needs_torch = pytest.mark.skipif(
     keras.backend.backend() != "torch",
     reason="only PyTorch computes without a graph",

@@ -16,6 +16,8 @@ from support.helpers import compile_model
 from support.helpers import family_model
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 STEPS = 40
 WARMUP = 4
 

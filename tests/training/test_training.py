@@ -16,6 +16,8 @@ from support.helpers import fit_tiny
 from support.helpers import randomise
 from support.helpers import train_on_digits
 
+pytestmark = pytest.mark.backends
+
 BACKEND = keras.backend.backend()
 
 

@@ -14,6 +14,8 @@ from support.helpers import family_model
 from support.helpers import matches
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 GRID = (2, 3)
 
 

@@ -10,8 +10,6 @@ from keras_mixer import visualizing
 from support import figures
 from support.helpers import matches
 
-pytestmark = pytest.mark.once
-
 # Mean difference of pixels in [0, 255]. Two orders of the same maps differ by
 # more than 5, text that is moved by a pixel by about 1.
 TOLERANCE = 3

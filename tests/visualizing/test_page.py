@@ -3,12 +3,8 @@
 import base64
 import re
 
-import pytest
-
 from keras_mixer.visualizing import page
 from support.pages import parse
-
-pytestmark = pytest.mark.once
 
 NASTY = "<img src=x onerror=alert(1)> & \"quoted\" 'name'"
 

@@ -26,6 +26,7 @@ def expected_maps(model, arrays, block):
     return maps
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("change", ["none", "saved", "fused", "extended"])
 def test_maps_are_columns_of_the_kernel(family, change, tmp_path):
@@ -46,6 +47,7 @@ def test_maps_are_columns_of_the_kernel(family, change, tmp_path):
     np.testing.assert_allclose(maps, expected_maps(model, arrays, 1))
 
 
+@pytest.mark.backends
 def test_maps_of_a_resized_model_have_its_grid(tiny):
     model = keras_mixer.resize(tiny(), (16, 24, 3), method="interpolate")
     assert visualizing.token_mixing_maps(model, 0).shape == (7, 4, 6)
@@ -53,6 +55,7 @@ def test_maps_of_a_resized_model_have_its_grid(tiny):
     assert visualizing.token_mixing_maps(tiled, 0).shape == (28, 4, 6)
 
 
+@pytest.mark.backends
 def test_lora_is_part_of_the_maps(tiny):
     model = tiny()
     dense = model.get_layer("block_0").token_mixing.dense_0
@@ -74,6 +77,7 @@ def quantised(tiny):
     return model
 
 
+@pytest.mark.backends
 def test_maps_of_an_inner_model(tiny):
     backbone = tiny(include_top=False, pooling="avg")
     outer = keras.Sequential([backbone, keras.layers.Dense(2)])
@@ -83,6 +87,7 @@ def test_maps_of_an_inner_model(tiny):
     )
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize(
     ("make", "block", "error", "message"),
     [
@@ -121,7 +126,6 @@ def test_wrong_models_and_blocks_raise_errors(
         visualizing.token_mixing_maps(make(tiny), block)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -146,7 +150,6 @@ def waves():
     return np.stack([*maps, np.ones((8, 12))]), np.array([*frequencies, 0])
 
 
-@pytest.mark.once
 def test_mean_frequency_is_that_of_cosines():
     maps, frequencies = waves()
     np.testing.assert_allclose(
@@ -158,14 +161,12 @@ def test_mean_frequency_is_that_of_cosines():
     assert arranging.mean_frequency(np.zeros((1, 8, 12))) == [0]
 
 
-@pytest.mark.once
 def test_maps_are_sorted_by_frequency():
     maps, frequencies = waves()
     order = arranging.ORDERS["frequency"](maps)
     np.testing.assert_array_equal(order, np.argsort(frequencies))
 
 
-@pytest.mark.once
 def test_similar_and_opposite_maps_are_neighbours():
     maps, _ = waves()
     noise = np.random.default_rng(0).normal(0, 0.1, (11, 8, 12))
@@ -177,7 +178,6 @@ def test_similar_and_opposite_maps_are_neighbours():
     assert pairs == [{9, 10}, {0, 7}, {2, 6}, {1, 4}, {3, 5}, {8}]
 
 
-@pytest.mark.once
 def test_maps_are_placed_side_by_side():
     maps = np.arange(5 * 2 * 3, dtype="float32").reshape(5, 2, 3)
     image = arranging.tiled(maps, columns=2)
@@ -190,7 +190,6 @@ def test_maps_are_placed_side_by_side():
     assert np.isnan(image).sum() == image.size - maps.size
 
 
-@pytest.mark.once
 def test_limit_keeps_the_largest_units_of_mixer(tiny):
     model = tiny()
     maps = randomise(model)["block_0/token_mixing/dense_0/kernel"].T
@@ -200,7 +199,6 @@ def test_limit_keeps_the_largest_units_of_mixer(tiny):
     np.testing.assert_array_equal(shown, np.sort(maps[kept].ravel()))
 
 
-@pytest.mark.once
 def test_limit_keeps_the_central_tokens_of_resmlp():
     model = family_model("resmlp", input_shape=(16, 20, 3))  # 4 x 5 tokens
     kernel = randomise(model)["block_0/token_mixing/dense/kernel"]
@@ -215,7 +213,6 @@ def test_limit_keeps_the_central_tokens_of_resmlp():
         )
 
 
-@pytest.mark.once
 def test_all_maps_of_resmlp_are_placed_as_in_the_image():
     model = family_model("resmlp")
     randomise(model)

@@ -27,8 +27,6 @@ from support.helpers import family_model
 from support.helpers import python
 from support.helpers import randomise
 
-pytestmark = pytest.mark.once
-
 GOOGLE = [r for r in catalog.RECORDS if r.source is catalog.SOURCES["google"]]
 GOLDENS = ROOT.parent / "shared" / "data" / "goldens"
 OFFICIAL = os.environ.get("KERAS_MIXER_OFFICIAL")

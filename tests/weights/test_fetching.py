@@ -23,8 +23,6 @@ from keras_mixer.weights import fetching
 from keras_mixer.weights.hub import fetch as fetch_from_hub
 from support.helpers import ROOT
 
-pytestmark = pytest.mark.once
-
 FILE = "imagenet1k/tiny.npz"
 BODY = bytes(range(256)) * 1024
 OTHER = BODY[::-1]

@@ -79,6 +79,7 @@ def logits(model, images, mean, std):
         return model(tensor).numpy()
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize(
     "name",
     [
@@ -113,7 +114,6 @@ def test_timm_files_give_the_same_logits_as_timm(name, tmp_path):
     assert_equal(weights_of(pickled), weights_of(model))
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".safetensors"])
 def test_all_suffixes_and_training_checkpoints_are_read(tmp_path, suffix):
     from safetensors.torch import save_file
@@ -132,6 +132,7 @@ def test_all_suffixes_and_training_checkpoints_are_read(tmp_path, suffix):
     )
 
 
+@pytest.mark.backends
 def test_resmlp_files_of_the_authors_are_read(tmp_path):
     """timm's own filter is the reference for the names."""
     theirs, constructor = timm_model("like resmlp_big_24_224")
@@ -183,6 +184,7 @@ def before_linen(arrays):
     return old
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("layout", [dict, before_linen])
 def test_official_files_give_the_same_logits_as_the_oracle(
     layout, tmp_path, images
@@ -206,6 +208,7 @@ def test_official_files_give_the_same_logits_as_the_oracle(
     )
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float16", 0), ("bfloat16", 0), ("float64", 1e-7)]
 )
@@ -266,7 +269,6 @@ def files_of_every_format(folder):
     return as_ours(arrays), sorted(folder.iterdir())
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     "name", ["model_best.pth.tar", "checkpoint_100", "weights", "a.b.data"]
 )
@@ -281,7 +283,6 @@ def test_format_is_detected_from_content(tmp_path, tiny, name):
         assert_equal(weights_of(model), expected)
 
 
-@pytest.mark.once
 def test_wrong_suffix_is_reported(tmp_path, tiny):
     _, paths = files_of_every_format(tmp_path)
     for path in paths:
@@ -295,7 +296,6 @@ def test_wrong_suffix_is_reported(tmp_path, tiny):
             tiny(input_shape=(8, 8, 3), weights=renamed)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -313,7 +313,6 @@ def test_unknown_content_is_refused(tmp_path, tiny, content, message):
         tiny(weights=path)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("layout", [dict, before_linen])
 def test_only_params_of_jax_checkpoint_are_read(tmp_path, tiny, caplog, layout):
     """Checkpoints of big_vision have `params/` and optimizer state."""
@@ -344,6 +343,7 @@ def families():
     yield keras_mixer.ResMLP, (4, 2, 10, 11, 0.1), (".safetensors",)
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize(
     ("constructor", "sizes", "suffix"),
     [(c, s, suffix) for c, s, x in families() for suffix in x],
@@ -370,6 +370,7 @@ def test_export_and_load_is_bit_identical(
     assert_equal(second.arrays, first.arrays)
 
 
+@pytest.mark.backends
 def test_exported_npz_has_the_official_names_and_bits(tmp_path, tiny):
     arrays = official(tokens=4)
     np.savez(tmp_path / "official.npz", **arrays)
@@ -379,6 +380,7 @@ def test_exported_npz_has_the_official_names_and_bits(tmp_path, tiny):
         assert_equal(dict(exported), arrays)
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize(
     "name", ["like mixer_l16_224", "like resmlp_big_24_224"]
 )
@@ -404,6 +406,7 @@ def test_timm_loads_exported_files(tmp_path, name):
     )
 
 
+@pytest.mark.backends
 def test_exported_file_stores_a_grid_that_is_not_square(tmp_path, tiny):
     """The number of tokens is not enough: 2 x 8 equals 4 x 4."""
     model = tiny(input_shape=(8, 32, 3))
@@ -420,6 +423,7 @@ def test_exported_file_stores_a_grid_that_is_not_square(tmp_path, tiny):
         assert_equal(weights_of(taller), weights_of(expected))
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("channels", [1, 2, 4, 7])
 def test_stem_is_adapted_to_other_channels_like_timm(tmp_path, tiny, channels):
     peers.import_timm()
@@ -438,6 +442,7 @@ def test_stem_is_adapted_to_other_channels_like_timm(tmp_path, tiny, channels):
     )
 
 
+@pytest.mark.backends
 def test_grey_image_gives_the_same_output_as_rgb(tmp_path, tiny, images):
     np.savez(tmp_path / "Mixer.npz", **official(tokens=4))
     options = {"weights": tmp_path / "Mixer.npz", "pooling": "avg"}
@@ -452,6 +457,7 @@ def test_grey_image_gives_the_same_output_as_rgb(tmp_path, tiny, images):
     )
 
 
+@pytest.mark.backends
 def test_stem_for_one_channel_is_not_adapted(tmp_path, tiny):
     model = tiny(input_shape=(8, 8, 1))
     keras_mixer.export_weights(model, tmp_path / "grey.npz")
@@ -459,7 +465,6 @@ def test_stem_for_one_channel_is_not_adapted(tmp_path, tiny):
         tiny(input_shape=(8, 8, 3), weights=tmp_path / "grey.npz")
 
 
-@pytest.mark.once
 def test_weights_of_the_other_family_are_refused(tmp_path, tiny):
     model = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, input_shape=IMAGE)
     for suffix in (".safetensors", ".weights.h5"):
@@ -475,6 +480,7 @@ def test_weights_of_the_other_family_are_refused(tmp_path, tiny):
             tiny(weights=file)
 
 
+@pytest.mark.backends
 def test_keras_file_of_resmlp_is_loaded(tmp_path):
     options = {"input_shape": IMAGE, "classes": CLASSES}
     model = keras_mixer.ResMLP(4, 2, 10, 11, 0.1, **options)
@@ -486,6 +492,7 @@ def test_keras_file_of_resmlp_is_loaded(tmp_path):
     assert_equal(weights_of(loaded), arrays)
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -503,7 +510,6 @@ def test_unexpected_names_are_refused(tmp_path, tiny, name, message):
         tiny(input_shape=(8, 8, 3), weights=tmp_path / "Mixer.npz")
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
 def test_written_files_respect_the_umask(tmp_path, tiny, umask, mode):
     model = tiny(input_shape=(8, 8, 3))
@@ -522,7 +528,6 @@ def test_written_files_respect_the_umask(tmp_path, tiny, umask, mode):
     assert modes == dict.fromkeys(modes, mode)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("grid", [(2, 3), (2, 2)])
 def test_flipped_bit_in_exported_file_is_detected(tmp_path, tiny, grid):
     path = tmp_path / "exported.safetensors"
@@ -548,7 +553,6 @@ def test_flipped_bit_in_exported_file_is_detected(tmp_path, tiny, grid):
     assert refused >= 295
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     "change",
     [
@@ -589,14 +593,12 @@ EXPORTS = [
 ]
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(("name", "message"), EXPORTS)
 def test_export_refuses_other_formats(tmp_path, tiny, name, message):
     with pytest.raises(ValueError, match=message):
         keras_mixer.export_weights(tiny(), tmp_path / name)
 
 
-@pytest.mark.once
 def test_export_refuses_models_without_an_official_format(tmp_path, tiny):
     file = tmp_path / "mixer.npz"
     file.write_text("precious")
@@ -632,7 +634,6 @@ def test_export_refuses_models_without_an_official_format(tmp_path, tiny):
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.once
 def test_naming_is_invertible():
     """Converts the names of every layout to paths and back."""
     for layout in naming.LAYOUTS:

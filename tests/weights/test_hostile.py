@@ -55,8 +55,6 @@ from keras_mixer.weights import loading
 from keras_mixer.weights.errors import WeightsError
 from support import helpers
 
-pytestmark = pytest.mark.once
-
 SECONDS = 10
 MEMORY = 2**30
 AT_LEAST = 300  # files of each format that must be refused

@@ -18,8 +18,6 @@ from support.helpers import assert_equal
 from support.helpers import family_model
 from support.helpers import randomise
 
-pytestmark = pytest.mark.once
-
 LARGER = (8, 24, 3)  # from a grid of 2 x 3 to 2 x 6
 
 

@@ -20,6 +20,8 @@ from support.helpers import IMAGE
 from support.helpers import assert_equal
 from support.helpers import randomise
 
+pytestmark = pytest.mark.backends
+
 SUFFIXES = (".weights.h5", ".keras")
 
 

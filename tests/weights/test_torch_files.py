@@ -25,8 +25,6 @@ from support.layouts import as_ours
 from support.layouts import as_timm
 from support.published import official
 
-pytestmark = pytest.mark.once
-
 FORMATS = pytest.mark.parametrize("is_zip", [True, False])
 
 

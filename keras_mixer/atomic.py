@@ -1,0 +1,106 @@
+"""Files and folders that are complete or not there.
+
+`replacing` is the only place of the package that replaces a file or a folder.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Iterator
+
+from keras_mixer.types import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[pathlib.Path]:
+    """Gives the path of a part to write, which becomes `path` at the end.
+
+    The part is in the folder of `path`, and its name has the ending of `path`.
+    It is a file or a folder, as the block under `with` creates it. The block
+    must only write: an `OSError` in it is reported as a failure to write
+    `path`. If the block raises an error, the part is deleted, and what was at
+    `path` is not changed.
+
+    The caller decides whether what is at `path` may be replaced.
+
+    Args:
+        path: Path of the file or folder.
+
+    Raises:
+        OSError: If the part cannot be written. The message names `path`.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from keras_mixer import atomic
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "log.txt")
+    ...     with atomic.replacing(path) as part:
+    ...         _ = part.write_text("done")
+    ...     path.read_text()
+    'done'
+    """
+    path = pathlib.Path(path)
+    part = _beside(path)
+    try:
+        yield part
+        _sync(part)
+        if path.is_dir() and not path.is_symlink():
+            _exchange(part, path)
+        else:
+            part.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            error.errno, f"'{path}' could not be written: {reason}"
+        ) from error
+    finally:
+        remove(part)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file, or a folder with all that is in it, if it exists."""
+    path = pathlib.Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _beside(path):
+    """Returns a new name in the folder of `path`, with its ending.
+
+    The ending stays, since Keras and NumPy choose the format by it.
+    """
+    return path.with_name(
+        f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}"
+    )
+
+
+def _exchange(part, path):
+    """Replaces a folder, which no system does in one step."""
+    old = _beside(path)
+    path.rename(old)
+    try:
+        part.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    remove(old)
+
+
+def _sync(path):
+    """Waits until a file, or the names in a folder, are on the disk.
+
+    Windows cannot open folders, and some file systems cannot do this: the file
+    is complete there, but may be lost if the machine loses power.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
