@@ -39,6 +39,9 @@ import functools
 
 import keras
 
+from keras_mixer.keras_private import flatten_layers
+from keras_mixer.keras_private import remat_of
+
 # Options of Keras layers that a user may set after construction. The
 # configuration of a layer has only the keys of the options that it supports.
 _OPTIONS = (
@@ -133,7 +136,7 @@ class Composite(keras.Layer):
 
     def _scope_of_composites(self):
         """Returns the remat scope in which to create inner composite layers."""
-        own = self._remat_mode
+        own = remat_of(self)
         mode = getattr(own, "mode", None)
         listed = mode == "list_of_layers" and self.name in own.layer_names
         if listed and self.is_random:
@@ -154,7 +157,7 @@ class Composite(keras.Layer):
         return policies
 
     def _inner_layers(self):
-        return self._flatten_layers(recursive=False, include_self=False)
+        return flatten_layers(self, recursive=False, include_self=False)
 
     def _options_of(self, layer):
         """Returns the options of an inner layer that `get_config` stores."""

@@ -20,6 +20,7 @@ XLA merges these operations, so the layers are always called.
 import keras
 from keras import ops
 
+from keras_mixer.keras_private import remat_of
 from keras_mixer.optional import require
 
 _IS_TORCH = keras.backend.backend() == "torch"
@@ -62,7 +63,7 @@ def _is_plain(layer, dtype):
         layer.compute_dtype == dtype
         and layer.quantization_mode is None
         and layer.activity_regularizer is None
-        and getattr(layer._remat_mode, "mode", None) is None
+        and getattr(remat_of(layer), "mode", None) is None
         and not layer._forward_hooks
         and not layer._forward_pre_hooks
         and not layer._backward_hooks

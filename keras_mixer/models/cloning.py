@@ -13,6 +13,7 @@ import contextlib
 
 import keras
 
+from keras_mixer.keras_private import flatten_layers
 from keras_mixer.weights import loading
 
 
@@ -113,7 +114,7 @@ def copy_options(pairs):
 
 def _with_kernels(layer):
     """Yields the layer and its inner layers that have a kernel initializer."""
-    for inner in layer._flatten_layers():
+    for inner in flatten_layers(layer):
         # Not `hasattr`: an RNN has a property with this name.
         if "kernel_initializer" in vars(inner):
             yield inner

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_mixer.keras_private import flatten_layers
 from keras_mixer.models.blocks import block_name
 from keras_mixer.models.blocks import blocks_of
 from keras_mixer.models.nesting import the_inner_model
@@ -57,7 +58,7 @@ def _set_trainable(layer, value):
     # although the inner layers may have another value (Keras 3.15).
     layer.trainable = not value
     layer.trainable = value
-    for inner in layer._flatten_layers():
+    for inner in flatten_layers(layer):
         # Keras would also train the kernel to which LoRA is added.
         if getattr(inner, "lora_enabled", False):
             for variable in inner.variables:

@@ -4,6 +4,8 @@ import collections
 
 import keras
 
+from keras_mixer.keras_private import calls_by_depth
+
 
 def calls_of(model):
     """Returns the nodes of a model's graph, one for each call of a layer.
@@ -17,14 +19,14 @@ def calls_of(model):
     """
     if isinstance(model, keras.Sequential) and model.built:
         model = keras.Model(model.inputs, model.outputs)
-    if not hasattr(model, "_nodes_by_depth"):
+    calls = calls_by_depth(model)
+    if calls is None:
         raise ValueError(
             "`model` must be a functional model, or a `Sequential` model with "
             f"a known input shape. Received: model='{model.name}' of type "
             f"{type(model).__name__}"
         )
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    return [node for depth in depths for node in model._nodes_by_depth[depth]]
+    return calls
 
 
 def input_of(model):

@@ -7,6 +7,7 @@ output shape of its stem is the grid of the patches.
 
 import keras
 
+from keras_mixer.keras_private import flatten_layers
 from keras_mixer.weights import loading
 from keras_mixer.weights import naming
 
@@ -21,7 +22,7 @@ def weights_of_layers(layers):
     merged = {
         id(variable): keras.ops.convert_to_numpy(inner.kernel)
         for layer in layers
-        for inner in layer._flatten_layers()
+        for inner in flatten_layers(layer)
         if getattr(inner, "lora_enabled", False)
         for variable in inner.weights
         if variable.name == "kernel"

@@ -8,6 +8,8 @@ the last layer leaves no doubt about what the model returns.
 import keras
 from keras import ops
 
+from keras_mixer.layers.output_activation import last_layer
+from keras_mixer.layers.output_activation import output_activation
 from keras_mixer.types import Tensor
 
 
@@ -89,10 +91,11 @@ def check_outputs(model, loss):
             logits, or vice versa.
     """
     loss = _single(loss)
-    layer = _last_layer(model)
-    returned, expected = _returned_by(layer), _expected_by(loss)
-    if None in (returned, expected) or returned == expected:
+    activation, expected = output_activation(model), _expected_by(loss)
+    returned = "logits" if activation == "linear" else "probabilities"
+    if None in (activation, expected) or returned == expected:
         return
+    layer = last_layer(model)
     advice = {
         "logits": "Build the model with `classifier_activation=None`, or its "
         "last layer with `activation=None`",
@@ -150,33 +153,4 @@ def _expected_by(loss):
         return "logits"
     if loss in _ON_PROBABILITIES or from_logits is False:
         return "probabilities"
-    return None
-
-
-def _last_layer(model):
-    """Returns the layer that computes the output of a model, or `None`."""
-    tensors = getattr(model, "outputs", None) or []
-    if len(tensors) != 1:
-        return None
-    layer = tensors[0]._keras_history.operation
-    return _last_layer(layer) if isinstance(layer, keras.Model) else layer
-
-
-# Subclasses are left out: they can do something after the activation.
-_WITH_KERNEL = (keras.layers.Dense, keras.layers.EinsumDense)
-_ACTIVATIONS = (keras.activations.softmax, keras.activations.sigmoid)
-
-
-def _returned_by(layer):
-    """Returns "logits", "probabilities", or `None` if it is not certain."""
-    kind = type(layer)
-    if kind is keras.layers.Softmax:
-        return "probabilities" if layer.axis == -1 else None
-    if kind not in (*_WITH_KERNEL, keras.layers.Activation):
-        return None
-    if layer.activation in _ACTIVATIONS:
-        return "probabilities"
-    is_free = kind in _WITH_KERNEL and not layer.kernel_constraint
-    if is_free and layer.activation is keras.activations.linear:
-        return "logits"
     return None

@@ -1,0 +1,46 @@
+"""Each private name of Keras that the package uses, in one function.
+
+The names are those of Keras 3.15. If a new version of Keras renames one, only
+this module changes. Each function says which public name would replace it.
+"""
+
+
+def flatten_layers(layer, recursive=True, include_self=True):
+    """Returns the layers inside a layer, at any depth.
+
+    Only models have the public `layers`. Other layers that contain layers have
+    no public list of them.
+    """
+    return layer._flatten_layers(recursive=recursive, include_self=include_self)
+
+
+def remat_of(layer):
+    """Returns the mode of the `RematScope` in which a layer was created.
+
+    The result has the attributes `mode` and `layer_names`, or is `None`. Keras
+    has no public way to ask for it.
+    """
+    return layer._remat_mode
+
+
+def calls_by_depth(model):
+    """Returns the calls of layers of a functional model, inputs first.
+
+    A call has the attributes `operation`, `input_tensors` and `outputs`.
+    Returns `None` for other models. Keras has no public list of the calls.
+    """
+    calls = getattr(model, "_nodes_by_depth", None)
+    if calls is None:
+        return None
+    return [
+        call for depth in sorted(calls, reverse=True) for call in calls[depth]
+    ]
+
+
+def operation_behind(tensor):
+    """Returns the layer or operation that computed a symbolic tensor.
+
+    Keras has no public name for it: `keras.utils.get_source_inputs` only finds
+    the inputs.
+    """
+    return tensor._keras_history.operation
