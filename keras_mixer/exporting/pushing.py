@@ -21,10 +21,10 @@ from keras_mixer.exporting import timm_config
 from keras_mixer.exporting import uploading
 from keras_mixer.exporting.about import About
 from keras_mixer.exporting.about import about_run
-from keras_mixer.exporting.about import model_file
 from keras_mixer.exporting.weights import export_weights
 from keras_mixer.models.nesting import check_holds_ours
 from keras_mixer.optional import require
+from keras_mixer.training.finished import model_file
 from keras_mixer.types import Path
 from keras_mixer.weights.hub import check_repository
 from keras_mixer.weights.loading import HUB
