@@ -9,9 +9,9 @@ import numpy as np
 from keras_mixer import training
 from keras_mixer.commands.subjects import load_subject
 from keras_mixer.data.photos import load_image
-from keras_mixer.models.blocks import blocks_of
+from keras_mixer.models.anatomy import blocks_of
+from keras_mixer.models.anatomy import inner_model
 from keras_mixer.models.macs import macs
-from keras_mixer.models.nesting import the_inner_model
 from keras_mixer.optional import require
 from keras_mixer.visualizing import drawing
 from keras_mixer.visualizing import page
@@ -205,7 +205,7 @@ def _overlay(pixels, values):
 def _mixing(model):
     """Yields the part of the page about the weights of token mixing."""
     try:
-        model = the_inner_model(model)
+        model = inner_model(model)
         count = len(blocks_of(model))
         spread = np.linspace(0, count - 1, min(count, MOST_BLOCKS))
         numbers = [round(number) for number in spread]

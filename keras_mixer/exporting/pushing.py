@@ -22,7 +22,7 @@ from keras_mixer.exporting import uploading
 from keras_mixer.exporting.about import About
 from keras_mixer.exporting.about import about_run
 from keras_mixer.exporting.weights import export_weights
-from keras_mixer.models.nesting import check_holds_ours
+from keras_mixer.models.anatomy import check_holds_ours
 from keras_mixer.optional import require
 from keras_mixer.training.finished import model_file
 from keras_mixer.types import Path

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_mixer.models.anatomy import body_of
+from keras_mixer.models.anatomy import head_of
+from keras_mixer.models.anatomy import inner_model
+from keras_mixer.models.anatomy import weights_of_layers
 from keras_mixer.models.contract import channels_behind
-from keras_mixer.models.introspection import weights_of_layers
-from keras_mixer.models.nesting import the_inner_model
-from keras_mixer.models.structure import body_of
-from keras_mixer.models.structure import head_of
 from keras_mixer.weights import assigning
 from keras_mixer.weights import catalog
 from keras_mixer.weights import keras_config
@@ -74,7 +74,7 @@ def describe(model, evaluation, class_names=None):
         evaluation: Dict with `crop_ratio` and `interpolation`.
         class_names: List of the names of the classes, or `None`.
     """
-    inner = the_inner_model(model)
+    inner = inner_model(model)
     known = keras_config.describe({"config": inner.get_config()})
     reason, scaling, output = _compared(model, inner, known)
     if reason is not None:
@@ -103,7 +103,7 @@ def sizes_of(model):
 
     The number of "classes" is 0 if the model has no head.
     """
-    arrays = weights_of_layers(body_of(the_inner_model(model)))
+    arrays = weights_of_layers(body_of(inner_model(model)))
     family = naming.family_of(arrays)
     sizes = naming.sizes_of(assigning.shapes(arrays), family)
     head = head_of(model)
@@ -159,7 +159,7 @@ def _outputs(model, images):
 
 def _plain(model, images, scaling):
     """Returns the logits, or the features if there is no head."""
-    inner = the_inner_model(model)
+    inner = inner_model(model)
     mean, std = map(np.array, scaling)
     x = ((images / 255 - mean) / std).astype("float32")
     stem, *others = body_of(inner)

@@ -2,12 +2,13 @@
 
 import keras
 
-from keras_mixer.models.introspection import describe
-from keras_mixer.models.introspection import weights_of_layers
-from keras_mixer.models.nesting import the_inner_model
-from keras_mixer.models.structure import added_to
-from keras_mixer.models.structure import body_of
-from keras_mixer.models.structure import head_of
+from keras_mixer.models.anatomy import added_to
+from keras_mixer.models.anatomy import body_of
+from keras_mixer.models.anatomy import family_of
+from keras_mixer.models.anatomy import grid_of
+from keras_mixer.models.anatomy import head_of
+from keras_mixer.models.anatomy import inner_model
+from keras_mixer.models.anatomy import weights_of_layers
 from keras_mixer.types import Path
 from keras_mixer.weights import assigning
 from keras_mixer.weights import keras_config
@@ -54,8 +55,8 @@ def export_weights(model: keras.Model, path: Path) -> None:
     ...     path.exists()
     True
     """
-    body = the_inner_model(model)
-    family, grid = describe(body)
+    body = inner_model(model)
+    family, grid = family_of(body), grid_of(body)
     path, layout = writing.check_target(path, family)
     arrays = weights_of_layers(body_of(body))
     head = _head(model)

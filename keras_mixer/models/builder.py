@@ -13,12 +13,12 @@ from keras_mixer.arguments import check_positive_int
 from keras_mixer.layers.activations import gelu_tanh
 from keras_mixer.layers.stem import Conv2D
 from keras_mixer.models import outputs
-from keras_mixer.models.cloning import skip_init
 from keras_mixer.models.contract import channels_behind
 from keras_mixer.models.contract import check_head
 from keras_mixer.models.contract import check_pooling
 from keras_mixer.models.contract import check_scaled
 from keras_mixer.models.contract import image_shape
+from keras_mixer.models.graph import skip_init
 from keras_mixer.models.scaling import scaling
 from keras_mixer.weights import catalog
 from keras_mixer.weights import loading

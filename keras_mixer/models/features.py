@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import keras
 
 from keras_mixer.models import outputs
-from keras_mixer.models.blocks import block_names
-from keras_mixer.models.graph import output_of
-from keras_mixer.models.nesting import with_front
+from keras_mixer.models.anatomy import block_names
+from keras_mixer.models.anatomy import output_of
+from keras_mixer.models.graph import with_front
 
 FORMS = ("grid", "tokens", "pooled")
 

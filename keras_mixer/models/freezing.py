@@ -3,9 +3,9 @@
 import keras
 
 from keras_mixer.keras_private import flatten_layers
-from keras_mixer.models.blocks import block_name
-from keras_mixer.models.blocks import blocks_of
-from keras_mixer.models.nesting import the_inner_model
+from keras_mixer.models.anatomy import block_name
+from keras_mixer.models.anatomy import blocks_of
+from keras_mixer.models.anatomy import inner_model
 
 
 def freeze(model: keras.Model, until: str | int | None) -> keras.Model:
@@ -40,7 +40,7 @@ def freeze(model: keras.Model, until: str | int | None) -> keras.Model:
     >>> [layer.name for layer in model.layers if layer.trainable_variables]
     ['block_6', 'block_7', 'norm', 'predictions']
     """
-    inner = the_inner_model(model)
+    inner = inner_model(model)
     names = ["stem", *blocks_of(inner), "norm"]
     frozen = []
     if until is not None:

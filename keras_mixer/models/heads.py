@@ -7,10 +7,10 @@ import keras
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_rate
 from keras_mixer.models import outputs
-from keras_mixer.models.graph import output_of
-from keras_mixer.models.introspection import is_fused
-from keras_mixer.models.nesting import the_inner_model
-from keras_mixer.models.nesting import with_front
+from keras_mixer.models.anatomy import inner_model
+from keras_mixer.models.anatomy import is_fused
+from keras_mixer.models.anatomy import output_of
+from keras_mixer.models.graph import with_front
 from keras_mixer.types import Activation
 
 
@@ -125,7 +125,7 @@ def _checked_heads(classes, activation, name):
 
 
 def _check_not_fused(model):
-    inner = the_inner_model(model)
+    inner = inner_model(model)
     if is_fused(inner):
         raise ValueError(
             f"'{inner.name}' is fused, so it is for inference only. Pass the "

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import keras
 
 from keras_mixer.arguments import check_positive_int
-from keras_mixer.models.cloning import clone
-from keras_mixer.models.introspection import describe
-from keras_mixer.models.introspection import weights_of
-from keras_mixer.models.nesting import check_holds_ours
-from keras_mixer.models.nesting import inner_models
-from keras_mixer.models.nesting import is_ours
-from keras_mixer.models.nesting import with_inner
+from keras_mixer.models.anatomy import check_holds_ours
+from keras_mixer.models.anatomy import family_of
+from keras_mixer.models.anatomy import grid_of
+from keras_mixer.models.anatomy import inner_models
+from keras_mixer.models.anatomy import is_ours
+from keras_mixer.models.anatomy import weights_of
+from keras_mixer.models.graph import clone
+from keras_mixer.models.graph import with_inner
 from keras_mixer.models.outputs import is_grid
 from keras_mixer.weights import assigning
 from keras_mixer.weights import loading
@@ -108,7 +109,7 @@ def _resize_inner(model, input_shape, method, name):
 
 
 def _resize(model, input_shape, method, name):
-    family, grid = describe(model)
+    family, grid = family_of(model), grid_of(model)
     patch = model.get_layer("stem").kernel_size
     if len(model.inputs) != 1 or _grid(_image_shape(model), patch) != grid:
         raise ValueError(

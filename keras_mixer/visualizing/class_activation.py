@@ -9,13 +9,13 @@ are the map. No approximation is involved.
 import keras
 import numpy as np
 
-from keras_mixer.models.graph import output_of
-from keras_mixer.models.introspection import grid_of
-from keras_mixer.models.nesting import inner_models
-from keras_mixer.models.nesting import the_inner_model
-from keras_mixer.models.nesting import with_front
-from keras_mixer.models.structure import body_of
-from keras_mixer.models.structure import head_of
+from keras_mixer.models.anatomy import body_of
+from keras_mixer.models.anatomy import grid_of
+from keras_mixer.models.anatomy import head_of
+from keras_mixer.models.anatomy import inner_model
+from keras_mixer.models.anatomy import inner_models
+from keras_mixer.models.anatomy import output_of
+from keras_mixer.models.graph import with_front
 from keras_mixer.visualizing.checks import check_class
 from keras_mixer.visualizing.checks import check_image
 from keras_mixer.visualizing.checks import scores_of
@@ -68,7 +68,7 @@ def class_activation_map(
     values = tokens.predict_on_batch(batch)[0]
     kernel = keras.ops.convert_to_numpy(head.kernel)[:, index]
     scores = values.astype("float32") @ kernel.astype("float32")
-    return scores.reshape(grid_of(the_inner_model(model)))
+    return scores.reshape(grid_of(inner_model(model)))
 
 
 def _head_and_tokens(model):
@@ -82,7 +82,7 @@ def _head_and_tokens(model):
     head = head_of(model)
     if head is None or head.quantization_mode:
         raise _unsuitable(model, "another head")
-    last = body_of(the_inner_model(model))[-1].name
+    last = body_of(inner_model(model))[-1].name
     tokens = with_front(
         model, lambda body: keras.Model(body.input, output_of(body, last))
     )

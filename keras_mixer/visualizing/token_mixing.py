@@ -15,10 +15,10 @@ import numpy as np
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.layers.resmlp import TokenLinear
-from keras_mixer.models.blocks import block_name
-from keras_mixer.models.blocks import block_names
-from keras_mixer.models.introspection import grid_of
-from keras_mixer.models.nesting import the_inner_model
+from keras_mixer.models.anatomy import block_name
+from keras_mixer.models.anatomy import block_names
+from keras_mixer.models.anatomy import grid_of
+from keras_mixer.models.anatomy import inner_model
 from keras_mixer.optional import require
 from keras_mixer.visualizing.arranging import ORDERS
 from keras_mixer.visualizing.arranging import tiled
@@ -63,7 +63,7 @@ def token_mixing_maps(model: keras.Model, block: str | int) -> np.ndarray:
     >>> visualizing.token_mixing_maps(model, block=0).shape
     (8, 3, 5)
     """
-    model = the_inner_model(model)
+    model = inner_model(model)
     return _maps(model, _block(model, block))
 
 
@@ -155,7 +155,7 @@ def plot_token_mixing(
     >>> figure = visualizing.plot_token_mixing(model, blocks=[0, 1, 2])
     >>> figure.savefig("token_mixing.png")  # doctest: +SKIP
     """
-    model = the_inner_model(model)
+    model = inner_model(model)
     names = block_names(model, blocks)
     if axes is not None and len(names) != 1:
         raise ValueError(

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 import keras_mixer
 from keras_mixer import cli
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from keras_mixer.weights import reading
 from support.helpers import IMAGE
 from support.helpers import assert_equal

@@ -18,7 +18,7 @@ import keras_mixer
 from keras_mixer import cli
 from keras_mixer import data
 from keras_mixer import training
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from keras_mixer.recipes import Augmentation
 from keras_mixer.training.checkpoints import Checkpoints
 from support.helpers import ROOT

@@ -9,7 +9,7 @@ import pytest
 
 from keras_mixer import cli
 from keras_mixer import training
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from support.helpers import assert_equal
 from support.helpers import python
 

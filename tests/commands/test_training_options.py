@@ -17,7 +17,7 @@ from keras_mixer import training
 from keras_mixer.commands import plan
 from keras_mixer.commands import train
 from keras_mixer.commands.settings import Settings
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from keras_mixer.training.optimizers import Restart
 from keras_mixer.weights import resizing
 from support.helpers import ROOT

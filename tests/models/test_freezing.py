@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_mixer
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from support.helpers import BATCH
 from support.helpers import FAMILIES
 from support.helpers import IMAGE

@@ -10,7 +10,7 @@ from keras_mixer.layers.affine import LayerScale
 from keras_mixer.layers.mixer import FusedMixerBlock
 from keras_mixer.layers.resmlp import FusedResMLPBlock
 from keras_mixer.layers.resmlp import TokenLinear
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from support import oracle
 from support.helpers import CLASSES
 from support.helpers import FAMILIES

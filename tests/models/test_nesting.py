@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import keras_mixer
-from keras_mixer.models.introspection import is_fused
-from keras_mixer.models.introspection import weights_of
-from keras_mixer.models.nesting import inner_models
+from keras_mixer.models.anatomy import inner_models
+from keras_mixer.models.anatomy import is_fused
+from keras_mixer.models.anatomy import weights_of
 from support.helpers import BATCH
 from support.helpers import IMAGE
 from support.helpers import assert_equal

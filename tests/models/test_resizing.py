@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_mixer
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from keras_mixer.weights import naming
 from keras_mixer.weights import resizing
 from support import oracle

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_mixer
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from keras_mixer.weights import loading
 from support.helpers import FAMILIES
 from support.helpers import IMAGE

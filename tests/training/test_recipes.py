@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_mixer import recipes
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from keras_mixer.recipes import RECIPES
 from keras_mixer.training.accumulating import Accumulate
 from support.helpers import CLASSES

@@ -14,7 +14,7 @@ import keras_mixer
 from keras_mixer import mixer
 from keras_mixer import resmlp
 from keras_mixer.layers.activations import gelu_tanh
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from keras_mixer.weights import catalog
 from keras_mixer.weights import keras_config
 from support import peers

@@ -11,7 +11,7 @@ import torch
 
 import keras_mixer
 from keras_mixer.commands import convert
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from keras_mixer.weights import naming
 from keras_mixer.weights import reading
 from support import oracle

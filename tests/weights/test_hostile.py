@@ -49,7 +49,7 @@ import torch
 from safetensors.numpy import save as safetensors
 
 import keras_mixer
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from keras_mixer.weights import assigning
 from keras_mixer.weights import loading
 from keras_mixer.weights.errors import WeightsError

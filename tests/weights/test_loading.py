@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_mixer
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from keras_mixer.weights import assigning
 from keras_mixer.weights import keras_files
 from keras_mixer.weights import loading

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import keras_mixer
-from keras_mixer.models.introspection import weights_of
+from keras_mixer.models.anatomy import weights_of
 from keras_mixer.weights import naming
 from keras_mixer.weights import reading
 from support import peers
