@@ -73,6 +73,8 @@ def train(settings, folder, verbose="auto", prolong=False):
     _check_before_decoding(settings)
     index = ImageIndex.read(folder / IMAGES_FILE)
     images = _images(settings, index)
+    if recorded is not None and recorded.data == settings.data:
+        index.check_unchanged(images)
     if size_is_open:
         hint_at_size(index.shapes(), images.image_shape[:2])
     plan = Plan.of(settings, images, parts[-1]["epochs"] if parts else 0)

@@ -2,9 +2,11 @@
 
 Each file is decoded once, completely: a truncated file often has a valid
 beginning. The results can be stored (`ImageIndex`), so that the files are not
-decoded again when a training is resumed.
+decoded again when a training is resumed. A digest of the content of each file
+shows then whether the images are still the same.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -13,6 +15,7 @@ import typing
 
 import numpy as np
 
+from keras_mixer import atomic
 from keras_mixer.data.decoding import decode
 from keras_mixer.data.indexed import mapped
 from keras_mixer.data.photos import is_turned
@@ -25,7 +28,7 @@ JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG")
 
 logger = logging.getLogger("keras_mixer")
 
-# At most this many unreadable files are in an error message.
+# At most this many files are in an error message.
 MOST_NAMED = 3
 
 
@@ -34,21 +37,24 @@ class File(typing.NamedTuple):
 
     shape: tuple  # height and width
     by_pillow: bool
+    digest: str  # of the content
 
 
 class ImageIndex:
     """The image files that can be decoded.
 
-    A file is not decoded again if its size and its time of modification are
+    A file is not read again if its size and its time of modification are
     unchanged.
 
     Args:
-        entries: Dict `{path: [bytes, modified, height, width, by_pillow]}`;
-            `modified` is in nanoseconds.
+        entries: Dict `{path: [bytes, modified, height, width, by_pillow,
+            digest]}`; `modified` is in nanoseconds, and `digest` is that of
+            the content.
     """
 
     def __init__(self, entries: dict[str, list] | None = None) -> None:
         self._entries = entries or {}
+        self._digests = self._digests_of(self._entries)  # as recorded
 
     @classmethod
     def read(cls, path: pathlib.Path) -> typing.Self:
@@ -59,7 +65,11 @@ class ImageIndex:
             content = json.loads(path.read_text("utf-8"))
             return cls({key: _checked(entry) for key, entry in content.items()})
         except (AttributeError, RecursionError, TypeError, ValueError):
-            logger.warning("'%s' is damaged: images are checked again", path)
+            logger.warning(
+                "'%s' is damaged: images are checked again, but not compared "
+                "with those of the training",
+                path,
+            )
             return cls()
 
     def write(self, path: pathlib.Path) -> None:
@@ -68,17 +78,65 @@ class ImageIndex:
         Raises:
             OSError: If the file cannot be written.
         """
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(self._entries), "utf-8")
-        part.replace(path)
+        with atomic.replacing(path) as part:
+            part.write_text(json.dumps(self._entries), "utf-8")
+
+    def check_unchanged(self, images: typing.Any) -> None:
+        """Raises an error if images are not those that the index was read with.
+
+        Files that were touched or copied are the same if their content is.
+        Nothing is compared with an index that was empty.
+
+        Args:
+            images: The `Data` that was loaded with this index.
+
+        Raises:
+            ValueError: If files were changed, added or removed. The message
+                names some of them.
+
+        Example:
+
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> from keras_mixer import data
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for i, color in enumerate(["teal", "navy"] * 5):
+        ...         path = pathlib.Path(folder, color, f"{i}.png")
+        ...         path.parent.mkdir(exist_ok=True)
+        ...         Image.new("RGB", (4, 3), color).save(path)
+        ...     index = data.ImageIndex()
+        ...     images = data.load_folder(folder, 8, index=index)
+        ...     index.check_unchanged(images)
+        """
+        if not self._digests:
+            return
+        parts = images.train_paths, images.validation_paths, images.test_paths
+        now = self._digests_of({p for paths in parts for p in paths})
+        then = self._digests
+        common = now.keys() & then.keys()
+        differences = {
+            "changed": {path for path in common if now[path] != then[path]},
+            "new": now.keys() - common,
+            "missing or unreadable": then.keys() - common,
+        }
+        named = [_some(paths, kind) for kind, paths in differences.items()]
+        if any(named):
+            raise ValueError(
+                f"The images in '{images.name}' are not those that the "
+                "training began with. Restore them, or begin a new training "
+                f"in another folder. Received: {'; '.join(filter(None, named))}"
+            )
+
+    def _digests_of(self, paths):
+        return {path: self._entries[path][-1] for path in paths}
 
     def get(self, path: pathlib.Path) -> File | None:
         """Returns the `File` of a path; `None` if it is unknown or changed."""
         entry = self._entries.get(str(path))
         if entry is None or entry[:2] != _status(path):
             return None
-        _, _, height, width, by_pillow = entry
-        return File((height, width), by_pillow)
+        _, _, height, width, by_pillow, digest = entry
+        return File((height, width), by_pillow, digest)
 
     def shapes(self) -> list[tuple[int, int]]:
         """Returns the height and width in pixels of each file."""
@@ -86,14 +144,14 @@ class ImageIndex:
 
     def add(self, path: pathlib.Path, file: File) -> None:
         """Adds the `File` of a path."""
-        self._entries[str(path)] = [*_status(path), *file.shape, file.by_pillow]
+        shape, by_pillow, digest = file
+        self._entries[str(path)] = [*_status(path), *shape, by_pillow, digest]
 
 
 def _checked(entry):
-    *numbers, by_pillow = entry
-    if list(map(type, entry)) != [int] * 4 + [bool]:
+    if list(map(type, entry)) != [int] * 4 + [bool, str]:
         raise TypeError(entry)
-    return [*numbers, by_pillow]
+    return entry
 
 
 def _status(path):
@@ -138,21 +196,21 @@ def _examined_by_tensorflow(paths):
     """Returns `{path: File}` of files that TensorFlow decodes like Pillow."""
     tf = require("tensorflow")
     names = [os.fsencode(path) for path in paths]
-    shapes = mapped(
+    results = mapped(
         tf.data.Dataset.from_tensor_slices(
             tf.constant(names, "string")
         ).enumerate(),
-        lambda place, name: (place, _shape(name)),
+        lambda place, name: (place, *_shape_and_digest(name)),
     ).ignore_errors()
     return {
-        paths[place]: File(tuple(shape[:2].tolist()), by_pillow=False)
-        for place, shape in shapes.as_numpy_iterator()
+        paths[place]: File(tuple(shape[:2].tolist()), False, digest.decode())
+        for place, shape, digest in results.as_numpy_iterator()
         if shape.any()
     }
 
 
-def _shape(name):
-    """Returns the shape of an image after decoding all of it.
+def _shape_and_digest(name):
+    """Returns the shape of an image after decoding all of it, and its digest.
 
     The shape is zeros if Pillow must decode the image.
     """
@@ -169,15 +227,21 @@ def _shape(name):
             tf.io.is_jpeg(data), jpeg, lambda: tf.shape(decode(data, 3))
         )
 
-    return tf.cond(
-        tf.numpy_function(_is_for_pillow, [data], "bool", stateful=False),
-        lambda: tf.zeros(3, "int32"),
-        shape,
+    for_pillow, digest = tf.numpy_function(
+        _is_for_pillow, [data], ("bool", "string"), stateful=False
     )
+    shape = tf.cond(for_pillow, lambda: tf.zeros(3, "int32"), shape)
+    return shape, digest
 
 
 def _is_for_pillow(data):
-    return not data.startswith(JPEG_OR_PNG) or is_turned(data)
+    """Returns whether Pillow must decode an image, and its digest."""
+    for_pillow = not data.startswith(JPEG_OR_PNG) or is_turned(data)
+    return for_pillow, _hash(data).hexdigest().encode()
+
+
+def _hash(data=b""):
+    return hashlib.blake2b(data, digest_size=16)
 
 
 def _examined_by_pillow(paths):
@@ -190,25 +254,30 @@ def _examined_by_pillow(paths):
     results = mapped(
         tf.data.Dataset.from_tensor_slices(names),
         lambda name: tf.numpy_function(
-            _shape_or_reason, [name], ("int64", "string"), stateful=False
+            _examined, [name], ("int64", "string", "string"), stateful=False
         ),
     )
     return {
-        path: reason.decode() or File(tuple(shape.tolist()), by_pillow=True)
-        for path, (shape, reason) in zip(
+        path: reason.decode()
+        or File(tuple(shape.tolist()), True, digest.decode())
+        for path, (shape, digest, reason) in zip(
             paths, results.as_numpy_iterator(), strict=True
         )
     }
 
 
-def _shape_or_reason(name):
+def _examined(name):
+    """Returns shape, digest and no reason, or the reason of a failure."""
     try:
         image = upright(os.fsdecode(name), 3)
+        with open(name, "rb") as file:
+            digest = hashlib.file_digest(file, _hash).hexdigest()
     except (MemoryError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         reason = " ".join(reason.split()) or type(error).__name__
-        return np.zeros(2, "int64"), reason.encode()
-    return np.array([image.height, image.width], "int64"), b""
+        return np.zeros(2, "int64"), b"", reason.encode()
+    shape = np.array([image.height, image.width], "int64")
+    return shape, digest.encode(), b""
 
 
 def usable_of(paths, results):
@@ -234,3 +303,11 @@ def some_reasons(results):
     )
     more = len(unreadable) - MOST_NAMED
     return text + (f"; and {more} more files" if more > 0 else "")
+
+
+def _some(paths, kind):
+    """Returns some names of files of a kind; "" if there are none."""
+    names = [f"'{path}'" for path in sorted(paths)[:MOST_NAMED]]
+    if len(paths) > MOST_NAMED:
+        names.append(f"and {len(paths) - MOST_NAMED} more")
+    return f"{kind}: {', '.join(names)}" if names else ""
