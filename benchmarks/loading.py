@@ -34,7 +34,7 @@ def build(weights):
 
 ROWS = {
     "read": lambda file: reading.read(file),
-    "read and rename": lambda file: loading.open_checkpoint(file),
+    "read and rename": lambda file: loading.open_weights(file),
     "build": lambda file: build(None),
     "build and load": lambda file: build("imagenet21k"),
 }

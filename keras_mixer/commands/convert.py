@@ -34,10 +34,10 @@ def convert(source, target):
         OSError: If a file cannot be read or written.
     """
     source, target = pathlib.Path(source), pathlib.Path(target)
-    checkpoint = loading.open_checkpoint(_check_file(source))
-    sizes = _sizes(checkpoint)
-    grid = checkpoint.grid or writing.square(sizes["tokens"])
-    if checkpoint.grid is None and grid[0] != grid[1]:
+    file = loading.open_weights(_check_file(source))
+    sizes = _sizes(file)
+    grid = file.grid or writing.square(sizes["tokens"])
+    if file.grid is None and grid[0] != grid[1]:
         raise WeightsError(
             f"Cannot convert '{source}': it has weights for "
             f"{sizes['tokens']} tokens, which is not a square number, and the "
@@ -46,16 +46,16 @@ def convert(source, target):
             "`keras_mixer.export_weights`."
         )
     if target.name.endswith(KERAS_SUFFIXES):
-        _save(_model(checkpoint, sizes, grid), target)
+        _save(_model(file, sizes, grid), target)
     else:
-        path, layout = writing.check_target(target, checkpoint.family)
+        path, layout = writing.check_target(target, file.family)
         writing.write(
             path,
-            checkpoint.arrays,
+            file.arrays,
             layout,
             grid,
-            checkpoint.activation or _usual_activation(checkpoint.family),
-            checkpoint.scaling,
+            file.activation or _usual_activation(file.family),
+            file.scaling,
         )
     return grid
 
@@ -74,13 +74,13 @@ def _check_file(path):
     return source
 
 
-def _sizes(checkpoint):
-    shapes = assigning.shapes(checkpoint.arrays)
-    return naming.sizes_of(shapes, checkpoint.family)
+def _sizes(file):
+    shapes = assigning.shapes(file.arrays)
+    return naming.sizes_of(shapes, file.family)
 
 
-def _model(checkpoint, sizes, grid):
-    family, constructor = FAMILIES[checkpoint.family]
+def _model(file, sizes, grid):
+    family, constructor = FAMILIES[file.family]
     # The initial LayerScale is not in the file; the weights replace it.
     given = [sizes.get(name, 1.0) for name in family.sizes]
     rows, columns = grid
@@ -89,7 +89,7 @@ def _model(checkpoint, sizes, grid):
         *given,
         include_top="classes" in sizes,
         classes=sizes.get("classes", 1),
-        weights=checkpoint,
+        weights=file,
         input_shape=(rows * patch, columns * patch, sizes["in_channels"]),
         name=family.variant_of(sizes) or family.name,
     )
@@ -117,17 +117,17 @@ def inspect_file(path):
         ValueError: If the file does not exist.
     """
     path = _check_file(path)
-    checkpoint = loading.open_checkpoint(path)
-    sizes = _sizes(checkpoint)
-    arrays = checkpoint.arrays.values()
-    family, _ = FAMILIES[checkpoint.family]
+    file = loading.open_weights(path)
+    sizes = _sizes(file)
+    arrays = file.arrays.values()
+    family, _ = FAMILIES[file.family]
     variant = family.variant_of(sizes)
-    rows, columns = checkpoint.grid or ("?", "?")
+    rows, columns = file.grid or ("?", "?")
     return {
         "file": str(path),
         "bytes": f"{path.stat().st_size:,}",
         "SHA-256": _sha256(path),
-        "layout": checkpoint.layout,
+        "layout": file.layout,
         "family": family.name,
         "variant": variant or "not a published one",
         "sizes": ", ".join(
@@ -139,7 +139,7 @@ def inspect_file(path):
         "tensors": f"{len(arrays)}, none missing, none unknown",
         "parameters": f"{sum(array.size for array in arrays):,}",
         "dtype": ", ".join(sorted({str(array.dtype) for array in arrays})),
-        "checksum in the file": checkpoint.checksum or "none",
+        "checksum in the file": file.checksum or "none",
         "published as": _published(path, variant, sizes),
     }
 

@@ -70,7 +70,7 @@ def build_model(
     *sides, channels = channels_behind(shape)
     grid = tuple(side // patch_size for side in sides)
 
-    checkpoint = loading.open_checkpoint(source, family.name, include_top)
+    checkpoint = loading.open_weights(source, family.name, include_top)
     plan = loading.plan(checkpoint, grid, resize)
     widening = plan.widening * loading.widening(
         checkpoint, sizes.get("tokens_mlp")

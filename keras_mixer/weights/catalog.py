@@ -259,6 +259,20 @@ def find(variant, tag):
     return None
 
 
+def record_of(constructor, tag):
+    """Returns the record of published weights, or `None`.
+
+    Args:
+        constructor: Name of the constructor of the model, such as "MixerB16".
+        tag: Value for `weights=`; any value.
+    """
+    for record in RECORDS:
+        name = record.variant.replace("_", "")
+        if (name, record.tag) == (constructor.lower(), tag):
+            return record
+    return None
+
+
 def find_file(file):
     """Returns the record of a file, by its name on the server, or `None`."""
     for record in RECORDS:

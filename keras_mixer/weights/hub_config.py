@@ -14,7 +14,7 @@ from keras_mixer.weights import keras_files
 from keras_mixer.weights.errors import DownloadError
 from keras_mixer.weights.errors import WeightsError
 from keras_mixer.weights.formats import parse_scaling
-from keras_mixer.weights.keras_config import Description
+from keras_mixer.weights.keras_config import ModelConfig
 
 FILE = keras_config.ARCHIVED
 
@@ -27,7 +27,7 @@ def read(repo, weights):
         weights: Name of the weights file.
 
     Returns:
-        A `keras_config.Description`. It is empty if there is no such file, or
+        A `keras_config.ModelConfig`. It is empty if there is no such file, or
         if its content is neither of timm nor of Keras.
 
     Raises:
@@ -36,7 +36,7 @@ def read(repo, weights):
     try:
         path = hub.fetch(repo, (FILE,))
     except DownloadError:
-        return Description()
+        return ModelConfig()
     size = path.stat().st_size
     if size > keras_config.MAX_BYTES:
         raise WeightsError(
@@ -46,10 +46,10 @@ def read(repo, weights):
     try:
         config = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError):
-        return Description()
+        return ModelConfig()
     if weights == keras_files.ARCHIVED:
         return keras_config.describe(config)
-    return Description(scaling=_scaling_of_timm(config))
+    return ModelConfig(scaling=_scaling_of_timm(config))
 
 
 def _scaling_of_timm(config):

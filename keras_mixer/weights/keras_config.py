@@ -25,7 +25,7 @@ _ACTIVATIONS = {
 }
 
 
-class Description(NamedTuple):
+class ModelConfig(NamedTuple):
     """How to use the weights; `None` where the file does not specify it."""
 
     grid: tuple | None = None  # (rows, columns) of the tokens
@@ -40,13 +40,13 @@ def read(archive):
         archive: A `zipfile.ZipFile`, opened by `archives.open_archive`.
 
     Returns:
-        A `Description`.
+        A `ModelConfig`.
 
     Raises:
         WeightsError: If the configuration is larger than `MAX_BYTES`.
     """
     if ARCHIVED not in archive.namelist():
-        return Description()
+        return ModelConfig()
     info = archive.getinfo(ARCHIVED)
     if info.file_size > MAX_BYTES:
         raise WeightsError(
@@ -57,13 +57,13 @@ def read(archive):
 
 
 def describe(config):
-    """Returns the `Description` of a model, from its configuration.
+    """Returns the `ModelConfig` of a model, from its configuration.
 
     Args:
         config: The content of `config.json`, of any type.
     """
     layers = _layers(config)
-    return Description(_grid(layers), _activation(layers), _scaling(layers))
+    return ModelConfig(_grid(layers), _activation(layers), _scaling(layers))
 
 
 def _layers(config):
@@ -97,7 +97,7 @@ def _activation(layers):
 
 
 def activation_name(serialized):
-    """Returns the name of an activation for `Description`, or `None`.
+    """Returns the name of an activation for `ModelConfig`, or `None`.
 
     Args:
         serialized: What `keras.activations.serialize` returns, or any value

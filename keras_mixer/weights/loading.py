@@ -1,7 +1,7 @@
 """The steps from the argument `weights=` to the variables of a model.
 
-`check_source -> open_checkpoint -> load`. `check_source` checks only the
-argument. `open_checkpoint` fetches and reads the file. This happens before the
+`check_source -> open_weights -> load`. `check_source` checks only the
+argument. `open_weights` fetches and reads the file. This happens before the
 model is built, because the file determines the activation, the pixel range and
 the grid. `load` assigns the weights to the model.
 """
@@ -23,7 +23,7 @@ from keras_mixer.weights import naming
 from keras_mixer.weights import reading
 from keras_mixer.weights import resizing
 from keras_mixer.weights.errors import WeightsError
-from keras_mixer.weights.keras_config import Description
+from keras_mixer.weights.keras_config import ModelConfig
 
 logger = logging.getLogger("keras_mixer")
 
@@ -47,7 +47,7 @@ class HubFile(NamedTuple):
         return HUB + self.repo
 
 
-class Checkpoint(NamedTuple):
+class WeightsFile(NamedTuple):
     """The content of a weights file, and the settings its model needs."""
 
     source: str | None = None  # None: there is no file
@@ -65,7 +65,7 @@ def check_source(weights, variant):
     """Returns the `Record`, `HubFile` or path that `weights=` names, or `None`.
 
     Args:
-        weights: The argument. A `Checkpoint`, which only this package passes,
+        weights: The argument. A `WeightsFile`, which only this package passes,
             is returned unchanged.
         variant: The variant whose tags are accepted, or `None`.
 
@@ -73,7 +73,7 @@ def check_source(weights, variant):
         ValueError: If the tag or file does not exist.
         TypeError: If `weights` is neither a string nor a path.
     """
-    if weights is None or isinstance(weights, Checkpoint):
+    if weights is None or isinstance(weights, WeightsFile):
         return weights
     if not isinstance(weights, (str, os.PathLike)):
         raise TypeError(_expected(weights, variant))
@@ -113,11 +113,11 @@ def _expected(weights, variant):
     )
 
 
-def open_checkpoint(source, family=None, include_top=True):
+def open_weights(source, family=None, include_top=True):
     """Fetches and reads the file that `check_source` returned.
 
     Args:
-        source: A `Record`, a `HubFile`, a path or `None`. A `Checkpoint` is
+        source: A `Record`, a `HubFile`, a path or `None`. A `WeightsFile` is
             returned unchanged.
         family: `"mixer"`, `"resmlp"`, or `None` for either.
         include_top: Whether to load the weights of the head.
@@ -127,8 +127,8 @@ def open_checkpoint(source, family=None, include_top=True):
         DownloadError: If the file cannot be fetched.
     """
     if source is None:
-        return Checkpoint()
-    if isinstance(source, Checkpoint):
+        return WeightsFile()
+    if isinstance(source, WeightsFile):
         return source
     path, known = _locate(source)
     file = reading.read(path)
@@ -151,7 +151,7 @@ def open_checkpoint(source, family=None, include_top=True):
     activation = known.activation or file.activation
     if activation is None and layout.name == "timm":
         activation = catalog.GELU_EXACT  # timm uses it for all models
-    return Checkpoint(
+    return WeightsFile(
         source=str(path),
         family=layout.family,
         layout=layout.name,
@@ -172,12 +172,12 @@ def _is_head(path):
 def _locate(source):
     """Returns the file of a source, and what is known without the file."""
     if isinstance(source, pathlib.Path):
-        return source, Description()
+        return source, ModelConfig()
     if isinstance(source, HubFile):
         path = hub.fetch(source.repo, source.names)
         return path, hub_config.read(source.repo, path.name)
     scaling = (source.source.mean, source.source.std)
-    return fetch(source), Description(None, source.source.activation, scaling)
+    return fetch(source), ModelConfig(None, source.source.activation, scaling)
 
 
 def fetch(record):
@@ -220,31 +220,31 @@ def _grid(noted, layout, tokens):
     return noted or (side, side)
 
 
-def plan(checkpoint, grid, method):
-    """Returns the `resizing.Plan` from the grid of a checkpoint to `grid`."""
+def plan(file, grid, method):
+    """Returns the `ResizePlan` from the grid of a `WeightsFile` to `grid`."""
     try:
-        return resizing.plan(checkpoint.grid or grid, grid, method)
+        return resizing.plan(file.grid or grid, grid, method)
     except ValueError as error:
         raise ValueError(
-            f"Cannot load '{checkpoint.source}' for this grid. {error}"
+            f"Cannot load '{file.source}' for this grid. {error}"
         ) from error
 
 
-def widening(checkpoint, tokens_mlp):
+def widening(file, tokens_mlp):
     """Returns how many times wider the MLP over tokens is in a file.
 
     It is wider if the file has a model of these sizes that was resized by
     "tile" or "interleave".
 
     Args:
-        checkpoint: A `Checkpoint`.
+        file: A `WeightsFile`.
         tokens_mlp: The width in the model to build, or `None`.
 
     Returns:
         A positive integer. It is 1 if the widths cannot be compared, or if the
         one is no multiple of the other.
     """
-    there = checkpoint.tokens_mlp
+    there = file.tokens_mlp
     if not tokens_mlp or not there or there % tokens_mlp:
         return 1
     times = there // tokens_mlp
@@ -252,18 +252,18 @@ def widening(checkpoint, tokens_mlp):
         logger.info(
             "%s: the MLP over tokens is %d times as wide, since the model in "
             "the file was resized",
-            checkpoint.source,
+            file.source,
             times,
         )
     return times
 
 
-def load(checkpoint, plan, layers, channels):
-    """Assigns the weights of a checkpoint, if any, to the layers of a model.
+def load(file, plan, layers, channels):
+    """Assigns the weights of a file, if any, to the layers of a model.
 
     Args:
-        checkpoint: A `Checkpoint`. Its arrays are removed to save memory.
-        plan: A `resizing.Plan`.
+        file: A `WeightsFile`. Its arrays are removed to save memory.
+        plan: A `resizing.ResizePlan`.
         layers: The layers of the model that can have weights.
         channels: Number of channels of the image.
 
@@ -271,20 +271,20 @@ def load(checkpoint, plan, layers, channels):
         WeightsError: If the weights do not match the model. In this case no
             variable has changed.
     """
-    if checkpoint.source is None:
+    if file.source is None:
         return
-    arrays = dict(checkpoint.arrays)
-    checkpoint.arrays.clear()  # `arrays` then holds the only references
+    arrays = dict(file.arrays)
+    file.arrays.clear()  # `arrays` then holds the only references
     if resizing.adapt_channels(arrays, channels):
         logger.info(
             "%s: stem adapted from 3 channels to %d",
-            checkpoint.source,
+            file.source,
             channels,
         )
-    arrays = resizing.resize(arrays, checkpoint.family, plan)
-    assigning.assign(variables_of(layers), arrays, checkpoint.source)
+    arrays = resizing.resize(arrays, file.family, plan)
+    assigning.assign(variables_of(layers), arrays, file.source)
     if plan.method is not None:
-        logger.info("%s: %s", checkpoint.source, plan)
+        logger.info("%s: %s", file.source, plan)
 
 
 # Keras merges these into the kernel when it saves a layer.

@@ -32,7 +32,7 @@ from keras_mixer.weights import naming
 METHODS = ("tile", "interleave", "interpolate")
 
 
-class Plan(NamedTuple):
+class ResizePlan(NamedTuple):
     """The grids and the method of a resize operation."""
 
     old: tuple  # (rows, columns)
@@ -73,7 +73,7 @@ def plan(old, new, method):
         method: `"auto"`, one of `METHODS`, or `None`.
 
     Returns:
-        A `Plan`.
+        A `ResizePlan`.
 
     Raises:
         ValueError: If the grids differ and the method is `None` or cannot
@@ -81,7 +81,7 @@ def plan(old, new, method):
     """
     check_method(method)
     if old == new:
-        return Plan(old, new, None)
+        return ResizePlan(old, new, None)
     is_multiple = new[0] % old[0] == 0 and new[1] % old[1] == 0
     if method == "auto":
         method = "tile" if is_multiple else "interpolate"
@@ -96,7 +96,7 @@ def plan(old, new, method):
             f"'{method}' needs a new grid that is a multiple of the old one. "
             f"The weights are for {grids}. Use 'interpolate' for any grid."
         )
-    return Plan(old, new, method)
+    return ResizePlan(old, new, method)
 
 
 def resize(arrays, family, plan):
@@ -105,7 +105,7 @@ def resize(arrays, family, plan):
     Args:
         arrays: `{path: array}`.
         family: `"mixer"` or `"resmlp"`.
-        plan: A `Plan`.
+        plan: A `ResizePlan`.
 
     Returns:
         `{path: array}`, with unchanged dtypes.

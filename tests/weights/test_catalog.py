@@ -1,6 +1,7 @@
 """Tests the table of published weights, and files with their structure."""
 
 import hashlib
+import inspect
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ from keras_mixer import mixer
 from keras_mixer import resmlp
 from keras_mixer.layers.activations import gelu_tanh
 from keras_mixer.models.anatomy import weights_of
+from keras_mixer.models.constructors import MODELS
 from keras_mixer.weights import catalog
 from keras_mixer.weights import keras_config
 from support import peers
@@ -39,6 +41,14 @@ def test_every_record_is_found():
     for record in catalog.RECORDS:
         assert record.variant in variants
         assert catalog.find(record.variant, record.tag) is record
+        (constructor,) = (
+            name
+            for name in MODELS
+            if inspect.signature(MODELS[name]).parameters["name"].default
+            == record.variant
+        )
+        assert catalog.record_of(constructor, record.tag) is record
+        assert catalog.record_of(constructor, "file.npz") is None
         if record.packaged is None:
             assert record.url.startswith("https://")
             assert "{" not in record.url
@@ -60,8 +70,6 @@ def test_default_tags():
     }
     for variant, tag in defaults.items():
         assert catalog.default_tag(variant) == tag
-    import inspect
-
     for constructor, tag in (
         (keras_mixer.MixerB16, "imagenet"),
         (keras_mixer.MixerB32, None),

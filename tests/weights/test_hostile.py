@@ -105,7 +105,7 @@ def load(model, path):
         helpers.IMAGE[1] // helpers.SIZES["patch_size"],
     )
     try:
-        checkpoint = loading.open_checkpoint(path, "mixer", True)
+        checkpoint = loading.open_weights(path, "mixer", True)
         plan = loading.plan(checkpoint, grid, None)
         loading.load(checkpoint, plan, model.layers, helpers.IMAGE[2])
     except WeightsError as error:

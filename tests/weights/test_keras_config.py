@@ -122,7 +122,7 @@ def archive_of(text):
 )
 def test_missing_settings_are_none(config):
     received = keras_config.read(archive_of(json.dumps(config)))
-    assert received == keras_config.Description()
+    assert received == keras_config.ModelConfig()
 
 
 def test_scaling_with_nan_is_ignored():

@@ -39,7 +39,7 @@ def saved(tiny, tmp_path):
 
 def load_into(model, path):
     """Loads a file into an existing model, like `weights=`."""
-    checkpoint = loading.open_checkpoint(path, "mixer")
+    checkpoint = loading.open_weights(path, "mixer")
     plan = loading.plan(checkpoint, (2, 3), None)
     loading.load(checkpoint, plan, model.layers, 3)
 
