@@ -28,8 +28,8 @@ FLOORS = [
     {"models", "training"},
     {"exporting", "mixer", "recipes", "resmlp", "visualizing"},
     {"api"},
-    {"commands"},
     {"cli"},
+    {"commands"},
     {"__init__", "__main__"},
 ]
 # Imported within the function that needs it, or by Keras.

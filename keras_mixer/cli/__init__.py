@@ -1,7 +1,6 @@
-"""The command line: parses the arguments and prints the results.
+"""The command line: parses the arguments and runs a command.
 
-The help and wrong arguments are shown without importing Keras, which takes
-seconds. So the code of a command is imported when it runs, by `implementation`.
+`parsing` says how a command is written.
 """
 
 import argparse
@@ -9,8 +8,12 @@ import signal
 import sys
 
 from keras_mixer import program
-from keras_mixer.cli.parsing import parser
-from keras_mixer.cli.trainings import stopped
+from keras_mixer.cli import files
+from keras_mixer.cli import models
+from keras_mixer.cli import train
+from keras_mixer.cli.parsing import parser_of
+
+COMMANDS = (*train.COMMANDS, *models.COMMANDS, *files.COMMANDS)
 
 
 def main(arguments=None):
@@ -19,11 +22,12 @@ def main(arguments=None):
     Args:
         arguments: List of strings; by default `sys.argv[1:]`.
     """
-    args = argparse.Namespace()
+    values = argparse.Namespace()
     try:
-        parser().parse_args(arguments, args)
+        parser_of(COMMANDS).parse_args(arguments, values)
+        given = values.command.parsed(values)
         with program.remembering_interrupts():
-            args.command(args)
+            values.command.run(given)
     except (
         FloatingPointError,
         ImportError,
@@ -36,5 +40,5 @@ def main(arguments=None):
     except KeyboardInterrupt:
         # A second Ctrl-C must not print a traceback while Python exits.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print(f"keras_mixer: {stopped(args)}", file=sys.stderr)
+        print(f"keras_mixer: {values.command.stopped(values)}", file=sys.stderr)
         sys.exit(130)  # as shells do for Ctrl-C

@@ -1,6 +1,7 @@
 """The commands for weight files: list, download, convert and verify."""
 
-from keras_mixer.cli.implementation import implementation
+from keras_mixer.cli.parsing import OldCommand
+from keras_mixer.cli.starting import implementation
 from keras_mixer.weights import catalog
 
 
@@ -92,3 +93,33 @@ def _row(record):
         record.trained_on,
     )
     return "".join(f"| {cell} " for cell in cells) + "|\n"
+
+
+COMMANDS = (
+    OldCommand(
+        weights_arguments,
+        weights,
+        "List the published weights. The list has their accuracy and their "
+        "size in MB (1,000,000 bytes).",
+        "'mixer_b16.*'",
+    ),
+    OldCommand(
+        prefetch_arguments,
+        prefetch,
+        "Download weights to the cache. They can then be used without a "
+        "network.",
+        "mixer_b16.imagenet",
+    ),
+    OldCommand(
+        convert_arguments,
+        convert,
+        "Convert a weight file. An existing file of that name is replaced.",
+        "mixer.npz mixer.keras",
+    ),
+    OldCommand(
+        verify_arguments,
+        verify,
+        "Describe and check a weight file. The whole file is read.",
+        "mixer.npz",
+    ),
+)

@@ -1,16 +1,35 @@
 """The commands that use a trained model."""
 
+import dataclasses
 import sys
 
 from keras_mixer.arguments import check_positive_int
-from keras_mixer.cli.implementation import implementation
-from keras_mixer.commands import checks
-from keras_mixer.commands.names import FORMATS
-from keras_mixer.commands.settings import add_arguments
+from keras_mixer.cli import checks
+from keras_mixer.cli.names import FORMATS
+from keras_mixer.cli.parsing import OldCommand
+from keras_mixer.cli.parsing import add_argument
+from keras_mixer.cli.parsing import changed
+from keras_mixer.cli.settings import Settings
+from keras_mixer.cli.starting import implementation
+
+
+def add_setting_arguments(parser, names, **others):
+    """Adds arguments that are also settings of a training."""
+    groups = {}
+    for name in names:
+        (usual,) = (f for f in dataclasses.fields(Settings) if f.name == name)
+        default = usual.default, usual.metadata["shown"]
+        field = changed(Settings, name, *others.get(name, default))
+        field.name = name
+        title = field.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        add_argument(groups[title], field)
+    return groups
 
 
 def _model_arguments(parser, *others, **changed):
-    groups = add_arguments(
+    groups = add_setting_arguments(
         parser,
         ("model", "weights", *others),
         **changed,
@@ -276,3 +295,42 @@ def push(args):
         overwrite=args.overwrite,
     )
     print(f"See '{address}'.")
+
+
+COMMANDS = (
+    OldCommand(
+        evaluate_arguments,
+        evaluate,
+        "Measure the accuracy on test images. The model is that of a training, "
+        "or has published weights.",
+        "--run runs/photos",
+    ),
+    OldCommand(
+        predict_arguments,
+        predict,
+        "Classify photos. The model is that of a training, or has published "
+        "weights.",
+        "--run runs/photos photo.jpg",
+    ),
+    OldCommand(
+        look_arguments,
+        look,
+        "Write an HTML page about a model: what it is, what it sees in your "
+        "photos, its weights and its training. The page needs no network.",
+        "runs/photos photo.jpg --output page.html",
+    ),
+    OldCommand(
+        export_arguments,
+        export,
+        "Export a model to a file for another runtime. The file is run there, "
+        "and compared with the model.",
+        "runs/photos photos.onnx --fuse",
+    ),
+    OldCommand(
+        push_arguments,
+        push,
+        "Write a model to the Hugging Face hub or to a folder: for Keras, for "
+        "timm, with a model card. Log in first: `hf auth login`.",
+        "runs/photos hf://me/photos --license apache-2.0",
+    ),
+)

@@ -6,12 +6,12 @@ import pathlib
 import keras
 
 from keras_mixer import training
+from keras_mixer.cli.images import load_images
+from keras_mixer.cli.names import DEFAULT_MODEL
 from keras_mixer.commands import reports
 from keras_mixer.commands.confusion import Counter
-from keras_mixer.commands.images import load_images
 from keras_mixer.commands.models import published
 from keras_mixer.commands.models import published_record
-from keras_mixer.commands.names import DEFAULT_MODEL
 from keras_mixer.commands.trained import check_best
 from keras_mixer.commands.trained import load_trained
 from keras_mixer.commands.trained import settings_of

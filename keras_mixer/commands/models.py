@@ -1,56 +1,14 @@
 """The models that can be named on the command line."""
 
-import importlib
-import os
-import sys
 import typing
 
 import keras
 
-from keras_mixer.commands.names import default_weights
-from keras_mixer.commands.names import is_own
-from keras_mixer.commands.names import variant_name
+from keras_mixer.cli.names import default_weights
+from keras_mixer.cli.names import variant_name
 from keras_mixer.labels import class_names
 from keras_mixer.models.constructors import MODELS
 from keras_mixer.weights import catalog
-
-
-def record_of(settings):
-    """Returns the record of the published weights in `settings`, or `None`."""
-    return catalog.find(variant_name(settings.model), settings.weights)
-
-
-def constructor_of(model):
-    """Returns the function that builds a model.
-
-    Args:
-        model: Name of a constructor, or `"module:function"`. The module is
-            imported, from the current folder too.
-
-    Raises:
-        ValueError: If there is no such function.
-    """
-    if not is_own(model):
-        return MODELS[model]
-    module, _, function = model.partition(":")
-    if os.getcwd() not in sys.path:  # `python -m` has it, a console command not
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        # An error within the module is reported as it is.
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise ValueError(
-            "`--model module:function` needs a module in the current folder, "
-            f"or an installed one. Received: {model!r}"
-        ) from error
-    if not callable(getattr(found, function, None)):
-        raise ValueError(
-            f"There is no function '{function}' in '{found.__file__}'. "
-            f"Received: --model {model}"
-        )
-    return getattr(found, function)
 
 
 class Trained(typing.NamedTuple):

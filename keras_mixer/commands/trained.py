@@ -5,12 +5,12 @@ import pathlib
 import keras
 
 from keras_mixer import training
-from keras_mixer.commands.checks import check_one_model
+from keras_mixer.cli.checks import check_one_model
+from keras_mixer.cli.names import DEFAULT_MODEL
+from keras_mixer.cli.settings import Settings
 from keras_mixer.commands.models import Trained
 from keras_mixer.commands.models import published
 from keras_mixer.commands.models import published_record
-from keras_mixer.commands.names import DEFAULT_MODEL
-from keras_mixer.commands.settings import Settings
 
 
 def settings_of(run):

@@ -16,10 +16,10 @@ import pytest
 import keras_mixer
 from keras_mixer import cli
 from keras_mixer import training
+from keras_mixer.cli.plan import resolved
+from keras_mixer.cli.settings import Settings
 from keras_mixer.commands import predictions
-from keras_mixer.commands.plan import resolved
 from keras_mixer.commands.predict import Predictions
-from keras_mixer.commands.settings import Settings
 from keras_mixer.commands.tables import printable
 from support.helpers import ROOT
 from support.helpers import python
@@ -260,8 +260,8 @@ def test_full_disk_leaves_no_unfinished_file(run, photos, tmp_path):
     code = """
 import resource, signal, sys
 from keras_mixer import cli
-from keras_mixer.commands.plan import resolved
-from keras_mixer.commands.settings import Settings
+from keras_mixer.cli.plan import resolved
+from keras_mixer.cli.settings import Settings
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from keras_mixer import recipes
-from keras_mixer.commands import plan
-from keras_mixer.commands import recipe_files
-from keras_mixer.commands.settings import Settings
+from keras_mixer.cli import plan
+from keras_mixer.cli import recipe_files
+from keras_mixer.cli.settings import Settings
 
 SMALL = {"optimizer": "adam", "learning_rate": 0.002}
 

@@ -9,10 +9,10 @@ import sys
 import pytest
 from PIL import Image
 
+from keras_mixer import cli
 from keras_mixer import distributing
 from keras_mixer import recipes
-from keras_mixer.cli import parsing
-from keras_mixer.commands import names
+from keras_mixer.cli import names
 from keras_mixer.exporting import formats
 from keras_mixer.models.constructors import FAMILIES
 from keras_mixer.models.constructors import MODELS
@@ -20,7 +20,7 @@ from keras_mixer.weights import resizing
 from support.helpers import ROOT
 from support.helpers import python
 
-COMMANDS = [command.__name__ for _, command in parsing.COMMANDS]
+COMMANDS = [command.name for command in cli.COMMANDS]
 
 
 def run(*arguments, options=(), env=None):

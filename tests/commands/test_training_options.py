@@ -14,9 +14,9 @@ from PIL import Image
 import keras_mixer
 from keras_mixer import cli
 from keras_mixer import training
-from keras_mixer.commands import plan
-from keras_mixer.commands import train
-from keras_mixer.commands.settings import Settings
+from keras_mixer.cli import plan
+from keras_mixer.cli import trainer
+from keras_mixer.cli.settings import Settings
 from keras_mixer.models.anatomy import weights_of
 from keras_mixer.training.optimizers import Restart
 from keras_mixer.weights import resizing
@@ -82,41 +82,6 @@ def finished(photos, tmp_path_factory):
 STATE = {"accumulate": 4, "recipe": "resmlp.imagenet", "learning_rate": 0.01}
 
 
-def test_finished_training_is_prolonged(finished, photos, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    before = training.read_run(run)
-    command = options(photos, run, "--prolong", epochs=5, **STATE)
-    cli.main(command)
-    record = training.read_run(run)
-    assert record["settings"]["epochs"] == 5
-    assert record["parts"] == [
-        {
-            "epochs": 2,
-            "recipe": before["recipe"],
-            "finished": before["finished"],
-        }
-    ]
-    assert record["finished"] != before["finished"]
-    log = training.read_log(run)
-    assert [row["epoch"] for row in log] == [0, 1, 2, 3, 4]
-    assert log[:2] == training.read_log(finished)
-    weights = weights_of_run(run)
-    # With or without `--prolong`, the finished training is not repeated.
-    for others in ([], ["--prolong"]):
-        cli.main(options(photos, run, *others, epochs=5, **STATE))
-    assert training.read_run(run) == record
-    # Killed in the part that was added: it is resumed to the same weights.
-    stop_after(run, 4)
-    cli.main(options(photos, run, epochs=5, **STATE))
-    assert_equal(weights_of_run(run), weights)
-    assert training.read_log(run) == log
-    # A training can be prolonged again.
-    cli.main(options(photos, run, "--prolong", epochs=6, **STATE))
-    parts = training.read_run(run)["parts"]
-    assert [part["epochs"] for part in parts] == [2, 5]
-
-
 def model_to_train(image_shape, **changed):
     """The model that `train` builds for images of this shape."""
 
@@ -130,7 +95,7 @@ def model_to_train(image_shape, **changed):
     images = Images()
     images.image_shape = image_shape
     settings = Settings(data="photos", epochs=1, **changed)
-    return train._model(plan.Plan.of(plan.resolved(settings), images), images)
+    return trainer._model(plan.Plan.of(plan.resolved(settings), images), images)
 
 
 def test_remat_computes_the_blocks_twice():
@@ -192,22 +157,6 @@ def test_remat_is_refused_with_dropout(photos, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_learning_rate_begins_anew_in_a_prolonged_training(photos):
-    """The rates are compared with those of a training of the added epochs."""
-    settings = Settings(data=str(photos), batch_size=32, epochs=7, accumulate=2)
-    settings = plan.resolved(settings)
-
-    class Images:
-        train_count = 210
-
-        def steps_per_epoch(self, batch_size, drop_remainder):
-            return 210 // batch_size
-
-    whole = plan.Plan.of(settings, Images(), done=3)
-    # 6 steps an epoch, two for an update.
-    assert (whole.start, whole.updates) == (9, 12)
-
-
 def test_restarted_schedule_equals_the_schedule_from_its_start():
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, 10, warmup_target=0.5, warmup_steps=3
@@ -217,47 +166,6 @@ def test_restarted_schedule_equals_the_schedule_from_its_start():
     for schedule in (restarted, keras.saving.deserialize_keras_object(config)):
         for step in (0, 1, 3, 8, 13):
             assert float(schedule(20 + step)) == float(cosine(step))
-
-
-@pytest.mark.parametrize(
-    ("others", "changed", "message"),
-    [
-        ([], {"epochs": 3}, "add `--prolong` to train it further"),
-        ([], {"epochs": 1}, "It cannot have fewer."),
-        (["--prolong"], {"epochs": 1}, "It cannot have fewer."),
-        (["--prolong"], {"epochs": None}, "`--prolong` needs `--epochs`"),
-        (["--prolong"], {"epochs": 3, "seed": 1}, "seed: 0 there, 1 now"),
-        (["--prolong"], {"epochs": 3, "batch_size": 31}, "32 there, 31 now"),
-    ],
-)
-def test_training_that_cannot_be_prolonged_is_unchanged(
-    others, changed, message, finished, photos
-):
-    before = (finished / "run.json").read_bytes()
-    command = options(photos, finished, *others, **{**STATE, **changed})
-    assert message in refused(command)
-    assert (finished / "run.json").read_bytes() == before
-
-
-def test_training_that_stopped_early_is_not_prolonged(photos, tmp_path):
-    changed = {"patience": 1, "learning_rate": 1e-9}
-    cli.main(options(photos, tmp_path / "run", epochs=5, **changed))
-    before = (tmp_path / "run" / "run.json").read_text("utf-8")
-    assert len(training.read_log(tmp_path / "run")) < 5
-    message = refused(
-        options(photos, tmp_path / "run", "--prolong", epochs=9, **changed)
-    )
-    assert "stopped early (`--patience`), and would stop again" in message
-    assert (tmp_path / "run" / "run.json").read_text("utf-8") == before
-
-
-def test_only_a_finished_training_is_prolonged(finished, photos, tmp_path):
-    run = tmp_path / "run"
-    command = options(photos, run, "--prolong", epochs=3, **STATE)
-    assert "There is no training in" in refused(command)
-    shutil.copytree(finished, run)
-    stop_after(run, 1)
-    assert "with `--epochs 2` first" in refused(command)
 
 
 @pytest.mark.parametrize(

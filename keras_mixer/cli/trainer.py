@@ -5,8 +5,11 @@ loop, call these functions in a script.
 """
 
 import dataclasses
+import importlib
 import logging
+import os
 import pathlib
+import sys
 import time
 
 import keras
@@ -14,19 +17,19 @@ import keras
 from keras_mixer import distributing
 from keras_mixer import recipes
 from keras_mixer import training
-from keras_mixer.commands.images import hint_at_size
-from keras_mixer.commands.images import load_images
-from keras_mixer.commands.interrupting import StopOnInterrupt
-from keras_mixer.commands.models import constructor_of
-from keras_mixer.commands.plan import Plan
-from keras_mixer.commands.plan import check_backend
-from keras_mixer.commands.plan import recipe_of
-from keras_mixer.commands.plan import resolved
-from keras_mixer.commands.prolonging import parts_of
-from keras_mixer.commands.settings import ADDED
-from keras_mixer.commands.trained import settings_of
+from keras_mixer.cli.images import hint_at_size
+from keras_mixer.cli.images import load_images
+from keras_mixer.cli.interrupting import StopOnInterrupt
+from keras_mixer.cli.names import is_own
+from keras_mixer.cli.plan import Plan
+from keras_mixer.cli.plan import check_backend
+from keras_mixer.cli.plan import recipe_of
+from keras_mixer.cli.plan import resolved
+from keras_mixer.cli.settings import ADDED
+from keras_mixer.cli.settings import Settings
 from keras_mixer.data import ImageIndex
 from keras_mixer.data import finding
+from keras_mixer.models.constructors import MODELS
 from keras_mixer.models.freezing import freeze
 from keras_mixer.models.heads import new_head
 from keras_mixer.optional import check_installed
@@ -37,15 +40,13 @@ logger = logging.getLogger("keras_mixer")
 IMAGES_FILE = "images.json"
 
 
-def train(settings, folder, verbose="auto", prolong=False):
+def train(settings, folder, verbose="auto"):
     """Trains a model in a folder, or resumes the training there.
 
     Args:
         settings: The `Settings`.
         folder: Path of a new folder, or of a training with these settings.
         verbose: As in Keras; 0 prints nothing.
-        prolong: Boolean, whether to train a finished training further, if
-            `settings` has more epochs.
 
     Returns:
         A dict with `accuracy`, on the test images, `seconds`, and what
@@ -62,7 +63,6 @@ def train(settings, folder, verbose="auto", prolong=False):
     check_backend()
     folder = pathlib.Path(folder)
     recorded = _recorded(folder)
-    parts = parts_of(folder, settings.epochs, prolong)
     if distributing.is_one_of_several():
         distributing.join(seed=settings.seed)
     keras.utils.set_random_seed(settings.seed)
@@ -77,7 +77,7 @@ def train(settings, folder, verbose="auto", prolong=False):
         index.check_unchanged(images)
     if size_is_open:
         hint_at_size(index.shapes(), images.image_shape[:2])
-    plan = Plan.of(settings, images, parts[-1]["epochs"] if parts else 0)
+    plan = Plan.of(settings, images)
     settings = plan.settings
     with distributing.devices(
         settings.distribute, settings.jit_compile
@@ -99,7 +99,6 @@ def train(settings, folder, verbose="auto", prolong=False):
             _facts(plan, images),
             devices.process,
             ADDED,
-            parts,
         )
         if devices.process == 0 and settings.data is not None:
             index.write(folder / IMAGES_FILE)
@@ -116,7 +115,7 @@ def _recorded(folder):
     """
     check_folder(folder)
     if (folder / training.RUN_FILE).exists():
-        return settings_of(folder)
+        return Settings.from_record(training.read_run(folder), folder)
     return None
 
 
@@ -164,7 +163,6 @@ def _compiled(plan, images, devices):
         layer_decay=plan.settings.layer_decay,
         model=model,
         accumulate=plan.settings.accumulate,
-        start=plan.start,
     )
     model.compile(**devices.compile_options(**options))
     return model
@@ -189,6 +187,39 @@ def _model(plan, images):
     if plan.settings.weights is not None:
         model = new_head(model, classes, activation=None)
     return freeze(model, plan.settings.last_frozen)
+
+
+def constructor_of(model):
+    """Returns the function that builds a model.
+
+    Args:
+        model: Name of a constructor, or `"module:function"`. The module is
+            imported, from the current folder too.
+
+    Raises:
+        ValueError: If there is no such function.
+    """
+    if not is_own(model):
+        return MODELS[model]
+    module, _, function = model.partition(":")
+    if os.getcwd() not in sys.path:  # `python -m` has it, a console command not
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # An error within the module is reported as it is.
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(
+            "`--model module:function` needs a module in the current folder, "
+            f"or an installed one. Received: {model!r}"
+        ) from error
+    if not callable(getattr(found, function, None)):
+        raise ValueError(
+            f"There is no function '{function}' in '{found.__file__}'. "
+            f"Received: --model {model}"
+        )
+    return getattr(found, function)
 
 
 def _class_weights(plan, images):

@@ -84,6 +84,11 @@ def variant_name(model):
     return None if is_own(model) else MODELS[model][0]
 
 
+def record_of(settings):
+    """Returns the record of the published weights in `settings`, or `None`."""
+    return catalog.find(variant_name(settings.model), settings.weights)
+
+
 def tags_of(model):
     """Returns the tags of the published weights of a model, a list."""
     return [r.tag for r in catalog.list_weights(f"{variant_name(model)}.*")]

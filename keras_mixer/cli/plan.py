@@ -7,9 +7,9 @@ import pathlib
 import keras
 
 from keras_mixer import recipes
-from keras_mixer.commands.models import record_of
-from keras_mixer.commands.names import variant_name
-from keras_mixer.commands.settings import Settings
+from keras_mixer.cli.names import record_of
+from keras_mixer.cli.names import variant_name
+from keras_mixer.cli.settings import Settings
 from keras_mixer.data.photos import CROP_RATIO
 from keras_mixer.data.photos import INTERPOLATION
 from keras_mixer.weights import catalog
@@ -95,23 +95,19 @@ class Plan:
             trainings. For a shorter training the warm-up and the average of
             the weights are shorter too.
         updates: Integer, the number of updates of the weights.
-        start: Integer, the number of updates before these, if the training is
-            prolonged.
     """
 
     settings: Settings
     recipe: recipes.Recipe
     updates: int
-    start: int = 0
 
     @classmethod
-    def of(cls, settings, images, done=0):
+    def of(cls, settings, images):
         """Returns the plan of a training on `images`.
 
         Args:
             settings: Resolved `Settings`.
             images: A `keras_mixer.data.Data`.
-            done: Integer, the epochs of the training that is prolonged.
 
         Raises:
             ValueError: If the weights would never be updated, or a batch is
@@ -123,7 +119,7 @@ class Plan:
             batch_size, settings.drop_remainder
         )
         epochs = settings.epochs or _epochs(settings, recipe, steps_per_epoch)
-        batches = (epochs - done) * steps_per_epoch
+        batches = epochs * steps_per_epoch
         if settings.accumulate > batches:
             raise ValueError(
                 "The weights would never be updated. Use a smaller "
@@ -131,8 +127,7 @@ class Plan:
                 f"Received: accumulate={settings.accumulate}, in a training of "
                 f"{batches} batches"
             )
-        start = done * steps_per_epoch // settings.accumulate
-        updates = epochs * steps_per_epoch // settings.accumulate - start
+        updates = epochs * steps_per_epoch // settings.accumulate
         flip = recipe.augmentation.flip and not settings.no_flip
         recipe = dataclasses.replace(
             recipes.shortened(recipe, updates),
@@ -142,7 +137,7 @@ class Plan:
         settings = dataclasses.replace(
             settings, batch_size=batch_size, epochs=epochs
         )
-        return cls(settings, recipe, updates, start)
+        return cls(settings, recipe, updates)
 
 
 def _batch_size(settings, images):

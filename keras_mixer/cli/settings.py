@@ -13,55 +13,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_mixer.arguments import check_positive_int
-from keras_mixer.commands import recipe_files
-from keras_mixer.commands.fields import DATA
-from keras_mixer.commands.fields import DEVICE
-from keras_mixer.commands.fields import GROUPS
-from keras_mixer.commands.fields import MODEL
-from keras_mixer.commands.fields import TRAINING
-from keras_mixer.commands.fields import parse_size
-from keras_mixer.commands.fields import setting
-from keras_mixer.commands.names import DEFAULT_MODEL
-from keras_mixer.commands.names import DEVICES
-from keras_mixer.commands.names import MODELS
-from keras_mixer.commands.names import RECIPES
-from keras_mixer.commands.names import RESIZE_METHODS
-from keras_mixer.commands.names import check_model
+from keras_mixer.cli import recipe_files
+from keras_mixer.cli.names import DEFAULT_MODEL
+from keras_mixer.cli.names import DEVICES
+from keras_mixer.cli.names import MODELS
+from keras_mixer.cli.names import RECIPES
+from keras_mixer.cli.names import RESIZE_METHODS
+from keras_mixer.cli.names import check_model
+from keras_mixer.cli.parsing import Arguments
+from keras_mixer.cli.parsing import option
+
+# The groups of arguments in the help.
+DATA, MODEL, TRAINING, DEVICE = "data", "model", "training", "devices"
 
 
-def add_arguments(parser, names, **changed):
-    """Adds an argument for each setting to a parser, in groups.
-
-    Args:
-        parser: An `argparse.ArgumentParser`.
-        names: Names of settings.
-        **changed: Other defaults, as `(default, text for the help)`.
-
-    Returns:
-        The groups, `{title: group}`.
-    """
-    fields = {field.name: field for field in dataclasses.fields(Settings)}
-    used = {fields[name].metadata["group"] for name in names}
-    groups = {
-        title: parser.add_argument_group(title)
-        for title in GROUPS
-        if title in used
-    }
-    for name in names:
-        field = fields[name]
-        usual = field.default, field.metadata["shown"]
-        default, shown = changed.get(name, usual)
-        groups[field.metadata["group"]].add_argument(
-            f"--{name.replace('_', '-')}",
-            default=default,
-            help=f"{field.metadata['text']} (default: {shown})",
-            **field.metadata["argument"],
+def parse_size(text):
+    """Parses "224" or "192x320" to `(height, width)`."""
+    sides = text.split("x")
+    if len(sides) > 2 or not all(s.isdecimal() and int(s) for s in sides):
+        raise argparse.ArgumentTypeError(
+            "expected a size in pixels, such as 224, or height x width, such "
+            f"as 192x320. Received: {text}"
         )
-    return groups
+    return (int(sides[0]), int(sides[-1]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Arguments):
     """All settings of a training.
 
     The text of each field is its help on the command line. For details see
@@ -72,196 +50,198 @@ class Settings:
         TypeError: If a setting has the wrong type.
     """
 
-    data: str | None = setting(
-        DATA,
+    data: str | None = option(
         None,
         "folder of images with one folder per class, or with such folders in "
         "train, validation and test",
         "none",
         metavar="FOLDER",
+        group=DATA,
+        is_path=True,
     )
-    dataset: str | None = setting(
-        DATA,
+    dataset: str | None = option(
         None,
         "name of a data set of TensorFlow Datasets, instead of --data",
         "none",
         metavar="NAME",
+        group=DATA,
     )
-    data_dir: str | None = setting(
-        DATA,
+    data_dir: str | None = option(
         None,
         "folder in which TensorFlow Datasets keeps its data sets",
         "~/tensorflow_datasets",
         metavar="FOLDER",
+        group=DATA,
+        is_path=True,
     )
-    batch_size: int | None = setting(
-        DATA,
+    batch_size: int | None = option(
         None,
         "images in a batch, on all devices together",
         "64; for fewer than 512 images to train on, down to 4",
         type=int,
         metavar="N",
+        group=DATA,
     )
-    model: str = setting(
-        MODEL,
+    model: str = option(
         DEFAULT_MODEL,
         f"name of the model: {', '.join(MODELS)}; or, to train, "
         "module:function, a function of yours that takes the same arguments",
         metavar="NAME",
+        group=MODEL,
     )
-    weights: str | None = setting(
-        MODEL,
+    weights: str | None = option(
         None,
         "weights to start from: a tag of published weights, a file, or "
         "hf://organization/name",
         "none: random weights",
+        group=MODEL,
     )
-    resize: str = setting(
-        MODEL,
+    resize: str = option(
         "auto",
         "how the token mixing of --weights is adapted to images of another "
         "size: 'auto' tiles it if the grid of patches grows by whole factors, "
         "else interpolates it",
         "auto",
         choices=RESIZE_METHODS,
+        group=MODEL,
     )
-    recipe: str | Mapping[str, Any] = setting(
-        TRAINING,
+    recipe: str | Mapping[str, Any] = option(
         "nano.cifar10",
         "name of the hyper-parameters (optimizer, learning rate, "
         f"augmentation): {', '.join(RECIPES)}; or a .json file with the fields "
         "of keras_mixer.recipes.Recipe",
         metavar="NAME",
+        group=TRAINING,
     )
-    epochs: int | None = setting(
-        TRAINING,
+    epochs: int | None = option(
         None,
         "passes over the training images",
         "the recipe's; at most 100 if the recipe has a number of steps",
         type=int,
         metavar="N",
+        group=TRAINING,
     )
-    learning_rate: float | None = setting(
-        TRAINING,
+    learning_rate: float | None = option(
         None,
         "highest learning rate, after the warm-up",
         "the recipe's",
         type=float,
         metavar="RATE",
+        group=TRAINING,
     )
-    layer_decay: float = setting(
-        TRAINING,
+    layer_decay: float = option(
         1.0,
         "learning rate of a block divided by that of the next block, in "
         "(0, 1]; 1 for the same rate in all blocks",
         type=float,
         metavar="RATIO",
+        group=TRAINING,
     )
-    image_size: tuple | None = setting(
-        DATA,
+    image_size: tuple | None = option(
         None,
         "size to which images are resized, in pixels: 224, or 192x320 for "
         "height x width; a multiple of the patch size of the model",
         "that of the model's published weights, or 224",
         type=parse_size,
         metavar="SIZE",
+        group=DATA,
     )
-    crop_ratio: float | None = setting(
-        DATA,
+    crop_ratio: float | None = option(
         None,
         "fraction of the height and width of an image that is kept for "
         "validation and test, in (0, 1]",
         "that of the published weights, or the recipe's",
         type=float,
         metavar="RATIO",
+        group=DATA,
     )
-    channels: int = setting(
-        DATA,
+    channels: int = option(
         3,
         "channels of the images in --data: 1 for grey, 3 for RGB",
         type=int,
         choices=(1, 3),
+        group=DATA,
     )
-    accumulate: int = setting(
-        TRAINING,
+    accumulate: int = option(
         1,
         "batches per update of the weights: an update uses N times "
         "--batch-size images",
         type=int,
         metavar="N",
+        group=TRAINING,
     )
-    class_weights: str | None = setting(
-        TRAINING,
+    class_weights: str | None = option(
         None,
         "'balanced' makes all classes count the same in the loss",
         "none",
         choices=("balanced",),
+        group=TRAINING,
     )
-    freeze: str | None = setting(
-        MODEL,
+    freeze: str | None = option(
         None,
         "last layer that is not trained: stem, a block such as block_5 or 5, "
         "or norm to train only the head",
         "none",
         metavar="LAYER",
+        group=MODEL,
     )
-    keep_best: bool = setting(
-        TRAINING,
+    keep_best: bool = option(
         False,
         "keep the model of the best epoch too, for --best of evaluate and "
         "predict",
         "only that of the last epoch",
         action="store_true",
+        group=TRAINING,
     )
-    patience: int | None = setting(
-        TRAINING,
+    patience: int | None = option(
         None,
         "stop after N epochs without a better one",
         "train all epochs",
         type=int,
         metavar="N",
+        group=TRAINING,
     )
-    no_flip: bool = setting(
-        DATA,
+    no_flip: bool = option(
         False,
         "do not mirror images, for example of digits or text",
         "the recipe's",
         action="store_true",
+        group=DATA,
     )
-    precision: str = setting(
-        DEVICE,
+    precision: str = option(
         "float32",
         "dtype policy of Keras, such as mixed_bfloat16",
         metavar="POLICY",
+        group=DEVICE,
     )
-    remat: bool = setting(
-        DEVICE,
+    remat: bool = option(
         False,
         "compute each block a second time for its gradients, which needs less "
         "memory and more time; not with dropout",
         "once",
         action="store_true",
+        group=DEVICE,
     )
-    distribute: str = setting(
-        DEVICE,
+    distribute: str = option(
         "auto",
         f"how to train on many devices: {', '.join(DEVICES)}",
         choices=DEVICES,
         metavar="KIND",
+        group=DEVICE,
     )
-    jit_compile: bool | str = setting(
-        DEVICE,
+    jit_compile: bool | str = option(
         "auto",
         "whether XLA compiles the training",
         "what Keras chooses",
         action=argparse.BooleanOptionalAction,
+        group=DEVICE,
     )
-    seed: int = setting(
-        TRAINING,
+    seed: int = option(
         0,
         "seed of all random numbers: the same seed gives the same training",
         type=int,
         metavar="N",
+        group=TRAINING,
     )
     # These have no argument. `resolved` sets the first. The second is `True` in
     # trainings of earlier versions, which left images out (`Data.train`).
@@ -269,6 +249,7 @@ class Settings:
     drop_remainder: bool = False
 
     def __post_init__(self):
+        super().__post_init__()
         check_model(self.model)
         if isinstance(self.recipe, dict):
             recipe_files.check(self.recipe)
@@ -323,13 +304,6 @@ class Settings:
         size = settings["image_size"]
         size = tuple(size) if isinstance(size, list) else size
         return cls(**{**ADDED, **settings, "image_size": size})
-
-    @classmethod
-    def names(cls):
-        """Returns the names of the settings that have an argument."""
-        return [
-            field.name for field in dataclasses.fields(cls) if field.metadata
-        ]
 
     @property
     def last_frozen(self):

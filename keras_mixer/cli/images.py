@@ -4,7 +4,7 @@ import logging
 import statistics
 
 from keras_mixer import data as datasets
-from keras_mixer.commands.checks import check_images
+from keras_mixer.cli.checks import check_images
 
 # A hint is logged if photos are this many times as large as the input of the
 # model, and the input is below `SMALL`. For larger inputs, large photos are

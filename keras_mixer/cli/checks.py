@@ -6,9 +6,9 @@ They come first: importing Keras takes seconds, decoding images minutes.
 import os
 import pathlib
 
-from keras_mixer.commands.names import MODELS
-from keras_mixer.commands.names import is_own
-from keras_mixer.commands.names import tags_of
+from keras_mixer.cli.names import MODELS
+from keras_mixer.cli.names import is_own
+from keras_mixer.cli.names import tags_of
 from keras_mixer.optional import check_installed
 
 # As in `weights.loading`, which imports Keras.
