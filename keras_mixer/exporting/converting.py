@@ -64,8 +64,22 @@ def with_names(model, input_dtype="float32"):
     return keras.Model(image, outputs, name=model.name)
 
 
+def _signature(model):
+    """Returns what Keras's exporters need to keep the batch of the model.
+
+    By default they write a free batch.
+    """
+    (image,) = model.inputs
+    return [keras.InputSpec(image.dtype, shape=image.shape, name="image")]
+
+
 def _to_saved_model(model, target, request):
-    model.export(target, format="tf_saved_model", verbose=False)
+    model.export(
+        target,
+        format="tf_saved_model",
+        verbose=False,
+        input_signature=_signature(model),
+    )
     # The folder that TensorFlow reserves for files of the user.
     extra = target / "assets.extra"
     for name, text in _texts(request).items():
@@ -75,11 +89,17 @@ def _to_saved_model(model, target, request):
 
 def _to_onnx(model, target, request):
     # Keras 3.15 exports only models that were called.
-    model(np.zeros((1, *model.input.shape[1:]), request.input_dtype))
+    batch, *shape = model.input.shape
+    model(np.zeros((batch or 1, *shape), request.input_dtype))
     with warnings.catch_warnings():
         # Keras's code for tf2onnx asks for `np.object`.
         warnings.simplefilter("ignore", FutureWarning)
-        model.export(str(target), format="onnx", verbose=False)
+        model.export(
+            str(target),
+            format="onnx",
+            verbose=False,
+            input_signature=_signature(model),
+        )
     if request.dtype == "float16":
         convert_to_half = require(
             "onnxruntime.transformers.float16"
@@ -88,7 +108,7 @@ def _to_onnx(model, target, request):
         half = convert_to_half(onnx.load(target), keep_io_types=True)
         onnx.save(half, target)
     elif request.dtype == "int8":
-        _quantize_onnx(target, request)
+        _quantize_onnx(target, request, batch)
     if request.metadata:
         onnx = require("onnx")
         written = onnx.load(target)
@@ -98,8 +118,8 @@ def _to_onnx(model, target, request):
         onnx.save(written, target)
 
 
-def _quantize_onnx(target, request):
-    """Quantises the weights of an ONNX file, and with images its activations.
+def _quantize_onnx(target, request, batch):
+    """Quantizes the weights of an ONNX file, and with images its activations.
 
     The tools of ONNX Runtime read a file and write another one.
     """
@@ -117,7 +137,7 @@ def _quantize_onnx(target, request):
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self):
-            self.batches = iter(_calibration_batches(request))
+            self.batches = _calibration_batches(request, batch, 16)
 
         def get_next(self):
             return next(self.batches, None)
@@ -134,14 +154,19 @@ def _quantize_onnx(target, request):
 def _to_openvino(model, target, request):
     openvino = require("openvino")
     if request.dtype == "int8":
-        # OpenVINO reads the quantised operations of an ONNX file.
+        # OpenVINO reads the quantized operations of an ONNX file.
         file = target.with_suffix(".onnx")
         _to_onnx(model, file, request._replace(metadata={}))
         converted = openvino.convert_model(str(file))
         file.unlink()
     else:
         file = target.with_name("float32_" + target.name)
-        model.export(str(file), format="openvino", verbose=False)
+        model.export(
+            str(file),
+            format="openvino",
+            verbose=False,
+            input_signature=_signature(model),
+        )
         converted = openvino.Core().read_model(str(file))
     for output in converted.outputs:
         # TensorFlow's names of operations are names of the outputs, too.
@@ -160,11 +185,17 @@ def _to_litert(model, target, request):
     if request.dtype == "float16":
         options["target_spec"] = {"supported_types": [tf.float16]}
     elif request.calibration is not None:
-        # The converter accepts only batches of one image.
+        # The converter accepts only batches of one image, or the fixed batch.
         options["representative_dataset"] = lambda: _calibration_batches(
-            request, size=1
+            request, model.input.shape[0], 1
         )
-    model.export(str(target), format="litert", verbose=False, **options)
+    model.export(
+        str(target),
+        format="litert",
+        verbose=False,
+        input_signature=_signature(model),
+        **options,
+    )
     if request.metadata:
         _add_metadata_to_litert(target, _texts(request))
 
@@ -190,15 +221,12 @@ def _to_torch(model, target, request):
     """
     torch = require("torch")
     (image,) = model.inputs
+    batch, *shape = image.shape
     # If the sample had a batch of 1, the batch would be fixed.
-    sample = torch.zeros(
-        (2, *image.shape[1:]), dtype=getattr(torch, image.dtype)
-    )
+    sample = torch.zeros((batch or 2, *shape), dtype=getattr(torch, image.dtype))
+    free = None if batch else [({0: torch.export.Dim("batch")},)]
     program = torch.export.export(
-        model,
-        (sample,),
-        dynamic_shapes=[({0: torch.export.Dim("batch")},)],
-        strict=False,
+        model, (sample,), dynamic_shapes=free, strict=False
     )
     for module in program.graph_module.modules():
         for node in getattr(module, "graph", torch.fx.Graph()).nodes:
@@ -214,10 +242,18 @@ def _texts(request):
     return {name: json.dumps(value) for name, value in request.metadata.items()}
 
 
-def _calibration_batches(request, size=16):
-    images = np.load(request.calibration)
-    for i in range(0, len(images), size):
-        yield {"image": images[i : i + size]}
+def _calibration_batches(request, batch, size):
+    """Yields the images in batches.
+
+    Args:
+        batch: The fixed batch of the model, or `None`. If it is fixed, images
+            that do not fill a batch are left out.
+        size: The size of the batches if it is free.
+    """
+    images, size = np.load(request.calibration), batch or size
+    end = len(images) - (len(images) % size if batch else 0)
+    for i in range(0, end, size):
+        yield {"image": images[i : min(i + size, end)]}
 
 
 _CONVERTERS = {

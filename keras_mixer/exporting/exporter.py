@@ -1,11 +1,11 @@
 """Exports a model to a file for another runtime, and checks the file there."""
 
+import contextlib
 import importlib.util
 import json
 import logging
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,14 +16,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mixer import atomic
 from keras_mixer.arguments import check_crop_ratio
 from keras_mixer.data.photos import check_interpolation
+from keras_mixer.exporting import checks
 from keras_mixer.exporting.converting import Request
 from keras_mixer.exporting.converting import convert
 from keras_mixer.exporting.converting import with_names
-from keras_mixer.exporting.formats import Format
 from keras_mixer.exporting.formats import find_format
 from keras_mixer.exporting.running import load
+from keras_mixer.exporting.running import sample
+from keras_mixer.keras_private import flatten_layers
 from keras_mixer.optional import require
 from keras_mixer.types import Path
 
@@ -50,9 +53,10 @@ def export(
 ) -> None:
     """Exports a model to a file for another runtime, and checks the file.
 
-    The file takes batches of any size of raw pixels in [0, 255]: the scaling of
-    the pixels is part of the model. The input is called "image". The outputs
-    are called like the last layers of the model, such as "predictions".
+    The file takes batches of any size, or of the size that the input of the
+    model has. It takes raw pixels in [0, 255]: the scaling of the pixels is
+    part of the model. The input is called "image". The outputs are called like
+    the last layers of the model, such as "predictions".
 
     Keras writes the file. TensorFlow is needed for all formats except for
     "torch", which needs PyTorch. If Keras has another backend here, another
@@ -60,7 +64,7 @@ def export(
 
     Args:
         model: A Keras model with one image of a fixed size as input. It may
-            be fused, nested or quantised.
+            be fused, nested or quantized.
         path: Path of the new file. For "saved_model" it is a folder. For
             "openvino" it ends in ".xml", and a ".bin" file is written too.
         format: "saved_model", "onnx", "openvino", "litert" or "torch". The
@@ -68,30 +72,34 @@ def export(
             ".tflite" or ".pt2".
         dtype: The dtype in which weights are stored. "float32" stores the
             weights as they are in the model. "float16" is supported by "onnx",
-            "openvino" and "litert". "int8" quantises the weights.
+            "openvino" and "litert". "int8" quantizes the weights.
         input_dtype: Dtype of the pixels, "float32" or "uint8".
-        class_names: Optional list of the names of the classes, which is stored
-            in the file as JSON under the name "class_names". For "saved_model"
-            it is the file `assets.extra/class_names.json`.
+        class_names: Optional list of the names of the classes, one for each
+            output. It is stored in the file as JSON under the name
+            "class_names". For "saved_model" it is the file
+            `assets.extra/class_names.json`.
         image_options: Optional dict, the arguments `crop_ratio` and
             `interpolation` with which `load_image` loads photos for this model.
             It is stored in the same way under the name "image_options".
         calibration: Optional array of images, about 100, as the model takes
-            them. With `dtype="int8"`, "onnx" and "litert" use it to quantise
-            the activations too. "openvino" needs it.
+            them, for `dtype="int8"`. "onnx" and "litert" use it to quantize the
+            activations too, "openvino" needs it, and the others do not take it.
         check: Boolean, whether to run the file in its own runtime, and to
             compare the outputs with those of the model, for batches of 1 and 3
-            images. The difference must be below 1e-4 (1e-2 for "float16")
+            images, or of the size of the model's batch. The difference must be below 1e-4 (1e-2 for "float16")
             times the largest output. For "int8" the norm of the difference must
             be below a quarter of the norm of the outputs, and also for a
-            model that is quantised already.
-        overwrite: Boolean, whether to replace an existing file or folder.
+            model that is quantized already.
+        overwrite: Boolean, whether to replace an existing file, or for
+            "saved_model" an existing SavedModel. Nothing else is replaced, such
+            as a folder of photos.
 
     Raises:
         ValueError: If the format or dtype is not supported, the model has
-            another kind of input, the backend is OpenVINO, or the file does not
-            compute what the model computes. No file is left then.
-        FileExistsError: If `path` exists and `overwrite` is `False`.
+            another kind of input, the model is too large for the format, the
+            backend is OpenVINO, or the file does not compute what the model
+            computes. No file is left then.
+        FileExistsError: If `path` exists and may not be replaced.
         ImportError: If a library is missing. The message says which.
         OSError: If the file cannot be written.
         TypeError: If an argument has the wrong type.
@@ -107,33 +115,33 @@ def export(
     ...     path.exists()
     True
     """
-    target = pathlib.Path(path)
+    target = checks.local_path("path", path)
     found = find_format(format, target)
-    _check_arguments(model, found, dtype, input_dtype, calibration)
-    metadata = _metadata(class_names, image_options)
+    _check_model(model, found)
+    found.check(dtype, calibration is not None, 4 * model.count_params())
+    images = _images(model, calibration, input_dtype)
+    metadata = _metadata(model, class_names, image_options)
     _check_installed(found, dtype, check)
-    for file in _files(target):
-        if file.exists() and not overwrite:
-            raise FileExistsError(
-                f"'{file}' exists. Use another path, or `overwrite=True`."
-            )
+    _check_target(found, target, overwrite)
     request = Request(found.name, dtype, input_dtype, metadata, None)
     # In the same folder, so that the finished file is moved, not copied.
     with tempfile.TemporaryDirectory(
         prefix=f".{target.name}.", dir=target.parent
     ) as folder:
-        if calibration is not None:
+        if images is not None:
             file = pathlib.Path(folder, "calibration.npy")
-            np.save(file, np.asarray(calibration).astype(input_dtype))
+            np.save(file, images)
             request = request._replace(calibration=str(file))
         made = pathlib.Path(folder, target.name)
         _convert(model, made, found, request)
         if check:
             _check(model, made, request)
-        _move(made, target)
+        # Converting takes a while: the target may have changed.
+        _check_target(found, target, overwrite)
+        _move(found.files(made), found.files(target))
 
 
-def _check_arguments(model, format, dtype, input_dtype, calibration):
+def _check_model(model, format):
     if not isinstance(model, keras.Model):
         raise TypeError(
             "`model` must be a Keras model. "
@@ -153,43 +161,53 @@ def _check_arguments(model, format, dtype, input_dtype, calibration):
             f"KERAS_BACKEND={format.backend}. A file for OpenVINO is written "
             "by TensorFlow, too. Received: backend 'openvino'"
         )
-    if dtype not in format.dtypes:
+    if not format.runs_int8_of_keras and "int8" in _quantization_modes(model):
         raise ValueError(
-            f"`dtype` must be one of {list(format.dtypes)} for the format "
-            f"'{format.name}'. Received: dtype={dtype!r}"
+            "LiteRT has no operation for the int8 products of Keras. Export "
+            "the model from before `quantize`, with `dtype='int8'`. "
+            f"Received: model='{model.name}', which is quantized"
         )
+
+
+def _check_target(format, target, overwrite):
+    kind = "a file" if format.suffix else "a SavedModel without other files"
+    for file in format.files(target):
+        checks.check_target(file, overwrite, format.is_written, kind)
+
+
+def _images(model, calibration, input_dtype):
+    """Returns the images for calibration in the dtype of the input."""
     if input_dtype not in ("float32", "uint8"):
         raise ValueError(
             "`input_dtype` must be 'float32' or 'uint8'. "
             f"Received: input_dtype={input_dtype!r}"
         )
-    if format.name == "litert" and "int8" in _quantization_modes(model):
-        raise ValueError(
-            "LiteRT has no operation for the int8 products of Keras. Export "
-            "the model from before `quantize`, with `dtype='int8'`. "
-            f"Received: model='{model.name}', which is quantised"
-        )
     if calibration is None:
-        if (format.name, dtype) == ("openvino", "int8"):
-            raise ValueError(
-                "The format 'openvino' needs images to quantise a model. Pass "
-                "about 100 images as `calibration`."
-            )
-        return
-    shape = np.shape(calibration)
-    if dtype != "int8" or shape[1:] != shapes[0][1:] or not shape[0]:
+        return None
+    images = np.asarray(calibration)
+    batch, *shape = model.inputs[0].shape
+    if list(images.shape[1:]) != shape or len(images) < (batch or 1):
         raise ValueError(
-            "`calibration` must be an array of images of the shape of the "
-            f"model's input, {shapes[0][1:]}, and `dtype` must be 'int8'. "
-            f"Received: an array of shape {shape}, dtype={dtype!r}"
+            f"`calibration` must be an array of at least {batch or 1} images "
+            f"of the shape of the model's input, {tuple(shape)}. "
+            f"Received: an array of shape {images.shape}"
         )
+    if input_dtype == "uint8":
+        if not (images.min() >= 0 and images.max() <= 255):
+            raise ValueError(
+                "`calibration` must have pixels in [0, 255] for "
+                "`input_dtype='uint8'`. Received: pixels in "
+                f"[{images.min()}, {images.max()}]"
+            )
+        images = np.rint(images)
+    return images.astype(input_dtype)
 
 
-def _metadata(class_names, image_options):
+def _metadata(model, class_names, image_options):
     """Returns what is stored in the file besides the model."""
     metadata = {}
     if class_names is not None:
-        metadata["class_names"] = [str(name) for name in class_names]
+        metadata["class_names"] = checks.class_names(model, class_names)
     if image_options is not None:
         options = dict(image_options)
         if not options.keys() <= {"crop_ratio", "interpolation"}:
@@ -205,7 +223,7 @@ def _metadata(class_names, image_options):
     return metadata
 
 
-def _check_installed(format: Format, dtype, check):
+def _check_installed(format, dtype, check):
     """Raises an error if a library is missing, before anything is written."""
     if importlib.util.find_spec(format.backend) is None:
         raise ImportError(
@@ -214,8 +232,8 @@ def _check_installed(format: Format, dtype, check):
             f"`pip install keras_mixer[{format.backend}]`."
         )
     modules = [*format.modules, *([format.runtime] if check else [])]
-    if (format.name, dtype) == ("openvino", "int8"):
-        modules += ["tf2onnx", "onnx", "onnxruntime"]
+    if dtype == "int8":
+        modules += format.int8_modules
     for module in modules:
         if module not in ("tensorflow", "torch"):
             require(module)
@@ -267,8 +285,9 @@ def _check(model, path, request):
     run = load(request.format, path)
     compared = "int8" if _quantization_modes(model) else request.dtype
     images = _sample(model, request)
+    is_fixed = model.inputs[0].shape[0] is not None
     named = with_names(model, request.input_dtype)
-    for batch in (images[:1], images):
+    for batch in [images] if is_fixed else [images[:1], images]:
         received = run(batch)
         for name, value in named(batch, training=False).items():
             expected = keras.ops.convert_to_numpy(value).astype("float64")
@@ -285,7 +304,7 @@ def _check(model, path, request):
 
 def _quantization_modes(model):
     """Returns the set of Keras's quantization modes of the layers."""
-    layers = model._flatten_layers()
+    layers = flatten_layers(model)
     modes = {getattr(layer, "quantization_mode", None) for layer in layers}
     return modes - {None}
 
@@ -299,29 +318,16 @@ def _difference(expected, received, dtype):
 
 
 def _sample(model, request):
-    """Returns three images to compare the outputs for."""
+    """Returns images to compare the outputs for: one batch, or three."""
+    batch, *shape = model.inputs[0].shape
+    images = sample(shape, batch or 3)
     if request.calibration is not None:
-        return np.load(request.calibration)[:3]
-    shape = model.inputs[0].shape[1:]
-    rng = np.random.default_rng(0)
-    # Each image has another mean and another contrast.
-    ranges = ((0, 255), (100, 228), (10, 60))
-    images = [rng.uniform(*limits, shape) for limits in ranges]
-    return np.stack(images).astype(request.input_dtype)
+        images = np.load(request.calibration)[: batch or 3]
+    return images.astype(request.input_dtype)
 
 
-def _files(target):
-    """Returns the paths that an export writes: OpenVINO has two files."""
-    if target.suffix == ".xml":
-        return [target.with_suffix(".bin"), target]
-    return [target]
-
-
-def _move(made, target):
-    """Moves the finished file or folder to its place."""
-    for new, old in zip(_files(made), _files(target), strict=True):
-        if old.is_dir():
-            shutil.rmtree(old)
-        elif new.is_dir():
-            old.unlink(missing_ok=True)  # a folder cannot replace a file
-        new.replace(old)
+def _move(made, targets):
+    """Moves the finished files, or the folder, to their places."""
+    with contextlib.ExitStack() as stack:
+        for new, target in zip(made, targets, strict=True):
+            new.replace(stack.enter_context(atomic.replacing(target)))

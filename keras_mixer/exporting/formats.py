@@ -1,7 +1,12 @@
-"""The file formats of other runtimes: names, backends and extras."""
+"""The file formats of other runtimes: names, backends, extras and limits."""
 
 import dataclasses
 import pathlib
+
+# The most bytes of weights, in float32, of a file that is one message of
+# protobuf (ONNX) or FlatBuffers (LiteRT). Both end at 2**31 bytes, and the
+# graph needs some of them.
+MAX_BYTES = 2_000_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,20 +16,85 @@ class Format:
     Args:
         name: Name of the format.
         suffix: Suffix of its files; "" is a folder.
-        backend: The backend of Keras that writes it. TensorFlow writes all
-            formats but one with a dynamic batch size and with names of the
-            inputs and outputs. JAX and PyTorch do not (Keras 3.15).
-        modules: Modules that writing needs.
+        backend: The backend of Keras that writes it. "torch" is written by
+            PyTorch. TensorFlow writes the others with a free batch size and
+            with names of the inputs and outputs; JAX and PyTorch do not (Keras
+            3.15).
         runtime: Module that runs the file.
+        modules: Modules that writing needs.
+        int8_modules: Modules that writing needs besides for `dtype="int8"`.
         dtypes: The dtypes of weights that the format supports.
+        limited: Those of them for which the weights must have at most
+            `MAX_BYTES`.
+        calibration: Whether images for `dtype="int8"` are "unused", "optional"
+            or "needed".
+        runs_int8_of_keras: Whether a model that Keras has quantized to int8 can
+            be written.
+        second_suffix: Suffix of a second file beside the first, or `None`.
     """
 
     name: str
     suffix: str
     backend: str
-    modules: tuple
     runtime: str
+    modules: tuple = ()
+    int8_modules: tuple = ()
     dtypes: tuple = ("float32", "float16", "int8")
+    limited: tuple = ()
+    calibration: str = "optional"
+    runs_int8_of_keras: bool = True
+    second_suffix: str | None = None
+
+    def check(self, dtype, has_images, weight_bytes):
+        """Raises an error if the format does not support these options.
+
+        Args:
+            dtype: The dtype of the weights.
+            has_images: Boolean, whether there are images for calibration.
+            weight_bytes: The number of bytes of the weights in float32.
+        """
+        if dtype not in self.dtypes:
+            raise ValueError(
+                f"`dtype` must be one of {list(self.dtypes)} for the format "
+                f"'{self.name}'. Received: dtype={dtype!r}"
+            )
+        if has_images and (dtype != "int8" or self.calibration == "unused"):
+            raise ValueError(
+                f"`calibration` is not used by the format '{self.name}' with "
+                f"`dtype='{dtype}'`. Leave it out, or use `dtype='int8'` with "
+                "'onnx', 'openvino' or 'litert'."
+            )
+        if not has_images and (dtype, self.calibration) == ("int8", "needed"):
+            raise ValueError(
+                f"The format '{self.name}' needs images to quantize a model. "
+                "Pass about 100 images as `calibration` (`--calibrate FOLDER` "
+                "on the command line)."
+            )
+        if dtype in self.limited and weight_bytes > MAX_BYTES:
+            raise ValueError(
+                f"A file of the format '{self.name}' cannot be larger than 2 "
+                "GB, and the float32 weights of the model have "
+                f"{weight_bytes / 1e9:.1f} GB. Use the format 'saved_model' or "
+                "'torch', or 'openvino' in float32 or float16."
+            )
+
+    def files(self, path):
+        """Returns the paths of the files that an export writes."""
+        if self.second_suffix is None:
+            return [path]
+        return [path, path.with_suffix(self.second_suffix)]
+
+    def is_written(self, path):
+        """Returns whether a file or folder can be that of an export."""
+        if self.suffix:
+            return path.is_file()
+        # What TensorFlow writes, and the folder of `_to_saved_model`.
+        known = {
+            *("saved_model.pb", "fingerprint.pb"),
+            *("variables", "assets", "assets.extra"),
+        }
+        names = {file.name for file in path.iterdir()} if path.is_dir() else {}
+        return "saved_model.pb" in names and names <= known
 
 
 FORMATS = {
@@ -33,31 +103,51 @@ FORMATS = {
         Format(
             "saved_model",
             "",
-            "tensorflow",
-            (),
-            "tensorflow",
+            backend="tensorflow",
+            runtime="tensorflow",
             # TensorFlow computes with the dtype of the weights.
-            ("float32", "int8"),
+            dtypes=("float32", "int8"),
+            calibration="unused",
         ),
         Format(
             "onnx",
             ".onnx",
-            "tensorflow",
-            ("tf2onnx", "onnx", "onnxruntime"),
-            "onnxruntime",
+            backend="tensorflow",
+            runtime="onnxruntime",
+            modules=("tf2onnx", "onnx", "onnxruntime"),
+            # The other dtypes are made of a file in float32.
+            limited=("float32", "float16", "int8"),
         ),
         Format(
-            "openvino", ".xml", "tensorflow", ("openvino", "scipy"), "openvino"
+            "openvino",
+            ".xml",
+            backend="tensorflow",
+            runtime="openvino",
+            modules=("openvino", "scipy"),
+            # It is made of an ONNX file.
+            int8_modules=("tf2onnx", "onnx", "onnxruntime"),
+            limited=("int8",),
+            calibration="needed",
+            second_suffix=".bin",
         ),
         Format(
             "litert",
             ".tflite",
-            "tensorflow",
-            ("ai_edge_litert",),
-            "ai_edge_litert",
+            backend="tensorflow",
+            runtime="ai_edge_litert",
+            modules=("ai_edge_litert",),
+            limited=("float32",),
+            runs_int8_of_keras=False,
         ),
-        # PyTorch computes with the dtype of the weights, too.
-        Format("torch", ".pt2", "torch", (), "torch", ("float32", "int8")),
+        Format(
+            "torch",
+            ".pt2",
+            backend="torch",
+            runtime="torch",
+            # PyTorch computes with the dtype of the weights, too.
+            dtypes=("float32", "int8"),
+            calibration="unused",
+        ),
     )
 }
 

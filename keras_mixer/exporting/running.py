@@ -5,6 +5,18 @@ import numpy as np
 from keras_mixer.optional import require
 
 
+def sample(shape, count=3):
+    """Returns images to compare a model with its file, or with another model.
+
+    Three images in a row have different means and contrasts.
+    """
+    rng = np.random.default_rng(0)
+    ranges = ((0, 255), (100, 228), (10, 60))
+    return np.stack(
+        [rng.uniform(*ranges[i % 3], shape) for i in range(count)]
+    )
+
+
 def load(format, path):
     """Returns a function that runs an exported file.
 

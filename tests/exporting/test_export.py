@@ -11,7 +11,9 @@ import pytest
 import keras_mixer
 from keras_mixer import cli
 from keras_mixer.exporting import exporter
+from keras_mixer.exporting import formats
 from keras_mixer.exporting.running import load
+from support.helpers import CLASSES
 from support.helpers import FAMILIES
 from support.helpers import IMAGE
 from support.helpers import ROOT
@@ -374,13 +376,106 @@ def test_second_file_of_openvino_is_not_replaced_either(tmp_path):
 
 @pytest.mark.backends
 @on_tensorflow
-def test_folder_replaces_a_file(tmp_path):
-    (tmp_path / "model").write_text("old")
-    for _ in range(2):  # the second time, it replaces the folder
-        keras_mixer.export(
-            model_of("mixer"), tmp_path / "model", overwrite=True
-        )
-        assert (tmp_path / "model" / "saved_model.pb").exists()
+def test_saved_model_replaces_a_saved_model(photos, tmp_path):
+    """The ending of the path does not decide what is written."""
+    model, path = model_of("mixer"), tmp_path / "model.xml"
+    for _ in range(2):
+        keras_mixer.export(model, path, "saved_model", overwrite=True)
+    check(model, path, "saved_model", photos, 1e-5)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def folder_of_photos(path):
+    path.mkdir()
+    (path / "1.jpg").write_text("precious")
+
+
+def saved_model_with_notes(path):
+    path.mkdir()
+    (path / "saved_model.pb").write_text("old")
+    (path / "notes.txt").write_text("precious")
+
+
+def link_to_a_file(path):
+    path.with_name("real").write_text("precious")
+    path.symlink_to(path.with_name("real"))
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("photos", folder_of_photos),
+        (".", lambda path: (path / "1.jpg").write_text("precious")),
+        ("served", saved_model_with_notes),
+        ("notes", lambda path: path.write_text("precious")),
+        ("model.pt2", folder_of_photos),
+        ("model.pt2", link_to_a_file),
+    ],
+)
+def test_what_no_export_wrote_is_not_replaced(
+    name, make, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / name)
+    before = contents(tmp_path)
+    with pytest.raises(FileExistsError, match="so it is not replaced"):
+        keras_mixer.export(model_of("mixer"), name, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def contents(folder):
+    return {
+        path: path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.backends
+@pytest.mark.skipif(BACKEND not in FORMATS, reason="writes no format itself")
+def test_batch_of_the_model_is_the_batch_of_the_file(photos, tmp_path):
+    fixed = keras.Input(batch_shape=(2, *IMAGE), name="image")
+    model = model_of("resmlp", input_tensor=fixed)
+    for format, suffix in SUFFIXES.items():
+        if (format == "torch") != (BACKEND == "torch"):
+            continue
+        path = tmp_path / f"model{suffix}"
+        int8 = {"dtype": "int8", "calibration": photos}
+        options = int8 if format in ("onnx", "litert") else {}
+        keras_mixer.export(model, path, **options)
+        run = load(format, path)
+        received = run(photos[:2].astype("float32"))["predictions"]
+        assert received.shape == (2, CLASSES)
+        with pytest.raises(Exception, match="(?i)shape|dimension|batch|size"):
+            run(photos[:3].astype("float32"))
+
+
+def test_address_of_a_cloud_is_no_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = model_of("mixer")
+    for write, path in (
+        (keras_mixer.export, "gs://bucket/served"),
+        (keras_mixer.export, "s3://bucket/model.pt2"),
+        (keras_mixer.export_weights, "s3://bucket/model.safetensors"),
+        (keras_mixer.push, "gs://bucket/name"),
+    ):
+        with pytest.raises(ValueError, match="must be a path on this machine"):
+            write(model, path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_onnx_of_more_than_two_gigabytes_is_refused_at_once(
+    tmp_path, monkeypatch
+):
+    """The weights of the tiny model have 5 kB."""
+    monkeypatch.setattr(formats, "MAX_BYTES", 2000)
+    message = "cannot be larger than 2 GB"
+    for path, options in (
+        ("a.onnx", {"dtype": "float16"}),
+        ("a.tflite", {}),
+        ("a.xml", {"dtype": "int8", "calibration": np.zeros((2, *IMAGE))}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            keras_mixer.export(model_of("mixer"), tmp_path / path, **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 FULL = """
@@ -425,17 +520,46 @@ ERRORS = [
     (
         "model.xml",
         {"dtype": "int8"},
-        "ValueError: The format 'openvino' needs images to quantise a model",
+        "ValueError: The format 'openvino' needs images to quantize a model",
     ),
     (
         "model.onnx",
         {"dtype": "int8", "calibration": np.zeros((4, 8, 8, 3))},
-        "ValueError: `calibration` must be an array of images",
+        "ValueError: `calibration` must be an array of at least 1 images",
     ),
     (
         "model.onnx",
         {"calibration": np.zeros((4, *IMAGE))},
-        "ValueError: `calibration` must be an array of images",
+        "ValueError: `calibration` is not used by the format 'onnx' with",
+    ),
+    (
+        "model.pt2",
+        {"dtype": "int8", "calibration": np.zeros((4, *IMAGE))},
+        "ValueError: `calibration` is not used by the format 'torch'",
+    ),
+    (
+        "model.onnx",
+        {
+            "dtype": "int8",
+            "input_dtype": "uint8",
+            "calibration": np.full((4, *IMAGE), 256.0),
+        },
+        "ValueError: `calibration` must have pixels in [0, 255]",
+    ),
+    (
+        "model.pt2",
+        {"class_names": ["a", "b"]},
+        "ValueError: `class_names` must have one name for each output",
+    ),
+    (
+        "model.pt2",
+        {"class_names": "abcde"},
+        "TypeError: `class_names` must be a list of strings",
+    ),
+    (
+        "no/model.pt2",
+        {},
+        "FileNotFoundError: The folder '",
     ),
     (
         "model.pt2",
@@ -469,7 +593,7 @@ ERRORS = [
 def test_export_raises_and_writes_nothing(name, options, message, tmp_path):
     model = options.get("model") or family_model("mixer")
     options = {key: options[key] for key in options if key != "model"}
-    with pytest.raises((TypeError, ValueError)) as caught:
+    with pytest.raises((TypeError, ValueError, OSError)) as caught:
         keras_mixer.export(model, tmp_path / name, **options)
     assert f"{caught.type.__name__}: {caught.value}".startswith(message)
     assert list(tmp_path.iterdir()) == []
