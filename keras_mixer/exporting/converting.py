@@ -223,7 +223,9 @@ def _to_torch(model, target, request):
     (image,) = model.inputs
     batch, *shape = image.shape
     # If the sample had a batch of 1, the batch would be fixed.
-    sample = torch.zeros((batch or 2, *shape), dtype=getattr(torch, image.dtype))
+    sample = torch.zeros(
+        (batch or 2, *shape), dtype=getattr(torch, image.dtype)
+    )
     free = None if batch else [({0: torch.export.Dim("batch")},)]
     program = torch.export.export(
         model, (sample,), dynamic_shapes=free, strict=False

@@ -12,9 +12,7 @@ def sample(shape, count=3):
     """
     rng = np.random.default_rng(0)
     ranges = ((0, 255), (100, 228), (10, 60))
-    return np.stack(
-        [rng.uniform(*ranges[i % 3], shape) for i in range(count)]
-    )
+    return np.stack([rng.uniform(*ranges[i % 3], shape) for i in range(count)])
 
 
 def load(format, path):
