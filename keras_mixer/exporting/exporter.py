@@ -86,10 +86,10 @@ def export(
             activations too, "openvino" needs it, and the others do not take it.
         check: Boolean, whether to run the file in its own runtime, and to
             compare the outputs with those of the model, for batches of 1 and 3
-            images, or of the size of the model's batch. The difference must be below 1e-4 (1e-2 for "float16")
-            times the largest output. For "int8" the norm of the difference must
-            be below a quarter of the norm of the outputs, and also for a
-            model that is quantized already.
+            images, or of the size of the model's batch. The difference must be
+            below 1e-4 (1e-2 for "float16") times the largest output. For "int8"
+            the norm of the difference must be below a quarter of the norm of
+            the outputs, and also for a model that is quantized already.
         overwrite: Boolean, whether to replace an existing file, or for
             "saved_model" an existing SavedModel. Nothing else is replaced, such
             as a folder of photos.

@@ -17,6 +17,7 @@ import keras
 
 from keras_mixer.exporting import card_subject
 from keras_mixer.exporting import cards
+from keras_mixer.exporting import checks
 from keras_mixer.exporting import timm_config
 from keras_mixer.exporting import uploading
 from keras_mixer.exporting.about import About
@@ -161,7 +162,7 @@ def push_described(model, about, target, options, class_names=None):
         )
     if str(target).startswith(HUB):
         return _to_hub(model, about, str(target).removeprefix(HUB), options)
-    return _to_folder(model, about, pathlib.Path(target), options)
+    return _to_folder(model, about, target, options)
 
 
 def _class_names(model, about, given):
@@ -205,7 +206,7 @@ def _to_hub(model, about, repo, options):
 
 
 def _to_folder(model, about, target, options):
-    target = pathlib.Path(os.path.abspath(target))
+    target = checks.local_path("target", target)
     _check_folder(target, options)
     place = card_subject.Place(target.name)
     # In the same folder, so that the finished folder is renamed, not copied.

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_mixer.arguments import check_local_path
 from keras_mixer.models.anatomy import added_to
 from keras_mixer.models.anatomy import body_of
 from keras_mixer.models.anatomy import family_of
@@ -55,6 +56,7 @@ def export_weights(model: keras.Model, path: Path) -> None:
     ...     path.exists()
     True
     """
+    check_local_path("path", path)
     body = inner_model(model)
     family, grid = family_of(body), grid_of(body)
     path, layout = writing.check_target(path, family)

@@ -444,7 +444,7 @@ def test_batch_of_the_model_is_the_batch_of_the_file(photos, tmp_path):
         run = load(format, path)
         received = run(photos[:2].astype("float32"))["predictions"]
         assert received.shape == (2, CLASSES)
-        with pytest.raises(Exception, match="(?i)shape|dimension|batch|size"):
+        with pytest.raises(Exception, match=r"(?i)shape|dimension|batch|size"):
             run(photos[:3].astype("float32"))
 
 
