@@ -12,17 +12,20 @@ them as for products in float32. There, the products are computed in float32
 and the results are rounded.
 
 The functions here compute what the layers compute. LoRA is part of `kernel`. A
-layer that does more is called: one that is quantised or rematerialised, or that
-has another dtype, a regularizer of its outputs or a hook. On the other backends
-XLA merges these operations, so the layers are always called.
+layer that does anything else is called: a subclass, one whose `call` was
+replaced, one with an activation, a hook or a regularizer of its outputs, one
+that is quantized or rematerialized, or that has another dtype. On the other
+backends XLA merges these operations, so the layers are always called.
 """
 
 import keras
 from keras import ops
 
 from keras_mixer.keras_private import remat_of
+from keras_mixer.layers.stochastic_depth import StochasticDepth
 from keras_mixer.optional import require
 
+_PACKAGE = "keras_mixer.layers."
 _IS_TORCH = keras.backend.backend() == "torch"
 
 if _IS_TORCH:
@@ -42,33 +45,65 @@ if _IS_TORCH:
     ]
 
 
+# The layers of Keras that are computed here, and what they call.
+_CALLS = {
+    layer: layer.call
+    for layer in (keras.layers.Dense, keras.layers.LayerNormalization)
+}
+
+
 def are_direct(owner, x, *layers):
-    """Whether the functions below can replace calls of inner layers.
+    """Whether the calls of inner layers can be left out.
+
+    What a layer computes is not compared: only its `call` may replace it.
 
     Args:
         owner: The layer that contains them.
         x: Its input.
-        *layers: Layers of Keras.
+        *layers: The inner layers.
     """
     return (
         _IS_TORCH
         and isinstance(x, torch.Tensor)  # and not a symbolic one
         and keras.distribution.distribution() is None
+        and not torch.nn.modules.module._has_any_global_hook()
         and all(_is_plain(layer, owner.compute_dtype) for layer in layers)
     )
 
 
 def _is_plain(layer, dtype):
     return (
-        layer.compute_dtype == dtype
+        layer.built
+        and layer.compute_dtype == dtype
         and layer.quantization_mode is None
         and layer.activity_regularizer is None
         and getattr(remat_of(layer), "mode", None) is None
+        and "call" not in vars(layer)
+        and "forward" not in vars(layer)
         and not layer._forward_hooks
         and not layer._forward_pre_hooks
         and not layer._backward_hooks
         and not layer._backward_pre_hooks
     )
+
+
+def are_dense(owner, x, *layers):
+    """Whether `dense` and `dense_over_tokens` can replace inner layers.
+
+    They replace layers that are exactly Keras's `Dense`, with no activation.
+    """
+    return are_direct(owner, x, *layers) and all(
+        _is_of_keras(layer, keras.layers.Dense) and is_linear(layer)
+        for layer in layers
+    )
+
+
+def _is_of_keras(layer, kind):
+    return type(layer) is kind and kind.call is _CALLS[kind]
+
+
+def is_linear(layer):
+    return layer.activation in (None, keras.activations.linear)
 
 
 def linear(x, kernel, bias):
@@ -108,14 +143,22 @@ def dense_over_tokens(layer, x):
 
 
 def normalize(owner, layer, x):
-    """Returns what a `LayerNormalization` layer inside `owner` returns."""
-    if not are_direct(owner, x, layer):
+    """Returns what the layer in place of a norm inside `owner` returns."""
+    if not (are_direct(owner, x, layer) and _is_layer_norm(layer, x)):
         return layer(x)
     gamma, beta = _tensors(layer.gamma, layer.beta)
     if x.is_cuda and gamma is not None and gamma.dtype != x.dtype:
         return layer(x)  # only on CPUs the dtypes may differ
     return torch.nn.functional.layer_norm(
         x, x.shape[-1:], gamma, beta, layer.epsilon
+    )
+
+
+def _is_layer_norm(layer, x):
+    return (
+        _is_of_keras(layer, keras.layers.LayerNormalization)
+        and layer.axis in (-1, [-1], [x.ndim - 1])
+        and not layer.rms_scaling
     )
 
 
@@ -136,10 +179,31 @@ def scale_and_shift(layer, x, scale, offset):
 
 
 def call(owner, layer, x, **arguments):
-    """Returns what a layer of this package inside `owner` returns."""
-    if are_direct(owner, x, layer):
+    """Returns what the layer in place of one of this package returns."""
+    if are_direct(owner, x, layer) and _is_of_package(layer):
         return layer.call(x, **arguments)
     return layer(x, **arguments)
+
+
+def _is_of_package(layer):
+    return type(layer).call.__module__.startswith(_PACKAGE)
+
+
+def drop(layer, x, training):
+    """Returns what a layer that drops values returns, on each backend.
+
+    A layer with a rate of zero does nothing and is not called: there are six in
+    a block.
+    """
+    is_idle = (
+        type(layer) in (keras.layers.Dropout, StochasticDepth)
+        and not layer.rate
+        and "call" not in vars(layer)
+        and not (
+            _IS_TORCH and (layer._forward_hooks or layer._forward_pre_hooks)
+        )
+    )
+    return x if is_idle else layer(x, training=training)
 
 
 def _factors(x, *variables):

@@ -65,14 +65,14 @@ class _MLP(Composite):
         self.dense_1.build((*input_shape[:-1], self.mlp_dim))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        if direct.are_direct(self, inputs, self.dense_0, self.dense_1):
+        if direct.are_dense(self, inputs, self.dense_0, self.dense_1):
             return self._mix(direct.dense, inputs, training)
         return self._mix(_call, inputs, training)
 
     def _mix(self, dense, x, training):
         y = self._activate(dense(self.dense_0, x))
-        y = dense(self.dense_1, self._drop(y, training))
-        return self._drop(y, training)
+        y = dense(self.dense_1, direct.drop(self.dropout, y, training))
+        return direct.drop(self.dropout, y, training)
 
     def _activate(self, y):
         # `self.activation` is not replaced, so that the configuration stores
@@ -80,13 +80,6 @@ class _MLP(Composite):
         if self.activation is keras.activations.gelu:
             return gelu_exact(y)
         return self.activation(y)
-
-    def _drop(self, y, training):
-        # In eager PyTorch each call of a layer costs tens of microseconds, even
-        # if the layer does nothing. There would be six such calls per block.
-        if not self.dropout_rate:
-            return y
-        return self.dropout(y, training=training)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -206,7 +199,7 @@ class TokenMixing(_MLP):
         super().build((batch, channels, tokens))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        if direct.are_direct(self, inputs, self.dense_0, self.dense_1):
+        if direct.are_dense(self, inputs, self.dense_0, self.dense_1):
             return self._mix(direct.dense_over_tokens, inputs, training)
         y = ops.swapaxes(inputs, 1, 2)  # (batch, channels, tokens)
         return ops.swapaxes(self._mix(_call, y, training), 1, 2)
@@ -283,9 +276,7 @@ class Block(Composite):
         raise NotImplementedError
 
     def _drop(self, y, training):
-        if not self.stochastic_depth_rate:
-            return y
-        return self.stochastic_depth(y, training=training)
+        return direct.drop(self.stochastic_depth, y, training)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -98,7 +98,7 @@ class TokenLinear(Composite):
         self.dense.build((batch, channels, tokens))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        if direct.are_direct(self, inputs, self.dense):
+        if direct.are_dense(self, inputs, self.dense):
             return direct.dense_over_tokens(self.dense, inputs)
         y = ops.swapaxes(inputs, 1, 2)  # (batch, channels, tokens)
         return ops.swapaxes(self.dense(y), 1, 2)

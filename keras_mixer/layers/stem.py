@@ -28,7 +28,7 @@ class Conv2D(keras.layers.Conv2D):
         super().__init__(filters, kernel_size, **{**kwargs, **fixed})
 
     def call(self, inputs):
-        if not direct.are_direct(self, inputs, self):
+        if not (direct.are_direct(self, inputs, self) and self._is_plain()):
             return super().call(inputs)
         height, width = self.kernel_size
         _, rows, columns, channels = inputs.shape
@@ -39,3 +39,12 @@ class Conv2D(keras.layers.Conv2D):
         x = ops.reshape(x, (-1, rows, columns, height * width * channels))
         kernel = ops.reshape(self.kernel, (-1, self.filters))
         return direct.linear(x, kernel, self.bias)
+
+    def _is_plain(self):
+        return (
+            type(self) is Conv2D
+            and self.padding == "valid"
+            and self.dilation_rate == (1, 1)
+            and self.groups == 1
+            and direct.is_linear(self)
+        )

@@ -9,6 +9,7 @@ import types
 import keras
 import numpy as np
 import pytest
+import torch
 
 import keras_mixer
 from keras_mixer.layers import direct
@@ -16,8 +17,6 @@ from support.helpers import FAMILIES
 from support.helpers import IMAGE
 from support.helpers import family_model
 from support.helpers import randomise
-
-pytestmark = pytest.mark.backends
 
 on_torch = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="PyTorch only"
@@ -107,8 +106,6 @@ def test_direct_forms_keep_dtypes(family, policy, images):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_slow_dtypes_are_multiplied_in_float32(dtype, use_bias, monkeypatch):
-    import torch
-
     products = torch.bmm, torch.baddbmm, torch.nn.functional.linear
     used = []
 
@@ -135,6 +132,95 @@ def test_slow_dtypes_are_multiplied_in_float32(dtype, use_bias, monkeypatch):
         torch.testing.assert_close(received, expected.to(dtype))
 
 
+class Halved(keras.layers.Dense):
+    def call(self, inputs, training=None):
+        return super().call(inputs) / 2
+
+
+class HalvedNorm(keras.layers.LayerNormalization):
+    def call(self, inputs):
+        return super().call(inputs) / 2
+
+
+def built(layer, like):
+    """The layer, with the weights of another."""
+    layer.build((None, like.weights[0].shape[0]))
+    layer.set_weights(like.get_weights())
+    return layer
+
+
+def patched(layer):
+    """The layer with a call of its own, which halves its outputs."""
+    call = layer.call
+    layer.call = lambda *args, **options: call(*args, **options) / 2
+    return layer
+
+
+def with_activation(layer):
+    layer.activation = keras.activations.tanh
+    return layer
+
+
+def replaced(block, name, layer):
+    owner, _, name = name.rpartition(".")
+    owner = getattr(block, owner) if owner else block
+    owner._tracker.unlock()  # Keras locks a layer after it was built
+    setattr(owner, name, layer)
+    owner._tracker.lock()
+
+
+# `{what: function that changes the stem or a layer inside the first block}`.
+CHANGES = {
+    "activation": lambda stem, block: with_activation(
+        block.channel_mixing.dense_1
+    ),
+    "activation over tokens": lambda stem, block: with_activation(
+        block.token_mixing.dense_0
+    ),
+    "activation of the stem": lambda stem, block: with_activation(stem),
+    "call": lambda stem, block: patched(block.channel_mixing.dense_0),
+    "call of a norm": lambda stem, block: patched(block.token_norm),
+    "call of a dropout": lambda stem, block: patched(
+        block.token_mixing.dropout
+    ),
+    "call of a mixing": lambda stem, block: patched(block.channel_mixing),
+    "subclass": lambda stem, block: replaced(
+        block,
+        "token_mixing.dense_1",
+        built(Halved(6), block.token_mixing.dense_1),
+    ),
+    "subclass of a norm": lambda stem, block: replaced(
+        block,
+        "channel_norm",
+        built(HalvedNorm(epsilon=1e-6), block.channel_norm),
+    ),
+    "another norm": lambda stem, block: replaced(
+        block, "channel_norm", built_batch_norm()
+    ),
+}
+
+
+def built_batch_norm():
+    layer = keras.layers.BatchNormalization(momentum=0.0)
+    layer.build((None, 6, 10))
+    return layer
+
+
+@on_torch
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_layer_is_called(change, images):
+    model = family_model("mixer")
+    randomise(model)
+    before = outputs_and_gradients(model, images)[0]
+    CHANGES[change](model.get_layer("stem"), model.get_layer("block_0"))
+    training = change == "another norm"
+    received = model(images, training=training).detach().numpy()
+    with calls(model):
+        expected = model(images, training=training).detach().numpy()
+    assert np.abs(received - before).max() > 1e-3
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
 @on_torch
 def test_calls_happen_when_a_layer_does_more(images):
     model = family_model("mixer")
@@ -144,20 +230,27 @@ def test_calls_happen_when_a_layer_does_more(images):
     assert direct.are_direct(block, x, dense, norm, block.token_mixing)
     seen = []
     hook = dense.register_forward_hook(lambda *_: seen.append("dense"))
-    assert not direct.are_direct(block, x, dense)
-    model.predict(images, verbose=0)
+    model(images)
     assert seen == ["dense"]
     hook.remove()
-    assert direct.are_direct(block, x, dense)
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda layer, *_: seen.append(layer.name)
+    )
+    model(images)
+    hook.remove()
+    names = {layer.name for layer in inner_layers(model)}
+    assert names - {"image", "dropout", "stochastic_depth"} <= {*seen}
+    assert direct.are_dense(block, x, dense)
     dense.activity_regularizer = keras.regularizers.L2(1.0)
-    assert not direct.are_direct(block, x, dense)
+    assert not direct.are_dense(block, x, dense)
     dense.activity_regularizer = None
     dense.quantize("int8")
-    assert not direct.are_direct(block, x, dense)
+    assert not direct.are_dense(block, x, dense)
     norm.dtype_policy = keras.DTypePolicy("float64")
     assert not direct.are_direct(block, x, norm)
 
 
+@pytest.mark.backends
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="not PyTorch")
 def test_layers_are_called_on_other_backends():
     block = family_model("mixer").get_layer("block_0")
