@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_mixer.layers import direct
+from keras_mixer.optional import require
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
@@ -13,6 +14,10 @@ class Conv2D(keras.layers.Conv2D):
     Keras 3.15 copies the kernel of a convolution into another memory layout in
     each call on PyTorch. For one image this takes as long as a block. There,
     this layer cuts the image into patches and multiplies them with the kernel.
+
+    The layer accepts images of the size that it was built for. Images of another
+    size with as many patches would give a wrong result, and a remainder that is
+    smaller than a patch would be cut off.
 
     The class has the name of its base class, because Keras names the groups in
     `.weights.h5` and `.keras` files after the classes of the layers.
@@ -27,7 +32,17 @@ class Conv2D(keras.layers.Conv2D):
         fixed = {"strides": kernel_size, "data_format": "channels_last"}
         super().__init__(filters, kernel_size, **{**kwargs, **fixed})
 
+    def build(self, input_shape):
+        super().build(input_shape)
+        # Keras compares the images with this when it traces or calls the layer.
+        # A model is not compared with its inputs in `predict` on JAX.
+        axes = dict(enumerate(input_shape[1:], start=1))
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes=axes)
+
     def call(self, inputs):
+        if None in inputs.shape[1:3]:  # a TensorFlow dataset may not know them
+            shape = (None, *self.input_spec.axes.values())
+            inputs = require("tensorflow").ensure_shape(inputs, shape)
         if not (direct.are_direct(self, inputs, self) and self._is_plain()):
             return super().call(inputs)
         height, width = self.kernel_size

@@ -40,6 +40,36 @@ def test_output_shape(tiny, options, shape):
     assert model.predict(batch, verbose=0).shape == (BATCH, *shape[1:])
 
 
+class Batches(keras.utils.PyDataset):
+    """One batch of images of each shape."""
+
+    def __init__(self, *shapes):
+        super().__init__()
+        self.shapes = shapes
+
+    def __len__(self):
+        return len(self.shapes)
+
+    def __getitem__(self, i):
+        return (np.ones((3, *self.shapes[i]), "float32"),)
+
+
+# As many patches of 4 x 4, or a remainder that would be cut off.
+@pytest.mark.backends
+@pytest.mark.parametrize("other", [(12, 8, 3), (11, 15, 3), (9, 12, 3)])
+def test_images_of_another_size_are_refused(tiny, other, tmp_path):
+    model = tiny()
+    model.save(tmp_path / "model.keras")
+    for model in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        variables = [v.value for v in model.trainable_variables], []
+        assert model.predict(Batches(IMAGE), verbose=0).shape == (3, CLASSES)
+        # TensorFlow does not know the size of the image while it traces.
+        with pytest.raises(Exception, match="shape"):
+            model.predict(Batches(IMAGE, other), verbose=0)
+        with pytest.raises(ValueError, match="'stem' is incompatible"):
+            model.stateless_call(*variables, np.ones((3, *other)))
+
+
 @pytest.mark.parametrize("include_top", [True, False])
 def test_default_input_shape_is_224_by_224_by_3(tiny, include_top):
     model = tiny(include_top=include_top, input_shape=None, patch_size=56)
