@@ -58,16 +58,16 @@ class Batches(keras.utils.PyDataset):
 @pytest.mark.backends
 @pytest.mark.parametrize("other", [(12, 8, 3), (11, 15, 3), (9, 12, 3)])
 def test_images_of_another_size_are_refused(tiny, other, tmp_path):
-    model = tiny()
-    model.save(tmp_path / "model.keras")
-    for model in (model, keras.saving.load_model(tmp_path / "model.keras")):
-        variables = [v.value for v in model.trainable_variables], []
+    built = tiny()
+    built.save(tmp_path / "model.keras")
+    for model in (built, keras.saving.load_model(tmp_path / "model.keras")):
         assert model.predict(Batches(IMAGE), verbose=0).shape == (3, CLASSES)
         # TensorFlow does not know the size of the image while it traces.
         with pytest.raises(Exception, match="shape"):
             model.predict(Batches(IMAGE, other), verbose=0)
+        variables = [v.value for v in model.trainable_variables]
         with pytest.raises(ValueError, match="'stem' is incompatible"):
-            model.stateless_call(*variables, np.ones((3, *other)))
+            model.stateless_call(variables, [], np.ones((3, *other)))
 
 
 @pytest.mark.parametrize("include_top", [True, False])
