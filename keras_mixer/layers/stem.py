@@ -15,9 +15,9 @@ class Conv2D(keras.layers.Conv2D):
     each call on PyTorch. For one image this takes as long as a block. There,
     this layer cuts the image into patches and multiplies them with the kernel.
 
-    The layer accepts images of the size that it was built for. Images of another
-    size with as many patches would give a wrong result, and a remainder that is
-    smaller than a patch would be cut off.
+    The layer accepts images of the size that it was built for. Images of
+    another size with as many patches would give a wrong result, and a remainder
+    that is smaller than a patch would be cut off.
 
     The class has the name of its base class, because Keras names the groups in
     `.weights.h5` and `.keras` files after the classes of the layers.
