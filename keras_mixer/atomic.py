@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -61,6 +62,9 @@ def replacing(path: Path) -> Iterator[pathlib.Path]:
         remove(part)
 
 
+_LOST = (errno.EIO, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
 def remove(path: Path) -> None:
     """Deletes a file, or a folder with all that is in it, if it exists."""
     path = pathlib.Path(path)
@@ -68,6 +72,21 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def is_part(path: Path) -> bool:
+    """Returns whether a path is that of an unfinished file or folder.
+
+    A process that was killed leaves it behind.
+
+    Example:
+
+    >>> from keras_mixer import atomic
+    >>> atomic.is_part("run/.log.1a2b3c4d.part.csv")
+    True
+    """
+    path = pathlib.Path(path)
+    return path.name.startswith(".") and ".part" in path.suffixes
 
 
 def _beside(path):
@@ -98,9 +117,13 @@ def _sync(path):
     Windows cannot open folders, and some file systems cannot do this: the file
     is complete there, but may be lost if the machine loses power.
     """
-    with contextlib.suppress(OSError):
+    try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        # Some file systems notice only now that the disk is full.
+        if error.errno in _LOST:
+            raise

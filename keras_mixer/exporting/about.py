@@ -6,7 +6,7 @@ from keras_mixer.data.photos import CROP_RATIO
 from keras_mixer.data.photos import INTERPOLATION
 from keras_mixer.training.finished import model_file
 from keras_mixer.training.finished import report_of
-from keras_mixer.training.runs import read_log
+from keras_mixer.training.log import read_log
 from keras_mixer.training.runs import read_run
 from keras_mixer.weights import catalog
 

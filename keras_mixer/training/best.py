@@ -1,11 +1,11 @@
 """The best epoch of a training: its weights, and when to stop after it.
 
-Everything is derived from the log. Keras's `ModelCheckpoint` and
-`EarlyStopping` keep the best value in Python, so it is lost when the process is
-killed: after that, the next epoch replaces the best model, and the patience
-starts again. Also, `ModelCheckpoint` saves at the end of an epoch. If the
-weights are averaged, the averages are validated, but at the end of the epoch
-the model has the weights again.
+Everything is derived from the log. Keras's `EarlyStopping` keeps the best value
+in Python, so its patience starts again when the process is killed.
+`ModelCheckpoint` takes the best value so far as an argument, but it needs the
+name of the metric before the first epoch, it keeps an epoch whose loss is NaN
+for ever if that was the first, and it overwrites the weights that a damaged
+checkpoint may still need.
 """
 
 import logging
@@ -14,9 +14,13 @@ import pathlib
 
 import keras
 
-from keras_mixer.training import states
-from keras_mixer.training.runs import CHECKPOINTS
-from keras_mixer.training.runs import read_log
+from keras_mixer.training.checkpoints import CHECKPOINTS
+from keras_mixer.training.checkpoints import is_undamaged
+from keras_mixer.training.checkpoints import load_variables
+from keras_mixer.training.checkpoints import model_variables
+from keras_mixer.training.checkpoints import save_epoch
+from keras_mixer.training.checkpoints import saved_epochs
+from keras_mixer.training.log import read_log
 from keras_mixer.types import Path
 
 logger = logging.getLogger("keras_mixer")
@@ -101,22 +105,19 @@ def load_best(folder: Path, model: keras.Model) -> dict[str, float] | None:
     >>> training.load_best("nowhere", model) is None
     True
     """
-    best, files = best_epoch(read_log(folder)), _files(folder)
+    best = best_epoch(read_log(folder))
     number = None if best is None else best["epoch"] + 1
-    for epoch, digest, path in files.saved():
-        if epoch == number and states.digest_of(path) == digest:
-            states.load(states.model_variables(model), path)
-            return best
-    logger.warning(
-        "'%s' has no undamaged weights of the best epoch (%s)",
-        files.folder,
-        number,
-    )
-    return None
-
-
-def _files(folder):
-    return states.StateFiles(pathlib.Path(folder, CHECKPOINTS), "best")
+    folder = pathlib.Path(folder, CHECKPOINTS)
+    path = saved_epochs(folder, "best").get(number)
+    if path is None or not is_undamaged(path):
+        logger.warning(
+            "'%s' has no undamaged weights of the best epoch (%s)",
+            folder,
+            number,
+        )
+        return None
+    load_variables(model_variables(model), path)
+    return best
 
 
 class _FromLog(keras.callbacks.Callback):
@@ -133,9 +134,6 @@ class _FromLog(keras.callbacks.Callback):
 class KeepBest(_FromLog):
     """Saves the weights of the best epoch, as they are validated.
 
-    It must come before `SwapEMAWeights` in the list of callbacks: at the end of
-    the validation, the averages are then still in the model.
-
     Args:
         folder: Path of the folder of the training.
         log: List of dicts, the epochs that are done.
@@ -146,39 +144,27 @@ class KeepBest(_FromLog):
 
     def __init__(self, folder, log):
         super().__init__(log)
-        self._files = _files(folder)
+        self._folder = pathlib.Path(folder, CHECKPOINTS)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
         # Remove those of epochs that are repeated after a kill: on a GPU, they
         # can have another result now.
-        for number, _, path in self._files.saved():
-            if number > epoch:
-                path.unlink()
-
-    def on_test_end(self, logs=None):
-        row = {f"val_{key}": value for key, value in logs.items()}
-        log = [*self._log, {"epoch": self._epoch, **row}]
-        if best_epoch(log) is not log[-1]:
-            return
-        try:
-            variables = states.model_variables(self.model)
-            self._files.write(self._epoch + 1, variables)
-        except OSError as error:
-            raise OSError(
-                f"The weights of epoch {self._epoch + 1}, the best so far, "
-                f"could not be written to '{self._files.folder}': {error}. The "
-                "checkpoints are kept: free disk space, and start the training "
-                "again to resume it."
-            ) from error
+        self._remove(lambda number: number > epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
+        if best_epoch(self._log) is self._log[-1]:
+            what = f"The weights of epoch {epoch + 1}, the best so far,"
+            variables = model_variables(self.model)
+            save_epoch(self._folder, "best", epoch, variables, what)
         ends = range(max(len(self._log) - KEPT, 0) + 1, len(self._log) + 1)
         bests = [best_epoch(self._log[:end]) for end in ends]
         kept = {best["epoch"] + 1 for best in bests if best is not None}
-        for number, _, path in self._files.saved():
-            if number not in kept:
+        self._remove(lambda number: number not in kept)
+
+    def _remove(self, is_old):
+        for number, path in saved_epochs(self._folder, "best").items():
+            if is_old(number):
                 path.unlink()
 
 

@@ -1,11 +1,46 @@
-"""Callbacks that `fit` adds to each training."""
+"""Callbacks that `fit` adds to each training, and checks of those of users."""
 
+import ast
+import inspect
 import math
+import textwrap
 from typing import Any
 
 import keras
 
-from keras_mixer.training.runs import read_log
+from keras_mixer.training.log import read_log
+
+
+class Averages(keras.callbacks.SwapEMAWeights):
+    """Validates the averages of the weights, and leaves them in the model.
+
+    Callbacks that follow see at the end of an epoch what was validated: for
+    example, `EarlyStopping` can restore it. With `swap_on_epoch=True`, Keras's
+    own callback leaves the averages in the model when a training stops early,
+    and at the end of each training it overwrites the weights, which a resumed
+    training needs.
+    """
+
+    def on_test_end(self, logs=None):
+        """Does nothing: `WithoutAverages` puts the weights back."""
+
+    def put_weights_back(self):
+        super().on_test_end()
+
+
+class WithoutAverages(keras.callbacks.Callback):
+    """Puts the weights back into the model at the end of an epoch.
+
+    Args:
+        averages: The `Averages` of the same training.
+    """
+
+    def __init__(self, averages):
+        super().__init__()
+        self._averages = averages
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._averages.put_weights_back()
 
 
 class SameMetrics(keras.callbacks.Callback):
@@ -111,3 +146,56 @@ def optimizers_of(optimizer):
     """Returns a list of the inner optimizers, or of the optimizer itself."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return getattr(optimizer, "optimizers", [optimizer])
+
+
+def check_callbacks(callbacks, optimizer, epochs):
+    """Raises an error if a callback would fail in the training.
+
+    Args:
+        callbacks: The callbacks of the user.
+        optimizer: The optimizer of the model.
+        epochs: Integer, the number of epochs.
+
+    Raises:
+        TypeError: If one is not a Keras callback.
+        ValueError: If one sets the learning rate, which a schedule determines.
+    """
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise TypeError(
+                "`callbacks` must be a list of Keras callbacks. "
+                f"Received: {callback!r} (of type {type(callback).__name__})"
+            )
+        has_schedule = any(
+            isinstance(each.get_config()["learning_rate"], dict)
+            for each in optimizers_of(optimizer)
+        )
+        if has_schedule and _sets_rate(callback, epochs):
+            raise ValueError(
+                "A callback cannot set the learning rate of an optimizer with "
+                "a schedule, such as that of a recipe. Leave it out, or "
+                "compile the model with an optimizer whose learning rate is a "
+                f"number. Received: {type(callback).__name__}"
+            )
+
+
+def _sets_rate(callback, epochs):
+    """Returns whether the code of a callback has `x.learning_rate = ...`."""
+    is_reduced = isinstance(callback, keras.callbacks.ReduceLROnPlateau)
+    if is_reduced and callback.patience >= epochs:
+        return False  # it only logs the rate
+    return any(map(_assigns_rate, type(callback).__mro__[:-1]))
+
+
+def _assigns_rate(kind):
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    except (OSError, SyntaxError):  # a class without a file
+        return False
+    return any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and node.attr == "learning_rate"
+        and ast.unparse(node.value) != "self"
+        for node in ast.walk(tree)
+    )

@@ -7,21 +7,27 @@ and the epoch are in two files: if the process is killed between them, they are
 of different epochs. It does not always report a full disk: h5py, which writes
 the weights, ignores errors while it closes a file.
 
-Here a checkpoint is one file, with a checksum (see `states`). It holds all
-variables of the model and of its optimizer: the weights and their averages, the
-step (which determines the learning rate), and the state of the random number
+Here a checkpoint is one NumPy archive. It is a ZIP file, which has a checksum
+of each array, and its name has the number of the epoch. It holds all variables
+of the model and of its optimizer: the weights and their averages, the step
+(which determines the learning rate), and the state of the random number
 generators.
 """
 
 import logging
 import pathlib
+import re
+import zipfile
 
 import keras
+import numpy as np
 
+from keras_mixer import atomic
 from keras_mixer.arguments import check_positive_int
-from keras_mixer.training import states
 
 logger = logging.getLogger("keras_mixer")
+
+CHECKPOINTS = "checkpoints"  # the folder in the folder of a training
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -60,7 +66,6 @@ class Checkpoints(keras.callbacks.Callback):
     def __init__(self, folder, keep=2, writes=True):
         super().__init__()
         self.folder = pathlib.Path(folder)
-        self._files = states.StateFiles(folder, "epoch")
         self.keep = check_positive_int("keep", keep)
         self.writes = writes
 
@@ -91,7 +96,7 @@ class Checkpoints(keras.callbacks.Callback):
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         if path is not None:
-            states.load(_variables(model), path)
+            load_variables(_variables(model), path)
 
     def last(self):
         """Finds the last undamaged checkpoint, by reading the whole file.
@@ -100,9 +105,9 @@ class Checkpoints(keras.callbacks.Callback):
             The number of epochs that are done, and the path of the checkpoint;
             0 and `None` if there is no checkpoint.
         """
-        saved = self._files.saved()
-        for epoch, digest, path in reversed(saved):
-            if states.digest_of(path) == digest:
+        saved = saved_epochs(self.folder, "epoch")
+        for epoch, path in reversed(saved.items()):
+            if is_undamaged(path):
                 return epoch, path
             logger.warning("%s is damaged; trying the one before it", path)
         if saved:
@@ -115,19 +120,103 @@ class Checkpoints(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not self.writes:
             return
-        try:
-            self._files.write(epoch + 1, _variables(self.model))
-        except OSError as error:
-            raise OSError(
-                f"The checkpoint of epoch {epoch + 1} could not be written to "
-                f"'{self.folder}': {error}. Earlier checkpoints are kept: free "
-                "disk space, and start the training again to resume it."
-            ) from error
-        for _, _, path in self._files.saved()[: -self.keep]:
+        what = f"The checkpoint of epoch {epoch + 1}"
+        save_epoch(self.folder, "epoch", epoch, _variables(self.model), what)
+        for path in [*saved_epochs(self.folder, "epoch").values()][
+            : -self.keep
+        ]:
             path.unlink()
 
 
 def _variables(model):
     """Returns `{name: variable}` of a model and of its optimizer."""
-    optimizer = states.numbered("optimizer", model.optimizer.variables)
-    return {**states.model_variables(model), **optimizer}
+    optimizer = _numbered("optimizer", model.optimizer.variables)
+    return {**model_variables(model), **optimizer}
+
+
+def model_variables(model):
+    """Returns `{name: variable}` of a model, without its metrics.
+
+    The names are numbered. Keras's own names of variables are not used: they
+    can differ in another process.
+    """
+    metrics = {id(variable) for variable in model.metrics_variables}
+    variables = [v for v in model.variables if id(v) not in metrics]
+    return _numbered("model", variables)
+
+
+def _numbered(owner, variables):
+    return {f"{owner}_{i}": variable for i, variable in enumerate(variables)}
+
+
+def saved_epochs(folder, kind):
+    """Returns `{epoch: path}` of the files of a kind, the oldest first.
+
+    Args:
+        folder: Path of a folder, which may be missing.
+        kind: String, the beginning of the names of the files.
+    """
+    name = re.compile(rf"{kind}_(\d+)\.npz")
+    folder = pathlib.Path(folder)
+    files = folder.iterdir() if folder.is_dir() else ()
+    found = ((name.fullmatch(path.name), path) for path in files)
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
+def save_epoch(folder, kind, epoch, variables, what):
+    """Saves variables after an epoch. If that fails, no file is changed.
+
+    Args:
+        folder: Path of the folder. It is created if it does not exist.
+        kind: String, the beginning of the name of the file.
+        epoch: Integer, the epoch, from 0. In the name, it counts from 1.
+        variables: Dict of Keras variables.
+        what: String, the name of the variables for the error message.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    arrays = {}
+    for name, variable in variables.items():
+        array = keras.ops.convert_to_numpy(variable)
+        # NumPy files do not support bfloat16. float32 holds it exactly.
+        arrays[name] = array.astype("f4") if array.dtype.kind == "V" else array
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(folder / f"{kind}_{epoch + 1:05d}.npz") as part:
+            np.savez(part, **arrays)
+    except OSError as error:
+        raise OSError(
+            f"{what} could not be saved: {error}. Earlier checkpoints are "
+            "kept: start the training again to resume it."
+        ) from error
+
+
+def is_undamaged(path):
+    """Reads a file, and returns whether all its checksums are right."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return False
+
+
+def load_variables(variables, path):
+    """Assigns the arrays of a file to variables.
+
+    Args:
+        variables: Dict of Keras variables.
+        path: Path of a file that was written from the same variables.
+
+    Raises:
+        ValueError: If the file is of other variables. Nothing is changed then.
+    """
+    with np.load(path) as arrays:
+        shapes = {name: arrays[name].shape for name in arrays.files}
+        if shapes != {name: tuple(v.shape) for name, v in variables.items()}:
+            raise ValueError(
+                f"'{path}' is the checkpoint of another model, or of a model "
+                "with another optimizer. Use another folder."
+            )
+        for name, variable in variables.items():
+            variable.assign(arrays[name])

@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 
+from keras_mixer import atomic
+from keras_mixer.arguments import check_local_path
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.data.batches import Data
 from keras_mixer.distributing.devices import Devices
@@ -18,18 +20,22 @@ from keras_mixer.optional import is_installed
 from keras_mixer.training.best import KeepBest
 from keras_mixer.training.best import StopEarly
 from keras_mixer.training.best import is_over
+from keras_mixer.training.callbacks import Averages
 from keras_mixer.training.callbacks import SameMetrics
 from keras_mixer.training.callbacks import StopOnLostLoss
+from keras_mixer.training.callbacks import WithoutAverages
+from keras_mixer.training.callbacks import check_callbacks
 from keras_mixer.training.callbacks import optimizers_of
+from keras_mixer.training.checkpoints import CHECKPOINTS
 from keras_mixer.training.checkpoints import Checkpoints
 from keras_mixer.training.class_weights import list_of_weights
 from keras_mixer.training.class_weights import weighted
+from keras_mixer.training.log import LOG_FILE
+from keras_mixer.training.log import read_log
+from keras_mixer.training.log import trim_log
 from keras_mixer.training.losses import check_one_hot_loss
 from keras_mixer.training.losses import check_outputs
-from keras_mixer.training.runs import CHECKPOINTS
-from keras_mixer.training.runs import LOG_FILE
-from keras_mixer.training.runs import read_log
-from keras_mixer.training.runs import trim_log
+from keras_mixer.training.runs import locked
 from keras_mixer.types import Path
 
 ONE_DEVICE = Devices("none")
@@ -129,90 +135,115 @@ def fit(
     >>> [row["epoch"] for row in log]
     [0, 1]
     """
+    check_local_path("folder", folder)
+    folder = pathlib.Path(folder)
     class_weights = list_of_weights(class_weights, images)
-    _check_callbacks(callbacks)
+    check_callbacks(callbacks, model.optimizer, epochs)
     if patience is not None:
         patience = check_positive_int("patience", patience)
     loss = getattr(model, "loss", None)
     check_outputs(model, loss)
     check_one_hot_loss(loss)
-    folder = pathlib.Path(folder)
     devices.local_batch_size(batch_size)
     steps = images.steps_per_epoch(batch_size, drop_remainder)
-    writes = devices.process == 0
-    checkpoints = Checkpoints(folder / CHECKPOINTS, writes=writes)
-    done, last = checkpoints.last()
-    # Check before loading, which all processes do together.
-    devices.check_equal("epochs that are done", done)
-    checkpoints.load(model, last)
-    averages = any(each.use_ema for each in optimizers_of(model.optimizer))
-    past = [row for row in read_log(folder) if row["epoch"] < done]
-    if done >= epochs or is_over(past, patience):
-        # A checkpoint holds the weights and their averages separately.
-        model.optimizer.finalize_variable_values(model.trainable_variables)
-        if averages:
-            _unshare(model)
-        return read_log(folder)
-    added = [StopOnLostLoss()]
-    if keep_best and writes:
-        added.append(KeepBest(folder, past))
-    if averages:
-        added.append(keras.callbacks.SwapEMAWeights())
-    # Before the checkpoint, which saves what the callbacks change.
-    added += callbacks
-    log = keras.callbacks.CSVLogger(folder / LOG_FILE, append=True)
-    if writes:
-        trim_log(folder / LOG_FILE, done)
-        added += _logs(folder, log)
-    if patience is not None:
-        added.append(StopEarly(past, patience))
-    # After the log: each epoch with a checkpoint is then in the log. Epochs
-    # that were logged without a checkpoint are repeated.
-    added.append(checkpoints)
-    with _closing(log):
-        batches = images.train(
-            augmentation,
-            batch_size,
-            seed=seed,
-            start=done * steps,
-            hosts=devices.processes,
-            host=devices.process,
-            drop_remainder=drop_remainder,
-        )
-        model.fit(
-            weighted(batches, class_weights),
-            validation_data=validation_data
-            or images.validation(
-                batch_size, drop_remainder=devices.replicas > 1
-            ),
-            initial_epoch=done,
-            epochs=epochs,
-            steps_per_epoch=steps,
-            shuffle=False,  # the images are shuffled already
-            callbacks=added,
-            verbose=verbose if writes else 0,
-        )
-    if averages:
+    with _alone_in(folder, devices):
+        done = _resume(model, folder, devices)
+        past = [row for row in read_log(folder) if row["epoch"] < done]
+        if done < epochs and not is_over(past, patience):
+            if devices.process == 0:
+                trim_log(folder, done)
+            batches = images.train(
+                augmentation,
+                batch_size,
+                seed=seed,
+                start=done * steps,
+                hosts=devices.processes,
+                host=devices.process,
+                drop_remainder=drop_remainder,
+            )
+            with _callbacks(
+                model, folder, past, devices, callbacks, keep_best, patience
+            ) as added:
+                model.fit(
+                    weighted(batches, class_weights),
+                    validation_data=validation_data
+                    or images.validation(
+                        batch_size, drop_remainder=devices.replicas > 1
+                    ),
+                    initial_epoch=done,
+                    epochs=epochs,
+                    steps_per_epoch=steps,
+                    shuffle=False,  # the images are shuffled already
+                    callbacks=added,
+                    verbose=verbose if devices.process == 0 else 0,
+                )
+        else:
+            # A checkpoint holds the weights and their averages separately.
+            model.optimizer.finalize_variable_values(model.trainable_variables)
+    if _has_averages(model):
         _unshare(model)
     return read_log(folder)
 
 
 @contextlib.contextmanager
-def _closing(log):
-    """Closes the log. Keras does not if the training raises an error."""
-    try:
+def _alone_in(folder, devices):
+    """Locks the folder, and deletes what killed processes left unfinished."""
+    if devices.process != 0:
         yield
+        return
+    with locked(folder):
+        for path in folder.rglob(".*"):
+            if atomic.is_part(path):
+                atomic.remove(path)
+        yield
+
+
+def _resume(model, folder, devices):
+    """Loads the last checkpoint; returns the number of epochs that are done."""
+    checkpoints = Checkpoints(folder / CHECKPOINTS)
+    done, path = checkpoints.last()
+    # Check before loading, which all processes do together.
+    devices.check_equal("epochs that are done", done)
+    checkpoints.load(model, path)
+    return done
+
+
+@contextlib.contextmanager
+def _callbacks(model, folder, past, devices, callbacks, keep_best, patience):
+    """Gives the callbacks of a training. Their order matters."""
+    writes = devices.process == 0
+    added = [StopOnLostLoss()]
+    # At the end of an epoch, the averages of the weights are in the model until
+    # all callbacks that look at what was validated have done so.
+    averages = Averages() if _has_averages(model) else None
+    if averages:
+        added.append(averages)
+    if keep_best and writes:
+        added.append(KeepBest(folder, past))
+    # Before the checkpoint, which saves what the callbacks change.
+    added += callbacks
+    if averages:
+        added.append(WithoutAverages(averages))
+    log = keras.callbacks.CSVLogger(folder / LOG_FILE, append=True)
+    if writes:
+        added += [SameMetrics(folder), log]
+        if is_installed("tensorboard"):
+            added.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
+    if patience is not None:
+        added.append(StopEarly(past, patience))
+    # After the log: each epoch with a checkpoint is then in the log. Epochs
+    # that were logged without a checkpoint are repeated.
+    added.append(Checkpoints(folder / CHECKPOINTS, writes=writes))
+    try:
+        yield added
     finally:
+        # Keras leaves the log open if the training raises an error.
         if log.csv_file:
             log.csv_file.close()
 
 
-def _logs(folder, log):
-    """The callbacks that write the logs of a training."""
-    logs = [SameMetrics(folder), log]
-    if is_installed("tensorboard"):
-        logs.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
-    return logs
+def _has_averages(model):
+    return any(each.use_ema for each in optimizers_of(model.optimizer))
 
 
 def _unshare(model):
@@ -226,12 +257,3 @@ def _unshare(model):
     """
     for variable in model.trainable_variables:
         variable.assign(keras.ops.copy(variable))
-
-
-def _check_callbacks(callbacks):
-    for callback in callbacks:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise TypeError(
-                "`callbacks` must be a list of Keras callbacks. "
-                f"Received: {callback!r} (of type {type(callback).__name__})"
-            )

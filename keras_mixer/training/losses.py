@@ -109,6 +109,41 @@ def check_outputs(model, loss):
     )
 
 
+def probabilities_of(model):
+    """Returns the probabilities of the classes that a trained model predicts.
+
+    Args:
+        model: A trained model.
+
+    Returns:
+        The symbolic output of the model, or that of an activation behind it.
+
+    Raises:
+        ValueError: If the last layer and the loss are not known to be those of
+            a classification with one label for each image.
+    """
+    activation = output_activation(model)
+    loss = _single(getattr(model, "loss", None))
+    check_outputs(model, loss)
+    is_categorical = isinstance(loss, _CATEGORICAL) or loss in _FUNCTIONS
+    if activation == "softmax" or (
+        is_categorical and _expected_by(loss) == "probabilities"
+    ):
+        return model.output
+    if not is_categorical and loss is not sigmoid_crossentropy:
+        raise ValueError(
+            "The model must be a classifier with one label for each image: its "
+            "last activation a softmax, or its loss a categorical "
+            "cross-entropy or that of a recipe. Use `model.save` for other "
+            f"models. Received: the activation {activation}, the loss "
+            f"{_name(loss)}"
+        )
+    options = {"name": "probabilities", "dtype": "float32"}
+    if is_categorical:
+        return keras.layers.Softmax(**options)(model.output)
+    return keras.layers.Activation("sigmoid", **options)(model.output)
+
+
 def check_one_hot_loss(loss):
     """Raises an error if a loss expects integer labels."""
     loss = _single(loss)
@@ -137,10 +172,13 @@ def _single(loss):
 
 
 _SPARSE = keras.losses.sparse_categorical_crossentropy
-_ON_PROBABILITIES = (
+_CATEGORICAL = (
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.SparseCategoricalCrossentropy,
+)
+_FUNCTIONS = (
     _SPARSE,
-    keras.losses.binary_crossentropy,
-    keras.losses.binary_focal_crossentropy,
     keras.losses.categorical_crossentropy,
     keras.losses.categorical_focal_crossentropy,
 )
@@ -151,6 +189,10 @@ def _expected_by(loss):
     from_logits = getattr(loss, "from_logits", None)
     if loss is sigmoid_crossentropy or from_logits is True:
         return "logits"
-    if loss in _ON_PROBABILITIES or from_logits is False:
+    binary = (
+        keras.losses.binary_crossentropy,
+        keras.losses.binary_focal_crossentropy,
+    )
+    if loss in (*_FUNCTIONS, *binary) or from_logits is False:
         return "probabilities"
     return None

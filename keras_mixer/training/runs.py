@@ -1,12 +1,13 @@
-"""The folder of a training: settings, log, curves and the model.
+"""The folder of a training: settings, lock, curves and the model.
 
 A folder belongs to one training. If the training is started again with the same
 settings, it is resumed. Other settings raise an error. So `run.json`, which has
 the settings, is written first, and the file is complete or does not exist.
 """
 
-import csv
+import contextlib
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -15,30 +16,27 @@ from typing import Any
 
 import keras
 
+from keras_mixer import atomic
+from keras_mixer.arguments import check_local_path
 from keras_mixer.optional import is_installed
-from keras_mixer.optional import require
+from keras_mixer.training.log import plot
+from keras_mixer.training.log import read_log
+from keras_mixer.training.losses import probabilities_of
 from keras_mixer.types import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger("keras_mixer")
+
 RUN_FILE = "run.json"
-
-
-LOG_FILE = "log.csv"
-
-
 CURVES_FILE = "curves.png"
-
-
 MODEL_FILE = "model.keras"
-
-
 BEST_FILE = "best.keras"
 
-
-CHECKPOINTS = "checkpoints"
-
-
-# Facts that do not change the weights, and that differ between versions of
-# this library.
+# Facts that do not change the weights.
 NOT_COMPARED = ("skipped", "validation_count")
 
 
@@ -83,6 +81,7 @@ def open_run(
     ...     training.read_run(run)["settings"]
     {'seed': 0}
     """
+    check_local_path("folder", folder)
     folder = pathlib.Path(folder)
     facts = facts or {}
     asked = {"settings": settings, **facts}
@@ -133,8 +132,7 @@ def _prolong(folder, asked, defaults, parts, process):
 
 
 def _files_of_others(folder):
-    """Returns the files in a folder, except an unfinished `run.json`."""
-    return [f for f in folder.iterdir() if f.name != _part(RUN_FILE).name]
+    return [file for file in folder.iterdir() if not atomic.is_part(file)]
 
 
 def _check_same(folder, asked, defaults):
@@ -193,6 +191,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     Traceback (most recent call last):
     ValueError: 'nowhere' is not the folder of a training: it has no run.json.
     """
+    check_local_path("folder", folder)
     path = pathlib.Path(folder, RUN_FILE)
     if not path.is_file():
         raise ValueError(
@@ -208,72 +207,46 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def write_json(path, content):
-    part = _part(path)
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    with atomic.replacing(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
-def _part(path):
-    """Returns the name of a file until it is complete."""
-    return pathlib.Path(path).with_suffix(".part")
+@contextlib.contextmanager
+def locked(folder):
+    """Keeps other processes from training in a folder.
 
-
-def read_log(folder: Path) -> list[dict[str, float]]:
-    """Returns the loss and the metrics of each epoch.
+    The system releases the lock when a process ends, whatever ends it. So the
+    file of a process that was killed is taken over.
 
     Args:
         folder: Path of the folder of a training.
 
-    Returns:
-        A list of dicts with `epoch`, from 0, `loss`, `val_loss` and the
-        metrics, such as `accuracy` and `val_accuracy`. The list is empty
-        before the end of the first epoch.
-
-    Example:
-
-    >>> from keras_mixer import training
-    >>> training.read_log("nowhere")
-    []
+    Raises:
+        ValueError: If a process trains there. The message names it.
+        OSError: If the folder cannot be written.
     """
-    header, *rows = _whole_lines(pathlib.Path(folder, LOG_FILE))
-    named = [dict(zip(header, row, strict=True)) for row in rows]
-    return [
-        {"epoch": int(row.pop("epoch"))}
-        | {key: float(value) for key, value in row.items()}
-        for row in named
-    ]
-
-
-def _whole_lines(path):
-    """Returns the header of a log and its complete lines, as lists of cells.
-
-    A process that was killed may leave an incomplete last line.
-    """
-    if not path.exists():
-        return [[]]
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.reader(file)) or [[]]
-    return [line for line in lines if len(line) == len(lines[0])]
-
-
-def trim_log(path, epochs):
-    """Removes the epochs after the first `epochs` from the log."""
-    if not epochs or not path.exists():
-        path.unlink(missing_ok=True)
+    if fcntl is None:  # Windows
+        yield
         return
-    header, *rows = _whole_lines(path)
-    kept = [line for line in rows if int(line[0]) < epochs]
-    part = _part(path)
-    with part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *kept])
-    part.replace(path)
+    path = pathlib.Path(folder, "lock.txt")
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"Another process trains in '{folder}': {file.read().strip()}. "
+                "Wait until it has ended, or use another folder."
+            ) from None
+        except OSError:  # a file system without locks
+            logger.warning("'%s' cannot be locked: do not train twice", folder)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def save_model(
@@ -281,40 +254,40 @@ def save_model(
 ) -> None:
     """Saves the model of a training. The file is complete or not written.
 
+    The saved model returns the probabilities of the classes, and is not
+    compiled. If the model returns logits, its loss determines how they become
+    probabilities.
+
     Args:
         folder: Path of the folder of a training.
-        model: The trained model, which returns logits of shape `(batch,
-            classes)`. The saved model returns probabilities and is not
-            compiled.
+        model: The trained model. It has an output of shape `(batch, classes)`,
+            and is compiled unless this output is that of a softmax.
         file: Name of the file in the folder.
 
     Raises:
+        ValueError: If the last layer and the loss are not those of a
+            classification with one label for each image, such as with several
+            labels or a number.
         OSError: If the file cannot be written.
 
     Example:
 
     >>> import pathlib, tempfile
     >>> import keras_mixer
-    >>> from keras_mixer import training
+    >>> from keras_mixer import recipes, training
     >>> model = keras_mixer.MixerNano(
     ...     weights=None, classifier_activation=None)
+    >>> recipe = recipes.RECIPES["nano.cifar10"]
+    >>> model.compile(**recipes.compile_options(recipe, steps=100))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     training.save_model(folder, model)
     ...     [path.name for path in pathlib.Path(folder).iterdir()]
     ['model.keras']
     """
-    folder = pathlib.Path(folder)
-    probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")
-    saved = keras.Model(
-        model.input, probabilities(model.output), name=model.name
-    )
-    part = folder / f"unfinished_{file}"
-    try:
+    check_local_path("folder", folder)
+    saved = keras.Model(model.input, probabilities_of(model), name=model.name)
+    with atomic.replacing(pathlib.Path(folder, file)) as part:
         saved.save(part)
-        part.replace(folder / file)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def finish(folder: Path, results: dict[str, Any]) -> None:
@@ -343,43 +316,3 @@ def finish(folder: Path, results: dict[str, Any]) -> None:
         plot(read_log(folder), folder / CURVES_FILE)
     record = {**read_run(folder), "finished": results}
     write_json(folder / RUN_FILE, record)
-
-
-def plot(log: list[dict[str, float]], path: Path) -> None:
-    """Plots the loss, and the accuracy if it is in the log, over the epochs.
-
-    Args:
-        log: The list that `read_log` returns: a dict for each epoch.
-        path: Path of the PNG file to write.
-
-    Raises:
-        ImportError: If Matplotlib is not installed.
-        OSError: If the file cannot be written.
-
-    Example:
-
-    >>> import pathlib, tempfile
-    >>> from keras_mixer import training
-    >>> row = {"loss": 1, "val_loss": 1, "accuracy": 0, "val_accuracy": 0}
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder, "curves.png")
-    ...     training.plot([{"epoch": epoch, **row} for epoch in (0, 1)], path)
-    ...     path.exists()
-    True
-    """
-    curves = [("loss", "loss: cross-entropy [nats]", 1)]
-    if log and "accuracy" in log[0]:
-        curves.append(("accuracy", "accuracy [%]", 100))
-    figure = require("matplotlib.figure").Figure(
-        (4.5 * len(curves), 4), layout="constrained"
-    )
-    panels = figure.subplots(1, len(curves), squeeze=False)[0]
-    epochs = [row["epoch"] + 1 for row in log]
-    for axes, (key, label, unit) in zip(panels, curves, strict=True):
-        for prefix, name in (("", "training"), ("val_", "validation")):
-            values = [unit * row[prefix + key] for row in log]
-            axes.plot(epochs, values, ".-", label=name)
-        axes.set(xlabel="epoch", ylabel=label, xlim=(0, len(epochs) + 1))
-        axes.locator_params(axis="x", integer=True)
-        axes.legend()
-    figure.savefig(path, dpi=120)

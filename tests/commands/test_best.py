@@ -443,7 +443,7 @@ except OSError as error:
 """
     said = python(code)
     assert said.startswith("The weights of epoch ")
-    assert "the best so far, could not be written to" in said
+    assert "the best so far, could not be saved: " in said
     assert {path: path.read_bytes() for path in before} == before
     left = sorted((tmp_path / "run" / training.CHECKPOINTS).iterdir())
     assert left == files

@@ -264,7 +264,7 @@ def test_run_without_validation_count_is_resumed(photos, tmp_path):
 
 def test_folder_with_unfinished_run_json_is_used(photos, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.part").write_text("{")
+    (tmp_path / "run" / ".run.1a2b3c4d.part.json").write_text("{")
     cli.main(options(photos, tmp_path / "run", epochs=1))
     assert training.read_run(tmp_path / "run")["finished"]
 
@@ -906,12 +906,15 @@ def test_killed_training_resumes_to_the_same_result(photos, tmp_path):
     )
     assert whole.returncode == 0, whole.stderr
     output = tmp_path / "killed"
-    unfinished = output / "checkpoints" / "unfinished.npz"
+
+    def unfinished():
+        return [*(output / "checkpoints").glob(".*.part.npz")]
+
     moments = [
         (output / "run.json").exists,  # before the first step
-        unfinished.exists,  # in the middle of a checkpoint
+        unfinished,  # in the middle of a checkpoint
         lambda: epochs_done(output) >= 1,  # between epochs
-        unfinished.exists,
+        unfinished,
         lambda: epochs_done(output) >= 2,
     ]
     rng = random.Random(0)
