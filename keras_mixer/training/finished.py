@@ -5,13 +5,13 @@ After the training was continued, the file is another one, and the report is not
 used any more.
 """
 
+import hashlib
 import json
 import pathlib
 
 from keras_mixer.training.runs import BEST_FILE
 from keras_mixer.training.runs import MODEL_FILE
 from keras_mixer.training.runs import read_run
-from keras_mixer.training.states import digest_of
 
 # The folder of the report of each model, in the folder of the training.
 REPORTS = {MODEL_FILE: "evaluation", BEST_FILE: "evaluation_best"}
@@ -72,3 +72,9 @@ def report_of(file):
     settings = read_run(file.parent)["settings"]
     is_same = data == (settings["dataset"] or settings["data"])
     return report if is_same and digest == digest_of(file) else None
+
+
+def digest_of(path):
+    """Returns a checksum of the content of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

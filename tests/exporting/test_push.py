@@ -16,7 +16,7 @@ import keras_mixer
 from keras_mixer import cli
 from keras_mixer.exporting import timm_config
 from keras_mixer.models.anatomy import weights_of
-from keras_mixer.training.states import digest_of
+from keras_mixer.training.finished import digest_of
 from support import peers
 from support.helpers import CLASSES
 from support.helpers import FAMILIES
