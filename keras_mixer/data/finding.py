@@ -1,8 +1,8 @@
 """Finds the image files of each class in a folder, by their paths only.
 
 No file is decoded here. Each file below the folder is either a file of a class,
-or in `skipped` with the reason. Only files of the operating system
-(`.DS_Store`, `Thumbs.db`) are ignored without a reason.
+or in `skipped` with the reason, itself or a folder that it is in. Only files of
+the operating system (`.DS_Store`, `Thumbs.db`) are ignored without a reason.
 """
 
 import mimetypes
@@ -31,6 +31,25 @@ _EXPECTED = (
 
 # Files that macOS, Windows and KDE write into folders, in lower case.
 _SYSTEM_FILES = (".ds_store", ".directory", "desktop.ini", "thumbs.db")
+
+
+# Folders that systems, storage servers and tools write beside or into those of
+# the user, in lower case. Some have deleted images or thumbnails.
+_SYSTEM_FOLDERS = (
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "@eadir",
+    "@recycle",
+    "__macosx",
+    "__pycache__",
+    "lost+found",
+    "system volume information",
+)
+
+
+# Folders that the command line wrote, by a file in them.
+_RECORDS = {"run.json": "a training", "evaluation.json": "an evaluation"}
 
 
 class Found(typing.NamedTuple):
@@ -168,17 +187,31 @@ def _content(folder):
 
 
 def _children(folder, skipped):
-    """Yields the sorted paths in a folder; adds hidden ones to `skipped`."""
+    """Yields the sorted paths in a folder that may be of use.
+
+    Adds the others to `skipped`, except files of the system.
+    """
     for child in sorted(folder.iterdir()):
-        if child.name.startswith(".") and not _is_of_system(child):
-            skipped.append((child, "it is hidden: its name begins with a dot"))
-        elif not _is_of_system(child):
+        name = child.name.lower()
+        if name in _SYSTEM_FILES or name.startswith("._"):
+            continue
+        if reason := _reason_to_skip(child):
+            skipped.append((child, reason))
+        else:
             yield child
 
 
-def _is_of_system(path):
-    name = path.name.lower()
-    return name in _SYSTEM_FILES or name.startswith("._")
+def _reason_to_skip(path):
+    if path.name.startswith("."):
+        return "it is hidden: its name begins with a dot"
+    if not path.is_dir():
+        return None
+    if path.name.lower() in _SYSTEM_FOLDERS:
+        return "it is a folder of the system or of a tool"
+    for file, what in _RECORDS.items():
+        if (path / file).is_file():
+            return f"it is the folder of {what}: it has a file {file}"
+    return None
 
 
 def _files_of_classes(folder, skipped):

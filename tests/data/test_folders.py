@@ -11,6 +11,7 @@ from PIL import Image
 from PIL import ImageOps
 
 from keras_mixer import data
+from keras_mixer.data import finding
 from keras_mixer.data import indexed
 from keras_mixer.data.photos import load_image
 from keras_mixer.recipes import Augmentation
@@ -263,6 +264,37 @@ def test_all_unused_files_are_reported(tmp_path, colors):
         f"{tmp_path}/{name}": reason for name, reason in reasons.items()
     }
     assert (images.train_count, images.test_count) == (2, 2)
+
+
+@pytest.mark.parametrize("place", ["", "cat/", "train/", "train/cat/"])
+def test_folders_of_systems_and_trainings_are_no_classes(place, tmp_path):
+    parts = ("train/", "test/") if place.startswith("train") else ("",)
+    photos = [
+        f"{part}{name}/1.png" for part in parts for name in ("cat", "dog")
+    ]
+    folders = ["@eaDir", "$RECYCLE.BIN", "#recycle", "__MACOSX", "lost+found",
+               "System Volume Information", ".ipynb_checkpoints", "__pycache__",
+               "run", "report"]  # fmt: skip
+    others = [f"{place}{name}/a/1.png" for name in folders]
+    records = [f"{place}run/run.json", f"{place}report/evaluation.json"]
+    folder_with(*photos, *others)(tmp_path)
+    for name in records:
+        (tmp_path / name).touch()
+    found = finding.find(tmp_path)
+    assert len(found.parts) == len(parts)
+    for part in found.parts.values():
+        assert {name: len(files) for name, files in part.items()} == {
+            "cat": 1, "dog": 1,
+        }  # fmt: skip
+    assert {str(path.relative_to(tmp_path)) for path, _ in found.skipped} == {
+        f"{place}{name}" for name in folders
+    }
+    assert {reason.split(":")[0] for _, reason in found.skipped} == {
+        "it is hidden",
+        "it is a folder of the system or of a tool",
+        "it is the folder of a training",
+        "it is the folder of an evaluation",
+    }
 
 
 def test_files_outside_the_parts_are_reported(tmp_path, colors):
