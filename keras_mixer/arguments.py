@@ -1,5 +1,6 @@
 """Checks of arguments that several modules use."""
 
+import math
 import numbers
 import operator
 import os
@@ -57,15 +58,20 @@ def check_rate(name, value):
 
 
 def check_real(name, value):
-    """Raises an error if `value` is not a number."""
+    """Raises an error if `value` is not a finite number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"`{name}` must be a number. "
             f"Received: {name}={value!r} (of type {type(value).__name__})"
         )
+    if not abs(value) < math.inf:  # not `isfinite`: large integers are finite
+        raise ValueError(
+            f"`{name}` must be a finite number. Received: {name}={value}"
+        )
 
 
 def check_natural(name, value):
+    """Returns `value` as an `int`. Raises an error if it is negative."""
     is_integer = isinstance(value, numbers.Integral)
     if is_integer and not isinstance(value, bool) and value >= 0:
         return int(value)
@@ -73,6 +79,19 @@ def check_natural(name, value):
         f"`{name}` must be a non-negative integer. "
         f"Received: {name}={value!r} (of type {type(value).__name__})"
     )
+
+
+def check_seed(value):
+    """Returns a seed as an `int`. Raises an error unless in [0, 2**32).
+
+    NumPy's global generator, which Keras seeds too, takes no other seeds.
+    """
+    value = check_natural("seed", value)
+    if value >= 2**32:
+        raise ValueError(
+            f"`seed` must be below 2**32 = {2**32}. Received: seed={value}"
+        )
+    return value
 
 
 def check_crop_ratio(value):
@@ -85,6 +104,7 @@ def check_crop_ratio(value):
 
 
 def check_image_size(image_size):
+    """Returns height and width. Raises an error if they are not positive."""
     if isinstance(image_size, (tuple, list)):
         if len(image_size) != 2:
             raise ValueError(
@@ -96,6 +116,7 @@ def check_image_size(image_size):
 
 
 def check_held_out(held_out):
+    """Returns the fraction. Raises an error unless it is in (0, 1)."""
     check_real("held_out", held_out)
     if not 0 < held_out < 1:
         raise ValueError(
@@ -106,9 +127,10 @@ def check_held_out(held_out):
 
 
 def check_channels(channels):
+    """Raises an error unless `channels` is 1 or 3."""
     check_positive_int("channels", channels)
     if channels not in (1, 3):
         raise ValueError(
-            "`channels` must be 3 (RGB) or 1 (grey). "
+            "`channels` must be 3 (RGB) or 1 (gray). "
             f"Received: channels={channels}"
         )

@@ -41,7 +41,8 @@ def require(module):
 
     Raises:
         ImportError: If it cannot be imported. The message says what needs the
-            library and how to install it.
+            library, and how to install it; or, if the library is installed,
+            what it lacks.
 
     Example:
 
@@ -52,7 +53,15 @@ def require(module):
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(_missing(module)) from error
+        root = module.partition(".")[0]
+        if error.name == root:
+            raise ImportError(_missing(module)) from error
+        use, library, extra = LIBRARIES[root]
+        raise ImportError(
+            f"{use} needs {library}, which is installed but cannot be "
+            f"imported: {error}. Install what it lacks, or use "
+            f"`pip install --upgrade keras_mixer[{extra}]`."
+        ) from error
 
 
 def check_installed(module):
