@@ -24,6 +24,7 @@ import numpy as np
 from keras_mixer.arguments import check_crop_ratio
 from keras_mixer.arguments import check_natural
 from keras_mixer.arguments import check_positive_int
+from keras_mixer.arguments import check_seed
 from keras_mixer.data.augmenting import Seeds
 from keras_mixer.data.augmenting import batch_mixing
 from keras_mixer.data.indexed import IMAGES_AT_A_TIME
@@ -197,14 +198,9 @@ class Data:
         """
         tf = require("tensorflow")
         self.steps_per_epoch(batch_size)  # checks the batch size
-        seed, start, host = (
-            check_natural(name, value)
-            for name, value in (
-                ("seed", seed),
-                ("start", start),
-                ("host", host),
-            )
-        )
+        seed = check_seed(seed)
+        start = check_natural("start", start)
+        host = check_natural("host", host)
         share = _share(batch_size, check_positive_int("hosts", hosts), host)
         seeds = Seeds.of(seed)
         mixed = augmentation and (augmentation.mixup or augmentation.cutmix)

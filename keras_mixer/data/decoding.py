@@ -20,10 +20,7 @@ def decode(data, channels):
         return tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE")
 
     def png():
-        pixels = tf.cast(tf.io.decode_png(data, 4), "float32")
-        alpha = pixels[..., 3:] / 255
-        pixels = alpha * pixels[..., :3] + (1 - alpha) * 255
-        return tf.cast(tf.round(pixels), "uint8")
+        return on_white(tf.io.decode_png(data, 4))
 
     def other():
         pixels = tf.io.decode_image(data, 3, expand_animations=False)
@@ -38,6 +35,15 @@ def decode(data, channels):
         default=other,
     )
     return pixels if channels == 3 else grey(pixels)
+
+
+def on_white(pixels):
+    """Blends pixels with white; their last channel is the opacity."""
+    tf = require("tensorflow")
+    pixels = tf.cast(pixels, "float32")
+    alpha = pixels[..., -1:] / 255
+    pixels = alpha * pixels[..., :-1] + (1 - alpha) * 255
+    return tf.cast(tf.round(pixels), "uint8")
 
 
 def grey(pixels):

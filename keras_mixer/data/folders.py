@@ -22,7 +22,8 @@ import numpy as np
 from keras_mixer.arguments import check_channels
 from keras_mixer.arguments import check_held_out
 from keras_mixer.arguments import check_image_size
-from keras_mixer.arguments import check_natural
+from keras_mixer.arguments import check_local_path
+from keras_mixer.arguments import check_seed
 from keras_mixer.data import finding
 from keras_mixer.data.batches import Data
 from keras_mixer.data.decoding import decode
@@ -32,7 +33,9 @@ from keras_mixer.data.examining import some_reasons
 from keras_mixer.data.examining import unreadable_of
 from keras_mixer.data.examining import usable_of
 from keras_mixer.data.indexed import Images
+from keras_mixer.data.indexed import check_enough
 from keras_mixer.data.indexed import fits_in_memory
+from keras_mixer.data.indexed import held_out_count
 from keras_mixer.data.indexed import kept
 from keras_mixer.data.indexed import mapped
 from keras_mixer.data.indexed import on_host
@@ -110,10 +113,11 @@ def load_folder(
     >>> photos.class_names, photos.train_count, len(photos.test_paths)
     (('navy', 'teal'), 8, 2)
     """
+    check_local_path("path", path)
     height, width = check_image_size(image_size)
     check_channels(channels)
     held_out = check_held_out(held_out)
-    seed = check_natural("seed", seed)
+    seed = check_seed(seed)
     require("tensorflow")
     found = finding.find(path)
     results = examined(
@@ -133,6 +137,8 @@ def load_folder(
         for part, classes in found.parts.items()
     }
     if len(parts) == 1:
+        most = max(map(len, parts["train"].values()))
+        check_enough(most, held_out, f"in a class of '{path}'")
         parts = _split(parts["train"], held_out, seed)
     _check_every_part(parts, results, path)
     names = tuple(parts["train"])
@@ -185,11 +191,8 @@ def _split(part, held_out, seed):
     rng = np.random.default_rng(seed)
     for name, usable in part.items():
         paths = list(usable)
-        drawn = set(
-            rng.permutation(len(paths))[: round(held_out * len(paths))].tolist()
-        )
-        if len(drawn) == len(paths):
-            drawn = set()
+        count = held_out_count(len(paths), held_out)
+        drawn = set(rng.permutation(len(paths))[:count].tolist())
         train[name], test[name] = {}, {}
         for place, path in enumerate(paths):
             chosen = test if place in drawn else train

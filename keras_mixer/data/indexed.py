@@ -4,6 +4,7 @@ If all decoded images of a data set are small together, they are decoded once
 and kept in memory as uint8.
 """
 
+import math
 import os
 import typing
 
@@ -21,11 +22,40 @@ class Images(typing.NamedTuple):
 
     count: int  # type: ignore[assignment]  # `tuple.count` is not used
     # A function from an index to the tensors of an image and a label. The image
-    # is pixels if `decoded` is true, else the bytes of a file.
+    # is uint8 pixels if `decoded` is true, else the bytes of a file. The label
+    # is the index of a class.
     read: typing.Callable
     decoded: bool
     # Paths of the files as strings; empty if the images are not files.
     paths: tuple = ()
+
+
+def read_checked(images, index, classes):
+    """Reads an image and its label, and refuses what would be misunderstood.
+
+    Raises an error if pixels or labels have another dtype; and, when a label is
+    read, if it is not that of a class.
+    """
+    tf = require("tensorflow")
+    image, label = images.read(index)
+    if images.decoded and image.dtype != "uint8":
+        raise ValueError(
+            "Pixels must be of dtype uint8, with values in [0, 255]. Convert "
+            "values in [0, 1] with `tf.cast(tf.round(255 * pixels), 'uint8')`. "
+            f"Received: pixels of dtype {image.dtype.name}"
+        )
+    if not label.dtype.is_integer:
+        raise ValueError(
+            "A label must be an integer, the index of a class. "
+            f"Received: a label of dtype {label.dtype.name}"
+        )
+    is_known = tf.debugging.Assert(
+        (label >= 0) & (label < classes),
+        [f"Labels must be in [0, {classes}), one for each class. Received:",
+         label, "for the image", index],
+    )  # fmt: skip
+    with tf.control_dependencies([is_known]):
+        return image, tf.identity(label)
 
 
 def mapped(dataset, function, at_a_time=IMAGES_AT_A_TIME):
@@ -44,6 +74,25 @@ def mapped(dataset, function, at_a_time=IMAGES_AT_A_TIME):
         num_parallel_calls=at_a_time,
         deterministic=True,
     ).with_options(options)
+
+
+def held_out_count(count, held_out):
+    """Returns the number of images to hold out of `count`; 0 if it is all."""
+    drawn = round(held_out * count)
+    return drawn if drawn < count else 0
+
+
+def check_enough(count, held_out, place):
+    """Raises an error if no image of `count` can be held out."""
+    if held_out_count(count, held_out):
+        return
+    # Each part then has more than half an image, which is rounded to one.
+    enough = math.floor(0.5 / min(held_out, 1 - held_out)) + 1
+    raise ValueError(
+        f"There are no images to test on: a fraction of {held_out} is held "
+        f"out, which needs at least {enough} images. "
+        f"Received: at most {count} {place}"
+    )
 
 
 def numbered_indices(count, batch_size, positions, seed, start, drop_remainder):

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from keras_mixer.arguments import check_crop_ratio
+from keras_mixer.arguments import check_local_path
 from keras_mixer.optional import require
 
 # Evaluation of the published Mixers: 224 cropped from 256. Source:
@@ -108,6 +109,7 @@ def load_image(
     (1, 64, 96, 1)
     """
     image_module = require("PIL.Image")
+    check_local_path("file", file)
     _check_photo(image_module, file)
     check_interpolation(interpolation)
     check_crop_ratio(crop_ratio)
@@ -196,9 +198,19 @@ def _check_array(array):
             "An array must be of dtype uint8, with values in [0, 255], and of "
             "shape (height, width), (height, width, 1), (height, width, 3) or "
             f"(height, width, 4). Received: shape={array.shape}, "
-            f"dtype={array.dtype}. Convert values in [0, 1] with "
-            '`(255 * array).round().astype("uint8")`'
+            f"dtype={array.dtype}{_ADVICE.get(array.dtype.kind, '')}"
         )
+
+
+# How to convert an array, by the kind of its dtype.
+_ADVICE = {
+    "b": ". Use `255 * array.astype('uint8')`",
+    "f": ". Convert values in [0, 1] with "
+    "`(255 * array).round().astype('uint8')`",
+    "i": ". Scale the values so that white is 255",
+    "u": ". Scale the values so that white is 255: for 16 bits, use "
+    "`(array / 257).round().astype('uint8')`",
+}
 
 
 def upright(photo, channels):
@@ -238,11 +250,22 @@ def upright(photo, channels):
     except image_module.UnidentifiedImageError as error:
         # Pillow's message has the path of the file or the address of an object.
         raise ValueError(
-            "cannot identify image file: the format is unknown to Pillow"
+            "the file is empty"
+            if _is_empty(photo)
+            else "cannot identify image file: the format is unknown to Pillow"
         ) from error
     # On damaged files, Pillow can raise almost any exception.
     except Exception as error:
         raise ValueError(f"{error or type(error).__name__}") from error
+
+
+def _is_empty(photo):
+    """Returns whether a path, a file object or bytes have no content."""
+    if isinstance(photo, _BYTES):
+        return not len(photo)
+    if isinstance(photo, (str, os.PathLike)):
+        return not os.path.getsize(photo)
+    return not photo.seek(0, os.SEEK_END)
 
 
 def _opened(image_module, photo):

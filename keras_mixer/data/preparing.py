@@ -11,6 +11,7 @@ from keras_mixer.data.cropping import decode_inception_crop
 from keras_mixer.data.cropping import inception_crop
 from keras_mixer.data.cropping import shifted
 from keras_mixer.data.decoding import decode
+from keras_mixer.data.indexed import read_checked
 from keras_mixer.data.photos import INTERPOLATION
 from keras_mixer.optional import require
 
@@ -30,10 +31,10 @@ def evaluation_preparation(
         interpolation: As `central` takes it.
     """
     tf = require("tensorflow")
-    *size, channels = image_shape
+    size = image_shape[:2]
 
     def prepare(index):
-        pixels, label = _decoded(images, index, channels)
+        pixels, label = _decoded(images, index, image_shape, classes)
         image = central(pixels, size, crop_ratio, interpolation)
         return to_bytes(image), tf.one_hot(label, classes)
 
@@ -43,8 +44,8 @@ def evaluation_preparation(
 def training_preparation(images, image_shape, classes, augmentation, seeds):
     """A function from a number and an index to image, label and number.
 
-    The number counts the images of a training; all random numbers of the image
-    are functions of it.
+    `number` is the index of the image in the training. It determines all random
+    numbers for the image.
 
     Args:
         images: The `Images`.
@@ -55,7 +56,7 @@ def training_preparation(images, image_shape, classes, augmentation, seeds):
     """
     tf = require("tensorflow")
     crop = augmentation and augmentation.crop
-    cropped = _cropping(images, image_shape, crop, seeds)
+    cropped = _cropping(images, image_shape, classes, crop, seeds)
     changes = list(image_changes(augmentation, seeds)) if augmentation else []
 
     def prepare(number, index):
@@ -68,7 +69,7 @@ def training_preparation(images, image_shape, classes, augmentation, seeds):
     return prepare
 
 
-def _cropping(images, image_shape, crop, seeds):
+def _cropping(images, image_shape, classes, crop, seeds):
     """A function from number and index to an image of that size and a label."""
     tf = require("tensorflow")
     if crop not in (None, *CROPS):
@@ -78,7 +79,7 @@ def _cropping(images, image_shape, crop, seeds):
     *size, channels = image_shape
 
     def inception(number, index):
-        pixels, label = images.read(index)
+        pixels, label = read_checked(images, index, classes)
         seed = (seeds.crop, number)
         if images.decoded:
             pixels = inception_crop(pixels, seed)
@@ -87,7 +88,7 @@ def _cropping(images, image_shape, crop, seeds):
         return tf.image.resize(pixels, size), label
 
     def resized(number, index):
-        pixels, label = _decoded(images, index, channels)
+        pixels, label = _decoded(images, index, image_shape, classes)
         image = central(pixels, size, 1.0, INTERPOLATION)
         if crop == "pad":
             image = shifted(image, (seeds.crop, number))
@@ -96,8 +97,8 @@ def _cropping(images, image_shape, crop, seeds):
     return inception if crop == "inception" else resized
 
 
-def _decoded(images, index, channels):
-    pixels, label = images.read(index)
+def _decoded(images, index, image_shape, classes):
+    pixels, label = read_checked(images, index, classes)
     if not images.decoded:
-        pixels = decode(pixels, channels)
+        pixels = decode(pixels, image_shape[-1])
     return pixels, label

@@ -98,6 +98,13 @@ def rand_augment(num_operations, magnitude):
     operate = _operation(magnitude / 10)
 
     def augment(image, draws):
+        channels = image.shape[-1]
+        if channels not in (1, 3):
+            raise ValueError(
+                "RandAugment changes images of 1 or 3 channels. Use a recipe "
+                "or an `Augmentation` without RandAugment. Received: images of "
+                f"{channels} channels"
+            )
         for draw in tf.unstack(draws, num_operations):
             image = operate(image, draw)
         return image

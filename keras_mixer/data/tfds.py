@@ -1,8 +1,9 @@
 """Data sets of TensorFlow Datasets (TFDS).
 
-The pipelines of TFDS cannot start in the middle of a training: they would have
-to read all previous records, and to repeat the shuffling. So images are read by
-index here, and the positions of the records in TFDS's files are found first.
+The pipelines of TFDS cannot start in the middle of a training. To resume, they
+would read all earlier records again and repeat the shuffling. So images are
+read by index here, and the positions of the records in TFDS's files are found
+first.
 
 TensorFlow and TFDS are imported where they are used.
 """
@@ -18,10 +19,14 @@ import numpy as np
 
 from keras_mixer.arguments import check_held_out
 from keras_mixer.arguments import check_image_size
-from keras_mixer.arguments import check_natural
+from keras_mixer.arguments import check_local_path
+from keras_mixer.arguments import check_seed
 from keras_mixer.data.batches import Data
+from keras_mixer.data.decoding import on_white
 from keras_mixer.data.indexed import Images
+from keras_mixer.data.indexed import check_enough
 from keras_mixer.data.indexed import fits_in_memory
+from keras_mixer.data.indexed import held_out_count
 from keras_mixer.data.indexed import kept
 from keras_mixer.data.indexed import on_host
 from keras_mixer.optional import require
@@ -49,13 +54,15 @@ def load_tfds(
         name: Name of the data set, such as `"cifar10"`, `"cmaterdb/bangla"` or
             `"mnist:3.0.1"`.
         image_size: Positive integer, or height and width.
-        data_dir: Folder of the data sets; the default is that of TFDS.
+        data_dir: Folder of the data sets on this machine, since records are
+            read from the files by their position. The default is that of TFDS.
         held_out: Float in (0, 1), the fraction of images that is held out, if
             there is no split for validation or test.
         seed: Non-negative integer, the seed of the choice of held-out images.
 
     Returns:
-        A `Data`. Grey images keep one channel.
+        A `Data`. Gray images keep one channel. Transparent pixels are blended
+        with white.
 
     Raises:
         ValueError: If the data set does not exist, or does not have images with
@@ -70,9 +77,10 @@ def load_tfds(
     >>> from keras_mixer import data
     >>> digits = data.load_tfds("mnist", 28)  # doctest: +SKIP
     """
+    check_local_path("data_dir", data_dir)
     height, width = check_image_size(image_size)
     held_out = check_held_out(held_out)
-    seed = check_natural("seed", seed)
+    seed = check_seed(seed)
     require("tensorflow")
     tfds = require("tensorflow_datasets")
     builder = _builder(tfds, name, data_dir)
@@ -93,12 +101,13 @@ def load_tfds(
             if images.read(0)[1] >= 0:
                 held.append(images)
     if not held:
+        check_enough(train.count, held_out, f"in '{name}'")
         order = np.random.default_rng(seed).permutation(train.count)
-        count = round(held_out * train.count)
+        count = held_out_count(train.count, held_out)
         held = [_chosen(train, order[:count])]
         train = _chosen(train, order[count:])
     features = builder.info.features
-    channels = 1 if features[image_key].shape[-1] == 1 else 3
+    channels = 1 if features[image_key].shape[-1] in (1, 2) else 3
     return Data(
         builder.info.full_name,
         tuple(features[label_key].names),
@@ -184,9 +193,10 @@ def _split_images(tfds, builder, split, image_key, label_key):
             *((batch[image_key], batch[label_key]) for batch in batches),
             strict=True,
         )
-        images = itertools.chain.from_iterable(images)
+        if shape[-1] in (2, 4):
+            images = (on_white(batch).numpy() for batch in images)
         return kept(
-            (image[..., :3] for image in images),
+            itertools.chain.from_iterable(images),
             on_host(np.concatenate(labels).astype("int32")),
         )
     return _record_images(tfds, builder, split, image_key, label_key)

@@ -7,6 +7,7 @@ import numpy as np
 from keras_mixer.arguments import check_real
 from keras_mixer.data.batches import Data
 from keras_mixer.data.indexed import mapped
+from keras_mixer.data.indexed import read_checked
 from keras_mixer.optional import require
 
 
@@ -94,11 +95,11 @@ def balanced_class_weights(images: Data) -> dict[str, float]:
     {'navy': 0.667, 'teal': 2.0}
     """
     tf = require("tensorflow")
+    names = images.class_names
     labels = mapped(
         tf.data.Dataset.range(images.train_count),
-        lambda index: images.train_images.read(index)[1],
+        lambda index: read_checked(images.train_images, index, len(names))[1],
     )
-    names = images.class_names
     counts = np.bincount(list(labels.as_numpy_iterator()), minlength=len(names))
     if not counts.all():
         missing = [names[i] for i in np.flatnonzero(counts == 0)]

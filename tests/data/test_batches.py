@@ -15,6 +15,7 @@ from keras_mixer import data
 from keras_mixer.data import indexed
 from keras_mixer.data.photos import load_image
 from keras_mixer.recipes import Augmentation
+from keras_mixer.training import balanced_class_weights
 from support.helpers import python
 from support.images import EVERYTHING
 from support.images import arrays
@@ -150,6 +151,7 @@ tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[2]))
 tf.config.threading.set_inter_op_parallelism_threads(int(sys.argv[2]))
 from keras_mixer import data
 from keras_mixer.recipes import Augmentation
+from keras_mixer.training import balanced_class_weights
 images = data.load_folder(sys.argv[1], 48)
 everything = Augmentation(
     randaugment=(2, 9), mixup=0.8, cutmix=1.0, erasing=0.5)
@@ -219,6 +221,50 @@ def test_wrong_arguments_of_train_raise_errors(
     images = data.load_folder(numbered, 8)
     with pytest.raises(error, match=message):
         images.train(**{"augmentation": None, "batch_size": 6, **options})
+
+
+def data_of(pixels, label, **options):
+    """Seven images of a user, of one label."""
+    part = data.Images(
+        7,
+        lambda index: (tf.constant(pixels), tf.constant(label)),
+        **{"decoded": True, **options},
+    )
+    return data.Data("own", ("cat", "dog"), pixels.shape, (), part, part)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "label", "message"),
+    [
+        ("float32", 1, "must be of dtype uint8.*Received: .* dtype float32"),
+        ("uint16", 1, "must be of dtype uint8.*Received: .* dtype uint16"),
+        ("uint8", 1.0, "must be an integer.*Received: a label of dtype float"),
+    ],
+)
+def test_pixels_and_labels_of_other_types_raise_errors(dtype, label, message):
+    images = data_of(np.ones((8, 12, 3), dtype), label)
+    for crop in ("resize", "inception"):
+        with pytest.raises(ValueError, match=message):
+            images.train(Augmentation(crop=crop), 4)
+    with pytest.raises(ValueError, match=message):
+        images.test(4)
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_labels_that_are_not_of_a_class_raise_errors(label):
+    images = data_of(np.ones((8, 12, 3), "uint8"), label)
+    message = r"Labels must be in \[0, 2\)"
+    for batches in (images.train(None, 4), images.test(4)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            next(iter(batches))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        balanced_class_weights(images)
+
+
+def test_rand_augment_of_other_channels_is_refused():
+    images = data_of(np.ones((8, 12, 4), "uint8"), 1)
+    with pytest.raises(ValueError, match="Received: images of 4 channels"):
+        images.train(Augmentation(randaugment=(2, 9)), 4)
 
 
 @pytest.mark.parametrize(

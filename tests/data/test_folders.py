@@ -89,6 +89,7 @@ def test_unreadable_images_are_skipped_and_reported(cifar, tmp_path):
         reason and "\n" not in reason and "{{" not in reason
         for _, reason in images.skipped
     )
+    assert "the file is empty" in dict(images.skipped).values()
     assert images.train_count + images.test_count == 14
     for name, content in broken.items():
         (tmp_path / "cow").mkdir(exist_ok=True)
@@ -510,7 +511,8 @@ def folder_with(*names):
          r"Received: \['c'\] only in .*test'", ValueError),
         (["train/a/1.png", "train/b/1.png", "test/"],
          "There must be images to test on", ValueError),
-        (["a/1.png", "b/1.png"], "There must be images to test on", ValueError),
+        (["a/1.png", "b/1.png", "b/2.png"], "needs at least 3 images. "
+         "Received: at most 2 in a class of", ValueError),
         (["train/a/1.png", "train/b/1.png", "val/", "test/a/1.png"],
          "There must be images to validate on", ValueError),
         (["train/a/1.png", "train/b/1.png", "val/a/1.png", "Valid/b/1.png"],
@@ -538,14 +540,15 @@ def test_wrong_folders_raise_errors(names, message, error, tmp_path):
         ({"held_out": 1}, ValueError, r"`held_out` must be in \(0, 1\)"),
         ({"held_out": "all"}, TypeError, "`held_out` must be a number"),
         ({"seed": -1}, ValueError, "`seed` must be a non-negative integer"),
-        ({"seed": 0.5}, TypeError, "`seed` must be a non-negative integer"),
+        ({"seed": 2**32}, ValueError, "`seed` must be below"),
+        ({"path": "gs://bucket/photos"}, ValueError, "`path` must be a path"),
     ],
 )
 def test_wrong_arguments_of_load_folder_raise_errors(
     options, error, message, numbered
 ):
     with pytest.raises(error, match=message):
-        data.load_folder(numbered, **{"image_size": 8, **options})
+        data.load_folder(**{"path": numbered, "image_size": 8, **options})
 
 
 @pytest.mark.parametrize("missing", ["tensorflow", "keras_cv"])

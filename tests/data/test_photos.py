@@ -9,6 +9,7 @@ from PIL import Image
 
 import keras_mixer
 from keras_mixer.data import photos
+from support.helpers import matches
 
 RED, GREEN = (200, 30, 40), (20, 180, 60)
 
@@ -226,23 +227,26 @@ def test_reversed_views_of_opencv_arrays_are_read():
 
 
 @pytest.mark.parametrize(
-    "array",
+    ("shape", "dtype", "advice"),
     [
-        np.zeros((40, 60, 3)),
-        np.zeros((40, 60, 3), "float32"),
-        np.zeros((40, 60), "uint16"),
-        np.zeros((40, 60), "bool"),
-        np.zeros((40, 60, 2), "uint8"),
-        np.zeros((3, 40, 60), "uint8"),
-        np.zeros((1, 40, 60, 3), "uint8"),
-        np.zeros((40, 0, 3), "uint8"),
-        np.zeros(40, "uint8"),
+        ((40, 60, 3), "float64", "(255 * array).round()"),
+        ((40, 60), "uint16", "for 16 bits, use `(array / 257).round()"),
+        ((40, 60), "int32", "Scale the values so that white is 255"),
+        ((40, 60), "bool", "255 * array.astype"),
+        ((40, 60, 2), "uint8", ""),
+        ((3, 40, 60), "uint8", ""),
+        ((1, 40, 60, 3), "uint8", ""),
+        ((40, 0, 3), "uint8", ""),
+        ((40,), "uint8", ""),
     ],
 )
-def test_wrong_arrays_raise_errors(array):
-    with pytest.raises(ValueError, match="must be of dtype uint8") as raised:
-        keras_mixer.load_image(array, model_for(8, 12, 3))
-    assert f"shape={array.shape}, dtype={array.dtype}" in str(raised.value)
+def test_wrong_arrays_raise_errors(shape, dtype, advice):
+    message = (
+        f"must be of dtype uint8...shape={shape}, dtype={dtype}...{advice}"
+    )
+    with pytest.raises(ValueError, match=matches("..." + message)) as raised:
+        keras_mixer.load_image(np.zeros(shape, dtype), model_for(8, 12, 3))
+    assert "255 *" not in str(raised.value) or dtype in ("float64", "bool")
 
 
 @pytest.mark.parametrize("photo", [None, 3, [[1, 2], [3, 4]]])
@@ -298,7 +302,7 @@ def declaring(width, height):
 @pytest.mark.parametrize(
     ("file", "reason"),
     [
-        (lambda: io.BytesIO(b""), "cannot identify image file"),
+        (lambda: io.BytesIO(b""), "the file is empty"),
         (lambda: io.BytesIO(b"no image at all"), "cannot identify image file"),
         (truncated, "truncated"),
         (lambda: declaring(20_000, 10_001), "exceeds limit|more than 2000000"),
@@ -352,8 +356,10 @@ def test_models_with_wrong_inputs_raise_errors(model):
         ({"crop_ratio": 1.1}, r"`crop_ratio` must be in \(0, 1\]"),
         ({"interpolation": "cubic"}, "`interpolation` must be one of"),
         ({"interpolation": ["bilinear"]}, "`interpolation` must be one of"),
+        ({"file": "https://host/photo.jpg"}, "`file` must be a path on this"),
     ],
 )
 def test_wrong_arguments_of_load_image_raise_errors(options, message):
+    arguments = {"file": as_file(halves()), "model": (8, 12, 3), **options}
     with pytest.raises(ValueError, match=message):
-        load(halves(), **options)
+        keras_mixer.load_image(**arguments)

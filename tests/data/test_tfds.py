@@ -9,6 +9,7 @@ import pytest
 from keras_mixer import cli
 from keras_mixer import data
 from keras_mixer.data import indexed
+from keras_mixer.data.photos import load_image
 from keras_mixer.recipes import Augmentation
 from support.helpers import matches
 from support.helpers import python
@@ -146,6 +147,23 @@ def define_builders():
         SPLITS = ("train", "validation", "test")
         SECRET = False
 
+    class TransparentDigits(Digits):
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(
+                    {
+                        "image": tfds.features.Image(shape=(8, 9, 4)),
+                        "label": tfds.features.ClassLabel(num_classes=10),
+                    }
+                ),
+                supervised_keys=("image", "label"),
+            )
+
+        def _generate_examples(self, split):
+            for i in range(2):
+                yield i, {"image": transparent(i), "label": i}
+
     class DigitsWithoutLabels(Digits):
         def _info(self):
             return tfds.core.DatasetInfo(
@@ -181,6 +199,27 @@ def test_a_fifth_is_held_out_without_other_splits(builders, tmp_path):
     assert parts == set(whole)
     other = data.load_tfds("digits_of_one_part", 8, data_dir=tmp_path, seed=1)
     assert (arrays(other.test(50, 1.0), 1)[0][0] != x).any()
+
+
+def transparent(i):
+    """Random pixels of 8 x 9, and how opaque each of them is."""
+    return np.random.default_rng(i).integers(0, 256, (8, 9, 4), "uint8")
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
+def test_transparent_pixels_are_blended_with_white(
+    kept, builders, tmp_path, monkeypatch
+):
+    if not kept:
+        monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
+    options = {"data_dir": tmp_path, "held_out": 0.5}
+    images = data.load_tfds("transparent_digits", (8, 9), **options)
+    assert images.train_images.decoded is kept
+    ((x, y),) = arrays(images.test(2, 1.0), 1)
+    expected = load_image(transparent(y[0].argmax()), (8, 9, 3), 1.0)
+    np.testing.assert_allclose(x, expected, atol=1)
+    with pytest.raises(ValueError, match="at most 2 in 'transparent_digits'"):
+        data.load_tfds("transparent_digits", 8, data_dir=tmp_path)
 
 
 def test_test_split_without_labels_is_not_used(builders, tmp_path):
@@ -227,6 +266,11 @@ def test_unknown_data_sets_raise_errors(name, message, builders, tmp_path):
         data.load_tfds(name, 8, data_dir=tmp_path)
     # The message of TFDS itself is several pages long.
     assert len(str(raised.value)) < 400
+
+
+def test_folder_on_another_machine_is_refused():
+    with pytest.raises(ValueError, match="`data_dir` must be a path on this"):
+        data.load_tfds("mnist", 8, data_dir="gs://bucket/sets")
 
 
 def test_missing_network_is_reported(tmp_path):
