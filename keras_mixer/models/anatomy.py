@@ -6,15 +6,17 @@ loaded from a file, have another head, or be a layer of another model, as in
 the last norm.
 """
 
-import collections
 import operator
 from collections.abc import Sequence
 
 import keras
 
-from keras_mixer.keras_private import calls_by_depth
 from keras_mixer.keras_private import flatten_layers
+from keras_mixer.layers.affine import Affine
 from keras_mixer.layers.mixing import Block
+from keras_mixer.models.calls import calls_of
+from keras_mixer.models.calls import follower
+from keras_mixer.models.calls import takers_of
 from keras_mixer.weights import loading
 from keras_mixer.weights import naming
 
@@ -23,6 +25,7 @@ _ACTIVATIONS = (
     keras.layers.ReLU,
     keras.layers.Softmax,
 )
+_NORMS = (keras.layers.LayerNormalization, Affine)
 
 
 def is_ours(layer):
@@ -134,14 +137,54 @@ def grid_of(model):
     """Returns the rows and columns of the tokens of a model.
 
     Raises:
-        ValueError: If the model has no stem.
+        ValueError: If the blocks are not behind a grid of tokens.
     """
-    if not any(layer.name == "stem" for layer in model.layers):
-        raise ValueError(
-            "`model` must be a model of this package. "
-            f"Received: model='{model.name}', which has no layer 'stem'"
+    for call, is_grid in _calls_in_front(model):
+        if is_grid:
+            return tuple(call.outputs[0].shape[1:3])
+    raise ValueError(
+        "`model` must have a stem: a layer that makes a grid of tokens, such "
+        "as a convolution, and a `Reshape` layer behind it. "
+        f"Received: model='{model.name}'"
+    )
+
+
+def stem_of(model):
+    """Returns the layer with weights that makes the tokens, or `None`."""
+    is_in_front = False
+    for call, is_grid in _calls_in_front(model):
+        is_in_front = is_in_front or is_grid
+        if is_in_front and getattr(call.operation, "weights", None):
+            return call.operation
+    return None
+
+
+def _calls_in_front(model):
+    """Yields the calls in front of the first block, the last of them first.
+
+    Each with whether it returns the grid of the tokens.
+    """
+    calls = calls_of(model)
+    producers = {id(tensor): call for call in calls for tensor in call.outputs}
+    call = next(call for call in calls if isinstance(call.operation, Block))
+    tokens = call.outputs[0].shape[1]
+    while len(call.input_tensors) == 1:
+        call = producers[id(call.input_tensors[0])]
+        shape = call.outputs[0].shape
+        yield (
+            call,
+            len(shape) == 4
+            and shape[1:3].count(None) == 0
+            and (shape[1] * shape[2] == tokens),
         )
-    return tuple(model.get_layer("stem").output.shape[1:3])
+
+
+def norm_of(model):
+    """Returns the norm behind the last block, or `None`."""
+    takers = takers_of(model)
+    name = list(blocks_of(model))[-1]
+    norms = [x for x in takers[name] if isinstance(x, _NORMS)]
+    return norms[0] if norms else None
 
 
 def weights_of(model):
@@ -233,11 +276,8 @@ def block_names(model, blocks):
 
 def body_of(model):
     """Returns the layers of the body of a model of this package."""
-    return [
-        layer
-        for layer in model.layers
-        if layer.name in ("stem", "norm") or isinstance(layer, Block)
-    ]
+    parts = [stem_of(model), *blocks_of(model).values(), norm_of(model)]
+    return [layer for layer in parts if layer is not None]
 
 
 def added_to(model):
@@ -300,78 +340,3 @@ def _behind_body(model, inner):
 def _leaves(layer):
     """Returns the layers of a `Sequential` model, or the layer itself."""
     return layer.layers if isinstance(layer, keras.Sequential) else [layer]
-
-
-def calls_of(model):
-    """Returns the nodes of a model's graph, one for each call of a layer.
-
-    A node has the attributes `operation`, `input_tensors` and `outputs`. Keras
-    has no public list of the nodes. `layer.output` is not used instead: if a
-    layer is part of several models, it is the output in the first of them.
-
-    Raises:
-        ValueError: If the model is neither functional nor `Sequential`.
-    """
-    if isinstance(model, keras.Sequential) and model.built:
-        model = keras.Model(model.inputs, model.outputs)
-    calls = calls_by_depth(model)
-    if calls is None:
-        raise ValueError(
-            "`model` must be a functional model, or a `Sequential` model with "
-            f"a known input shape. Received: model='{model.name}' of type "
-            f"{type(model).__name__}"
-        )
-    return calls
-
-
-def call_of(model, layer):
-    """Returns the node of the only call of a layer in a model.
-
-    Raises:
-        ValueError: If the layer is called several times.
-    """
-    calls = [call for call in calls_of(model) if call.operation is layer]
-    if len(calls) != 1:
-        raise ValueError(
-            f"'{layer.name}' must be called once in the model. "
-            f"Received: model='{model.name}' with {len(calls)} calls"
-        )
-    return calls[0]
-
-
-def output_of(model, name):
-    """Returns the tensor that the layer with this name returns in a model."""
-    (output,) = call_of(model, model.get_layer(name)).outputs
-    return output
-
-
-def takers_of(model):
-    """Returns `{name of a layer: [layers that use its output]}`.
-
-    `None` in a list means that the output is also an output of the model.
-    """
-    calls = calls_of(model)
-    producers = {
-        id(tensor): call.operation.name
-        for call in calls
-        for tensor in call.outputs
-    }
-    takers = collections.defaultdict(list)
-    for call in calls:
-        for tensor in call.input_tensors:
-            takers[producers[id(tensor)]].append(call.operation)
-    for tensor in model.outputs:
-        takers[producers[id(tensor)]].append(None)
-    return takers
-
-
-def follower(layer, takers):
-    """Returns the only layer that uses the output of a layer, or `None`.
-
-    Also returns `None` if that layer is called several times.
-    """
-    if len(takers[layer.name]) != 1:
-        return None
-    (taker,) = takers[layer.name]
-    calls = sum(taken.count(taker) for taken in takers.values())
-    return taker if calls == 1 else None

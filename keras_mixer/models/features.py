@@ -6,7 +6,7 @@ import keras
 
 from keras_mixer.models import outputs
 from keras_mixer.models.anatomy import block_names
-from keras_mixer.models.anatomy import output_of
+from keras_mixer.models.calls import output_of
 from keras_mixer.models.graph import with_front
 
 FORMS = ("grid", "tokens", "pooled")

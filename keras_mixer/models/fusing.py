@@ -16,18 +16,23 @@ import numpy as np
 
 from keras_mixer.layers.affine import Affine
 from keras_mixer.layers.folding import fold_norm
-from keras_mixer.layers.mixing import Block
+from keras_mixer.layers.mixer import MixerBlock
+from keras_mixer.layers.resmlp import ResMLPBlock
+from keras_mixer.layers.stem import Conv2D
+from keras_mixer.models.anatomy import blocks_of
 from keras_mixer.models.anatomy import check_holds_ours
 from keras_mixer.models.anatomy import family_of
-from keras_mixer.models.anatomy import follower
 from keras_mixer.models.anatomy import inner_models
 from keras_mixer.models.anatomy import is_fused
 from keras_mixer.models.anatomy import is_ours
-from keras_mixer.models.anatomy import takers_of
-from keras_mixer.models.anatomy import weights_of
-from keras_mixer.models.graph import clone
-from keras_mixer.models.graph import with_inner
-from keras_mixer.models.scaling import PixelNormalization
+from keras_mixer.models.anatomy import norm_of
+from keras_mixer.models.anatomy import stem_of
+from keras_mixer.models.anatomy import weights_of_layers
+from keras_mixer.models.calls import call_of
+from keras_mixer.models.calls import follower
+from keras_mixer.models.calls import takers_of
+from keras_mixer.models.graph import rebuild
+from keras_mixer.models.scaling import scaling_of
 from keras_mixer.weights import assigning
 from keras_mixer.weights import loading
 
@@ -84,7 +89,11 @@ def fuse(model: keras.Model) -> keras.Model:
         return _fuse(model)
     if all(map(is_fused, inner_models(model))):
         return model
-    return with_inner(model, _fuse)
+    return rebuild(model, _fused_if_ours)
+
+
+def _fused_if_ours(layer):
+    return _fuse(layer) if is_ours(layer) else None
 
 
 def _fuse(model):
@@ -92,57 +101,60 @@ def _fuse(model):
         return model
     family_of(model)  # raises an error for quantised models
     takers = takers_of(model)
-    scaling, head = _scaling(model, takers), _head(model, takers)
+    stem, scaling = _stem_and_scaling(model, takers)
+    norm, head = _norm_and_head(model, takers)
+    blocks = [
+        block for block in blocks_of(model).values() if type(block) in _FOLDABLE
+    ]
+    parts = [x for x in (stem, *blocks, norm, head) if x is not None]
 
-    arrays = weights_of(model)
-    if scaling is not None:
-        _fold_into_stem(arrays, *_AFFINE_OF[type(scaling)](scaling))
-    blocks = {
-        layer.name: layer.fold(arrays)
-        for layer in model.layers
-        if isinstance(layer, Block)
-    }
+    arrays = weights_of_layers(parts)
+    if stem is not None:
+        _fold_into_stem(arrays, stem.name, *scaling_of(scaling))
     if head is not None:
-        fold_norm(arrays, "norm", head.name)
+        fold_norm(arrays, norm.name, head.name)
+    kinds = {block: block.fold(arrays) for block in blocks}
 
-    fused = _clone(model, blocks, scaling, head)
-    variables = loading.variables_of(fused.layers)
-    assigning.assign(variables, arrays, model.name)
+    def change(layer):
+        if layer not in parts:
+            return _fused_if_ours(layer)
+        config = _without_lora(layer.get_config())
+        if layer is norm:
+            config |= {"scale": False, "center": False}
+        return kinds.get(layer, type(layer)).from_config(config)
+
+    gone = [scaling, norm if type(norm) is Affine else None]
+    fused = rebuild(model, change, gone=gone)
+    new = [fused.get_layer(x.name) for x in parts if x not in gone]
+    assigning.assign(loading.variables_of(new), arrays, model.name)
     return fused
 
 
-def _scaling(model, takers):
-    """Returns the layer that scales pixels, or `None` if it is not foldable."""
-    layers = {layer.name: layer for layer in model.layers}
-    scaling, stem = layers.get("preprocessing"), layers["stem"]
-    if type(scaling) not in _AFFINE_OF or follower(scaling, takers) != stem:
-        return None
+# Subclasses may compute something else.
+_FOLDABLE = (MixerBlock, ResMLPBlock)
+
+
+def _stem_and_scaling(model, takers):
+    """Returns the stem and the layer that folds into it, or twice `None`."""
+    stem = stem_of(model)
+    # With padding, the offset would be missing at the borders.
+    if (
+        type(stem) not in (keras.layers.Conv2D, Conv2D)
+        or stem.padding != "valid"
+        or stem.data_format != "channels_last"
+        or stem.groups != 1
+        or not stem.use_bias
+    ):
+        return None, None
     # The stem does not accept integers, and 16-bit floats cannot represent
     # fractions of pixel values in [0, 255].
     is_wide = stem.compute_dtype in ("float32", "float64")
-    is_float = keras.backend.is_float_dtype(scaling.input.dtype)
-    return scaling if is_wide and is_float else None
-
-
-def _affine_of_rescaling(layer):
-    return np.float64(layer.scale), np.float64(layer.offset)
-
-
-def _affine_of_normalization(layer):
-    config = layer.get_config()
-    mean, variance = (
-        np.asarray(config[key], "float64") for key in ("mean", "variance")
-    )
-    return variance**-0.5, -mean * variance**-0.5
-
-
-# Functions that return the scale and the offset per channel of a layer.
-_AFFINE_OF = {
-    keras.layers.Rescaling: _affine_of_rescaling,
-    PixelNormalization: _affine_of_normalization,
-    # Files of earlier versions contain this layer.
-    keras.layers.Normalization: _affine_of_normalization,
-}
+    for layer in model.layers:
+        if follower(layer, takers) is stem and scaling_of(layer) is not None:
+            (image,) = call_of(model, layer).input_tensors
+            if is_wide and keras.backend.is_float_dtype(image.dtype):
+                return stem, layer
+    return None, None
 
 
 # Layers that preserve a scale and an offset per channel.
@@ -152,51 +164,45 @@ _INDIFFERENT = (
 )
 
 
-def _head(model, takers):
-    """Returns the `Dense` layer that the last norm folds into, or `None`."""
-    layer = follower(model.get_layer("norm"), takers)
+def _norm_and_head(model, takers):
+    """Returns the last norm and the `Dense` layer that it folds into.
+
+    Returns `None` twice if it does not fold into a layer.
+    """
+    norm = norm_of(model)
+    if norm is None or not _has_scale_and_offset(norm):
+        return None, None
+    layer = follower(norm, takers)
     while (
         type(layer) in _INDIFFERENT
         and getattr(layer, "data_format", None) != "channels_first"
     ):
         layer = follower(layer, takers)
     if type(layer) is not keras.layers.Dense or not layer.use_bias:
-        return None
-    return None if layer.quantization_mode else layer
+        return None, None
+    return (None, None) if layer.quantization_mode else (norm, layer)
 
 
-def _fold_into_stem(arrays, scale, offset):
-    kernel = arrays["stem/kernel"]  # (height, width, in, out)
+def _has_scale_and_offset(norm):
+    """Returns whether the last step of a norm is `scale * x + offset`."""
+    if type(norm) is not keras.layers.LayerNormalization:
+        return type(norm) is Affine
+    return (
+        norm.axis in ([-1], [2])
+        and norm.gamma is not None
+        and norm.beta is not None
+    )
+
+
+def _fold_into_stem(arrays, name, scale, offset):
+    kernel = arrays[f"{name}/kernel"]  # (height, width, in, out)
     scale, offset = (
         np.broadcast_to(value, kernel.shape[2]) for value in (scale, offset)
     )
-    arrays["stem/bias"] = arrays["stem/bias"] + offset @ kernel.sum(
+    arrays[f"{name}/bias"] = arrays[f"{name}/bias"] + offset @ kernel.sum(
         axis=(0, 1), dtype="float64"
     )
-    arrays["stem/kernel"] = kernel * scale[:, None]
-
-
-def _clone(model, blocks, scaling, head):
-    """Returns the model without the folded layers. Its kernels are zeros.
-
-    Args:
-        blocks: `{name of a block: class of the folded block}`.
-    """
-    norm = model.get_layer("norm")
-    gone = {scaling.name} if scaling else set()
-    if head and type(norm) is Affine:
-        gone.add(norm.name)
-
-    def clone_layer(layer):
-        config = _without_lora(layer.get_config())
-        if head and layer is norm and norm.name not in gone:
-            config |= {"scale": False, "center": False}
-        return blocks.get(layer.name, type(layer)).from_config(config)
-
-    def call_layer(layer, *args, **kwargs):
-        return args[0] if layer.name in gone else layer(*args, **kwargs)
-
-    return clone(model, clone_layer, call_layer)
+    arrays[f"{name}/kernel"] = kernel * scale[:, None]
 
 
 def _without_lora(config):

@@ -9,7 +9,7 @@ from keras_mixer.arguments import check_rate
 from keras_mixer.models import outputs
 from keras_mixer.models.anatomy import inner_model
 from keras_mixer.models.anatomy import is_fused
-from keras_mixer.models.anatomy import output_of
+from keras_mixer.models.calls import output_of
 from keras_mixer.models.graph import with_front
 from keras_mixer.types import Activation
 

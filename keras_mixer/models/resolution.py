@@ -6,19 +6,21 @@ changed (`weights.resizing`).
 """
 
 import logging
+import operator
 from collections.abc import Sequence
 
 import keras
 
 from keras_mixer.arguments import check_positive_int
+from keras_mixer.layers.mixing import Block
+from keras_mixer.models.anatomy import blocks_of
 from keras_mixer.models.anatomy import check_holds_ours
 from keras_mixer.models.anatomy import family_of
 from keras_mixer.models.anatomy import grid_of
 from keras_mixer.models.anatomy import inner_models
 from keras_mixer.models.anatomy import is_ours
-from keras_mixer.models.anatomy import weights_of
-from keras_mixer.models.graph import clone
-from keras_mixer.models.graph import with_inner
+from keras_mixer.models.anatomy import weights_of_layers
+from keras_mixer.models.graph import rebuild
 from keras_mixer.models.outputs import is_grid
 from keras_mixer.weights import assigning
 from keras_mixer.weights import loading
@@ -99,32 +101,44 @@ def _resize_inner(model, input_shape, method, name):
             "of them, and build the outer model again. "
             f"Received: model='{model.name}' with {shapes}"
         )
-    new = _check_shape(inner[0], input_shape)
-    return with_inner(
-        model,
-        lambda each: _resize(each, new, method, None),
-        (shapes[inner[0].name], new),
-        name,
-    )
+    old = shapes[inner[0].name]
+    new = _check_shape(input_shape, old, _token_size(inner[0]))
+
+    def change(layer):
+        return _resize(layer, new, method, None) if is_ours(layer) else None
+
+    return rebuild(model, change, sizes=(old, new), name=name)
 
 
 def _resize(model, input_shape, method, name):
     family, grid = family_of(model), grid_of(model)
-    patch = model.get_layer("stem").kernel_size
-    if len(model.inputs) != 1 or _grid(_image_shape(model), patch) != grid:
-        raise ValueError(
-            "`model` must have one image as input, and no layer before its "
-            "stem may change the size of the image. Resize the model before "
-            "you add such layers. "
-            f"Received: model='{model.name}'"
-        )
-    shape = _check_shape(model, input_shape)
-    plan = resizing.plan(grid, _grid(shape, patch), method)
+    size, old = _token_size(model), _image_shape(model)
+    shape = _check_shape(input_shape, old, size)
+    new_grid = tuple(
+        side // pixels for side, pixels in zip(_sides(shape), size, strict=True)
+    )
+    plan = resizing.plan(grid, new_grid, method)
 
-    resized = _clone(model, shape, plan, name)
-    arrays = resizing.resize(weights_of(model), family, plan)
-    variables = loading.variables_of(resized.layers)
-    assigning.assign(variables, arrays, model.name)
+    def change(layer):
+        if is_ours(layer):
+            return _resize(layer, shape, method, None)
+        if not (isinstance(layer, Block) or is_grid(layer, grid)):
+            return None
+        config = layer.get_config()
+        if "tokens_mlp_dim" in config:
+            config["tokens_mlp_dim"] *= plan.widening
+        elif is_grid(layer, grid):
+            config["target_shape"] = (*new_grid, config["target_shape"][-1])
+        return type(layer).from_config(config)
+
+    resized = rebuild(model, change, sizes=(old, shape), name=name)
+    if grid_of(resized) != new_grid:
+        raise _not_whole(model)
+    arrays = weights_of_layers(blocks_of(model).values())
+    variables = loading.variables_of(blocks_of(resized).values())
+    assigning.assign(
+        variables, resizing.resize(arrays, family, plan), model.name
+    )
     logger.info("%s: %s", model.name, plan)
     return resized
 
@@ -133,7 +147,27 @@ def _image_shape(model):
     return tuple(model.inputs[0].shape[1:])
 
 
-def _check_shape(model, shape):
+def _token_size(model):
+    """Returns the height and width of the part of an image for each token."""
+    shape = _image_shape(model)
+    if len(model.inputs) != 1 or len(shape) != 3 or None in shape:
+        raise _not_whole(model)
+    pairs = [*zip(_sides(shape), grid_of(model), strict=True)]
+    if any(side % count for side, count in pairs):
+        raise _not_whole(model)
+    return tuple(side // count for side, count in pairs)
+
+
+def _not_whole(model):
+    return ValueError(
+        "`model` must have one image as input, of a known size that its stem "
+        "divides into equal patches, and no layer before the stem may cut or "
+        "pad the image. Resize the model before you add such layers. "
+        f"Received: model='{model.name}'"
+    )
+
+
+def _check_shape(shape, old, token_size):
     if not isinstance(shape, (tuple, list)):
         raise TypeError(
             "`input_shape` must be a tuple of three integers. "
@@ -143,18 +177,15 @@ def _check_shape(model, shape):
         check_positive_int(f"input_shape[{i}]", size)
         for i, size in enumerate(shape)
     )
-    old = _image_shape(model)
-    patch_size, _ = model.get_layer("stem").kernel_size
-    sides = _sides(shape) if len(shape) == 3 else ()
     if (
         len(shape) != len(old)
         or shape[_channel_axis()] != old[_channel_axis()]
-        or any(side % patch_size for side in sides)
+        or any(map(operator.mod, _sides(shape), token_size))
     ):
         raise ValueError(
             f"`input_shape` must have the channels of the old one, {old}, and "
             "its height and width must be multiples of the patch size, "
-            f"{patch_size}. "
+            f"{token_size}. "
             f"Received: input_shape={shape}"
         )
     return shape
@@ -166,28 +197,3 @@ def _channel_axis():
 
 def _sides(shape):
     return shape[1:] if _channel_axis() == 0 else shape[:2]
-
-
-def _grid(shape, patch):
-    return tuple(
-        side // size for side, size in zip(_sides(shape), patch, strict=True)
-    )
-
-
-def _clone(model, shape, plan, name):
-    """Clones a model for another input shape and widens its token mixing."""
-    patch = model.get_layer("stem").kernel_size
-    old, new = _grid(_image_shape(model), patch), _grid(shape, patch)
-
-    def clone_layer(layer):
-        config = layer.get_config()
-        if "tokens_mlp_dim" in config:
-            config["tokens_mlp_dim"] *= plan.widening
-        if is_grid(layer, old):
-            config["target_shape"] = (*new, config["target_shape"][-1])
-        return type(layer).from_config(config)
-
-    image = keras.Input(
-        shape, dtype=model.inputs[0].dtype, name=model.inputs[0].name
-    )
-    return clone(model, clone_layer, image=image, name=name)

@@ -6,6 +6,7 @@ depend on the image, not on the model. They are done before images are batched
 """
 
 import keras
+import numpy as np
 
 
 def scaling(mean, std, channels, name):
@@ -54,6 +55,45 @@ class PixelNormalization(keras.layers.Normalization):
             return
         self.mean = keras.ops.convert_to_numpy(self.mean)
         self.variance = keras.ops.convert_to_numpy(self.variance)
+
+
+def scaling_of(layer):
+    """Returns what a layer in front of a stem computes, if it scales pixels.
+
+    The name of the layer does not matter.
+
+    Args:
+        layer: A layer that takes images in channels last.
+
+    Returns:
+        `(scale, offset)` if the layer computes `scale * x + offset`, else
+        `None`. Both are float64 arrays of shape `()`, `(1,)` or `(channels,)`.
+    """
+    if type(layer) is keras.layers.Rescaling:
+        return _scaling_of_rescaling(layer)
+    if type(layer) in (keras.layers.Normalization, PixelNormalization):
+        return _scaling_of_normalization(layer)
+    return None
+
+
+def _scaling_of_rescaling(layer):
+    values = [np.asarray(x, "float64") for x in (layer.scale, layer.offset)]
+    ndim = max(value.ndim for value in values)
+    # With "channels_first", Keras scales the first axis of each image.
+    is_last = keras.config.image_data_format() == "channels_last"
+    return tuple(values) if ndim == 0 or (ndim == 1 and is_last) else None
+
+
+def _scaling_of_normalization(layer):
+    if layer.axis not in ((), (-1,), (3,)) or layer.mean is None:
+        return None
+    moments = layer.input_mean, layer.input_variance
+    if layer.input_mean is None:  # from `adapt`
+        moments = layer.mean, layer.variance
+        moments = (np.ravel(keras.ops.convert_to_numpy(x)) for x in moments)
+    mean, variance = (np.asarray(x, "float64") for x in moments)
+    std = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    return (std, mean) if layer.invert else (1 / std, -mean / std)
 
 
 def at_least_float32(policy=None):

@@ -14,7 +14,7 @@ from keras_mixer.models.anatomy import grid_of
 from keras_mixer.models.anatomy import head_of
 from keras_mixer.models.anatomy import inner_model
 from keras_mixer.models.anatomy import inner_models
-from keras_mixer.models.anatomy import output_of
+from keras_mixer.models.calls import output_of
 from keras_mixer.models.graph import with_front
 from keras_mixer.visualizing.checks import check_class
 from keras_mixer.visualizing.checks import check_image

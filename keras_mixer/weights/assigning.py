@@ -1,5 +1,7 @@
 """Assigns arrays to the variables of a model: to all variables or none."""
 
+import keras
+
 from keras_mixer.weights.errors import WeightsError
 from keras_mixer.weights.naming import HEAD
 
@@ -39,6 +41,16 @@ def assign(variables, arrays, source):
     check(expected, received, problem + _advice(expected, received))
     for path, variable in variables.items():
         variable.assign(arrays.pop(path))
+
+
+def copy_value(source, target):
+    """Assigns the value of a variable to another variable.
+
+    `target.assign(source)` shares the value on JAX. `fit` and `predict` donate
+    the values of a model to JAX, which deletes them: the other model is then
+    destroyed (Keras 3.15, no report found).
+    """
+    target.assign(keras.ops.copy(source))
 
 
 def shapes(arrays):

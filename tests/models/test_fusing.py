@@ -314,6 +314,114 @@ def test_norm_is_folded_into_suitable_heads_only(family, index, images):
     check_same(model, fused, images)
 
 
+def own_model(front, stem, **norm):
+    """A model of the public blocks with an own stem."""
+    image = keras.Input((8, 12, 2))
+    x = keras.layers.Reshape((-1, 10), name="tokens")(stem(front(image)))
+    x = keras_mixer.MixerBlock(7, 11, name="block_0")(x)
+    x = keras.layers.LayerNormalization(name="norm", **norm)(x)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    return keras.Model(image, keras.layers.Dense(5)(x))
+
+
+def stem(name="stem", **options):
+    return keras.layers.Conv2D(
+        10, **{"kernel_size": 4, "strides": 4, **options}, name=name
+    )
+
+
+def rescaling(**options):
+    options = {"scale": [0.01, 0.02], "offset": [-0.3, 0.4], **options}
+    return keras.layers.Rescaling(**options, name="preprocessing")
+
+
+def normalization(**options):
+    options = {"mean": [90, 130], "variance": [2000, 4000], **options}
+    return keras.layers.Normalization(**options, name="preprocessing")
+
+
+def adapted():
+    layer = keras.layers.Normalization()
+    layer.adapt(np.arange(3 * 8 * 12 * 2).reshape(3, 8, 12, 2) / 10)
+    return layer
+
+
+class Halved(keras.layers.Rescaling):
+    def call(self, inputs):
+        return super().call(inputs) / 2
+
+
+# A layer in front of the stem, the stem, and whether they become one layer.
+STEMS = {
+    "renamed": (rescaling, stem("patches"), True),
+    "each channel": (rescaling, stem(), True),
+    "activation": (rescaling, stem(activation="relu"), True),
+    "overlapping": (rescaling, stem(kernel_size=6, strides=2), True),
+    "padding": (rescaling, stem(kernel_size=7, padding="same"), False),
+    "no bias": (rescaling, stem(use_bias=False), False),
+    "groups": (rescaling, stem(groups=2), False),
+    "separable": (
+        rescaling,
+        keras.layers.SeparableConv2D(10, 4, 4, name="stem"),
+        False,
+    ),
+    "mean": (normalization, stem(), True),
+    "inverted": (lambda: normalization(invert=True), stem(), True),
+    "one mean": (
+        lambda: normalization(axis=None, mean=90, variance=2000),
+        stem(),
+        True,
+    ),
+    "adapted": (adapted, stem(), True),
+    "for each column": (
+        lambda: normalization(axis=2, mean=[90] * 12, variance=[2000] * 12),
+        stem(),
+        False,
+    ),
+    "subclass": (lambda: Halved(0.01, name="preprocessing"), stem(), False),
+}
+
+
+@pytest.mark.parametrize(
+    ("front", "stem", "is_folded"), STEMS.values(), ids=STEMS.keys()
+)
+def test_scaling_is_folded_into_suitable_stems_only(
+    front, stem, is_folded, images
+):
+    stem = type(stem).from_config(stem.get_config())
+    model = own_model(front(), stem)
+    randomise(model)
+    fused = keras_mixer.fuse(model)
+    assert len(model.layers) - len(fused.layers) == is_folded
+    check_same(model, fused, images[..., :2])
+
+
+@pytest.mark.parametrize("option", ["scale", "center"])
+def test_norm_without_scale_or_offset_is_not_folded(option, images):
+    model = own_model(rescaling(), stem(), **{option: False})
+    randomise(model)
+    fused = keras_mixer.fuse(model)
+    assert len(fused.get_layer("norm").weights) == 1
+    check_same(model, fused, images[..., :2])
+
+
+class DoubledBlock(keras_mixer.MixerBlock):
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training=training)
+
+
+def test_own_subclass_of_a_block_is_not_fused(images):
+    image = keras.Input((8, 12, 2))
+    x = keras.layers.Reshape((-1, 10))(stem()(image))
+    x = DoubledBlock(7, 11, name="block_0")(x)
+    model = keras.Model(image, keras_mixer.MixerBlock(9, 3, name="block_1")(x))
+    randomise(model)
+    fused = keras_mixer.fuse(model)
+    assert type(fused.get_layer("block_0")) is DoubledBlock
+    assert type(fused.get_layer("block_1")) is FusedMixerBlock
+    check_same(model, fused, images[..., :2])
+
+
 def test_norm_is_not_folded_if_tokens_are_an_output(tiny, images):
     backbone = tiny(include_top=False)
     pooled = keras.layers.GlobalAveragePooling1D()(backbone.output)

@@ -50,7 +50,10 @@ def functional():
 
 def two_backbones():
     image = keras.Input(IMAGE)
-    features = [backbone("mixer")(image), backbone("resmlp")(image)]
+    normalization = keras.layers.Normalization()
+    normalization.adapt(np.arange(2 * 8 * 12 * 3).reshape(2, *IMAGE))
+    x = normalization(image)
+    features = [backbone("mixer")(x), backbone("resmlp")(x)]
     x = keras.layers.Concatenate()(features)
     return keras.Model(image, keras.layers.Dense(3)(x))
 
@@ -91,8 +94,36 @@ def twice():
     return keras.Model(image, keras.layers.Dense(3)(x))
 
 
+class Custom(keras.Model):
+    def train_step(self, *args):
+        raise NotImplementedError
+
+
+def flat():
+    """A model of this package with operations and layers around it."""
+    image = keras.Input(IMAGE)
+    x = keras.layers.Lambda(lambda x: x + 3)(image / 50)
+    model = backbone("resmlp", input_tensor=x, input_shape=None)
+    x = keras.layers.Reshape((2, 5))(model.output)
+    x = keras.layers.TimeDistributed(keras.layers.Dense(4))(x)
+    x = keras.layers.Bidirectional(keras.layers.SimpleRNN(3))(x)
+    x = keras.Sequential([keras.layers.Dense(7), keras.layers.ReLU()])(x)
+    x = keras.layers.SpectralNormalization(keras.layers.Dense(3))(x)
+    return Custom(image, keras.ops.tanh(x / 2))
+
+
+class CustomSequential(keras.Sequential):
+    pass
+
+
+def custom_sequential():
+    return CustomSequential(backbone().layers)
+
+
 FORMS = (
     sequential,
+    flat,
+    custom_sequential,
     functional,
     two_backbones,
     siamese,
@@ -259,6 +290,54 @@ def test_model_built_from_a_list_is_resized(images):
     )
 
 
+def test_compiled_model_with_an_own_loss_is_resized():
+    model = backbone()
+    model.compile(loss=lambda y, prediction: prediction - y)
+    assert not keras_mixer.resize(model, WIDE).compiled
+
+
+def nested_and_flat():
+    inner = backbone()
+    outer = keras.Sequential(
+        [keras.Input(IMAGE), inner, keras.layers.Dense(10)]
+    )
+    return inner, outer
+
+
+def pooled(model):
+    made = keras_mixer.features(model, -1, "pooled")
+    return keras.Model(made.input, made.output["block_1"])
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("is_nested", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: keras_mixer.resize(model, IMAGE),
+        keras_mixer.fuse,
+        lambda model: keras_mixer.new_head(model, None),
+        pooled,
+    ],
+    ids=["resize", "fuse", "new_head", "features"],
+)
+def test_two_models_from_one_are_trained_in_turn(make, is_nested, images):
+    """On JAX, a training step deletes the values that it begins with."""
+    model = nested_and_flat()[is_nested]
+    made = make(model)
+    images, targets = images.astype("float32"), np.ones((BATCH, 10))
+    for trained, other in ((made, model), (model, made), (made, model)):
+        if not trained.compiled:
+            trained.compile("sgd", "mse")
+        trained.train_on_batch(images, targets)
+        assert np.isfinite(call(other, images)).all()
+
+
+class OwnArguments(keras.Model):
+    def __init__(self, model):
+        super().__init__(model.input, model.output)
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
@@ -278,6 +357,12 @@ ERRORS = [
         Subclassed,
         keras_mixer.fuse,
         "`model` must be a functional model, or a `Sequential`",
+    ),
+    (
+        lambda: OwnArguments(backbone()),
+        keras_mixer.fuse,
+        "A model of the class `OwnArguments` cannot be built again, since its "
+        "`__init__` may take other arguments. Use",
     ),
     (
         two_backbones,
@@ -328,7 +413,7 @@ def test_resize_raises_if_outer_layers_do_not_fit():
     halved = keras.layers.AveragePooling2D(2)(image)
     model = keras.Model(image, backbone()(halved))
     check_resize_raises(
-        model, "The layers in front of the inner model, or those behind it, do"
+        model, "A layer in front of the blocks, or behind them, does not fit"
     )
     image, other = keras.Input(IMAGE), keras.Input((16, 12, 3))
     taller = backbone("resmlp", input_shape=(16, 12, 3))

@@ -322,7 +322,7 @@ ERRORS = [
         ((16, 25, 3),),
         "ValueError: `input_shape` must have the channels of the old one, "
         "(8, 12, 3), and its height and width must be multiples of the patch "
-        "size, 4. Received: input_shape=(16, 25, 3)",
+        "size, (4, 4). Received: input_shape=(16, 25, 3)",
     ),
     (((16, 24, 1),), "ValueError: `input_shape` must have the channels"),
     (((16, 24),), "ValueError: `input_shape` must have the channels"),
@@ -342,11 +342,64 @@ def test_resize_raises_for_unsupported_models():
     assert "a model of this package" in resize_error(other, (16, 24, 3))
     assert "Received: model of type str" in resize_error("model", (16, 24, 3))
     image = keras.Input((16, 24, 3))
-    pooled = keras.layers.AveragePooling2D(2)(image)
-    longer = keras_mixer.Mixer(**SIZES, input_tensor=pooled)
+    cut = keras.layers.CenterCrop(8, 12)(image)
+    longer = keras_mixer.Mixer(**SIZES, input_tensor=cut)
     assert "before you add such layers" in resize_error(longer, (32, 48, 3))
     model.quantize("int8")
     assert "before it is quantised" in resize_error(model, (16, 24, 3))
+
+
+def outputs(model, images):
+    images = keras.ops.convert_to_tensor(images, "float32")
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def own_model(*layers, shape=IMAGE):
+    """A model of the public blocks with an own stem."""
+    image = x = keras.Input(shape)
+    for layer in layers:
+        x = layer(x)
+    x = keras.layers.Reshape((-1, x.shape[-1]))(x)
+    x = keras_mixer.MixerBlock(7, 11, name="block_0")(x)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    model = keras.Model(image, keras.layers.Dense(5)(x))
+    randomise(model)
+    return model
+
+
+STEMS = {
+    "patches of 2 x 3": lambda: [keras.layers.Conv2D(10, (2, 3), (2, 3))],
+    "two convolutions": lambda: [
+        keras.layers.Conv2D(6, (2, 1), (2, 1), activation="relu"),
+        keras.layers.Conv2D(10, (1, 3), (1, 3)),
+    ],
+    "pooling": lambda: [
+        keras.layers.AveragePooling2D((1, 3)),
+        keras.layers.Conv2D(10, (2, 1), (2, 1), name="stem"),
+    ],
+}
+
+
+@pytest.mark.parametrize("layers", STEMS.values(), ids=STEMS.keys())
+def test_model_with_a_stem_of_patches_of_2_by_3_is_resized(layers, images):
+    model = own_model(*layers())
+    large = keras_mixer.resize(model, (16, 12, 3), "tile")
+    pairs = images[:10].reshape(5, 16, 12, 3)
+    small = outputs(model, images[:10]).reshape(5, 2, -1).mean(1)
+    np.testing.assert_allclose(outputs(large, pairs), small, rtol=1e-4)
+    larger = keras_mixer.resize(model, (10, 15, 3))
+    assert outputs(larger, np.zeros((2, 10, 15, 3))).shape == (2, 5)
+    for shape in ((9, 15, 3), (10, 16, 3)):
+        assert "multiples of the patch size, (2, 3)" in resize_error(
+            model, shape
+        )
+
+
+def test_resize_raises_if_the_stem_leaves_pixels_out():
+    model = own_model(keras.layers.Conv2D(10, (3, 4), (3, 4)))
+    assert "divides into equal patches" in resize_error(model, (16, 24, 3))
+    model = own_model(keras.layers.Conv2D(10, (1, 5), (1, 4)), shape=(3, 9, 3))
+    assert "divides into equal patches" in resize_error(model, (3, 18, 3))
 
 
 def test_keras_weights_file_cannot_be_resized_on_loading(tmp_path, tiny):
