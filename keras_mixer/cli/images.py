@@ -19,7 +19,15 @@ MOST_NAMED = 10
 
 
 def load_images(
-    data, dataset, image_size, *, data_dir=None, channels=3, seed=0, index=None
+    data,
+    dataset,
+    image_size,
+    *,
+    data_dir=None,
+    channels=3,
+    seed=0,
+    index=None,
+    found=None,
 ):
     """Loads the images of a folder or of a TFDS data set.
 
@@ -31,6 +39,7 @@ def load_images(
         channels: Channels of the images of a folder.
         seed: Integer, the seed of the choice of held-out images.
         index: A `keras_mixer.data.ImageIndex` of the folder, or `None`.
+        found: What `finding.find` returned for the folder, or `None`.
 
     Returns:
         A `keras_mixer.data.Data`. The first skipped files are logged.
@@ -42,7 +51,11 @@ def load_images(
     check_images(data, dataset)
     if data is not None:
         images = datasets.load_folder(
-            data, image_size, channels=channels, seed=seed, index=index
+            found or data,
+            image_size,
+            channels=channels,
+            seed=seed,
+            index=index,
         )
     else:
         images = datasets.load_tfds(

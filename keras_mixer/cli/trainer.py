@@ -70,9 +70,9 @@ def train(settings, folder, verbose="auto"):
     constructor_of(settings.model)  # raises an error if it does not exist
     size_is_open = settings.image_size is None and recorded is None
     settings = resolved(settings, recorded)
-    _check_before_decoding(settings)
+    found = _check_before_decoding(settings, folder)
     index = ImageIndex.read(folder / IMAGES_FILE)
-    images = _images(settings, index)
+    images = _images(settings, found, index)
     if recorded is not None and recorded.data == settings.data:
         index.check_unchanged(images)
     if size_is_open:
@@ -119,8 +119,11 @@ def _recorded(folder):
     return None
 
 
-def _check_before_decoding(settings):
-    """Raises errors that would otherwise come after minutes of decoding."""
+def _check_before_decoding(settings, folder):
+    """Raises errors that would otherwise come after minutes of decoding.
+
+    Returns the files in the folder of the images, if they are in one.
+    """
     recipe = recipe_of(settings)
     if recipe.augmentation.randaugment:
         check_installed("keras_cv")
@@ -131,18 +134,20 @@ def _check_before_decoding(settings):
             "without dropout. Received: "
             f"dropout_rate={recipe.dropout_rate}"
         )
-    if settings.data is None or settings.batch_size is None:
-        return
-    files = finding.find(settings.data).parts["train"].values()
-    most = sum(map(len, files))
-    if settings.batch_size > most:
+    if settings.data is None:
+        return None
+    finding.check_output(settings.data, folder)
+    found = finding.find(settings.data)
+    most = sum(map(len, found.parts["train"].values()))
+    if settings.batch_size is not None and settings.batch_size > most:
         raise ValueError(
             "A batch must not be larger than the training set. Received: "
             f"batch_size={settings.batch_size} for at most {most} images"
         )
+    return found
 
 
-def _images(settings, index):
+def _images(settings, found, index):
     return load_images(
         settings.data,
         settings.dataset,
@@ -151,6 +156,7 @@ def _images(settings, index):
         channels=settings.channels,
         seed=settings.seed,
         index=index,
+        found=found,
     )
 
 

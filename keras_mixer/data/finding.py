@@ -55,11 +55,12 @@ _RECORDS = {"run.json": "a training", "evaluation.json": "an evaluation"}
 class Found(typing.NamedTuple):
     """The files of a folder.
 
-    `parts` is `{part: {class name: paths}}`. The part "train" always exists,
-    "validation" and "test" only if the folder has them. `skipped` is a list of
-    `(path, reason)`.
+    `folder` is its path. `parts` is `{part: {class name: paths}}`. The part
+    "train" always exists, "validation" and "test" only if the folder has them.
+    `skipped` is a list of `(path, reason)`.
     """
 
+    folder: pathlib.Path
     parts: dict
     skipped: list
 
@@ -113,7 +114,25 @@ def find(folder):
                 "The classes of held-out images must also have images to "
                 f"train on. Received: {unknown} only in '{part_folder}'"
             )
-    return Found(files, skipped)
+    return Found(folder, files, skipped)
+
+
+def check_output(folder, output):
+    """Raises an error if what is written would be in the folder of a class.
+
+    Directly in the folder of the images, a training or a report is skipped.
+
+    Args:
+        folder: Path of the folder of the images.
+        output: Path of the folder to write.
+    """
+    folder, output = pathlib.Path(folder), pathlib.Path(output)
+    if folder.resolve() in output.resolve().parent.parents:
+        raise ValueError(
+            "The output must not be among the images: its folder would be "
+            f"taken for that of a class. Use a folder outside of '{folder}', "
+            f"or directly in it. Received: '{output}'"
+        )
 
 
 def _parts(folder):

@@ -47,7 +47,7 @@ VERBS = {"train": "train", "validation": "validate", "test": "test"}
 
 
 def load_folder(
-    path: Path,
+    path: Path | finding.Found,
     image_size: int | Sequence[int],
     *,
     channels: int = 3,
@@ -78,7 +78,8 @@ def load_folder(
     `image_dataset_from_directory`.
 
     Args:
-        path: Path of the folder.
+        path: Path of the folder; or the result of `finding.find`, so that the
+            folder is not searched again.
         image_size: Positive integer, or height and width.
         channels: 3 for RGB, or 1 for grey.
         held_out: Float in (0, 1), the fraction of images that is held out, if
@@ -119,14 +120,13 @@ def load_folder(
     held_out = check_held_out(held_out)
     seed = check_seed(seed)
     require("tensorflow")
-    found = finding.find(path)
+    found = path if isinstance(path, finding.Found) else finding.find(path)
+    path, names = found.folder, tuple(found.parts["train"])
+    classes = [
+        files for part in found.parts.values() for files in part.values()
+    ]
     results = examined(
-        [
-            file
-            for part in found.parts.values()
-            for files in part.values()
-            for file in files
-        ],
+        list(itertools.chain.from_iterable(classes)),
         ImageIndex() if index is None else index,
     )
     _check_every_class(found.parts["train"], results, path)
@@ -141,7 +141,6 @@ def load_folder(
         check_enough(most, held_out, f"in a class of '{path}'")
         parts = _split(parts["train"], held_out, seed)
     _check_every_part(parts, results, path)
-    names = tuple(parts["train"])
     keep = fits_in_memory(_bytes_of(parts, channels))
     train, *held = (
         _file_images(part, names, channels, keep) for part in parts.values()

@@ -199,6 +199,10 @@ def test_other_images_raise_an_error(photos, tmp_path):
         refused(*command),
     )
     assert snapshot(tmp_path / "run") == before
+    output = tmp_path / "photos" / "train" / "run"
+    message = refused(*options(tmp_path / "photos", output))
+    assert "must not be among the images" in message
+    assert not output.exists()
 
 
 PARTS = {"train": "train", "validation": "Val", "test": "test"}

@@ -267,6 +267,14 @@ def test_all_unused_files_are_reported(tmp_path, colors):
     assert (images.train_count, images.test_count) == (2, 2)
 
 
+def test_output_among_the_images_is_refused(tmp_path):
+    for output in ("cat/run", "runs/first", "train/cat/run"):
+        with pytest.raises(ValueError, match="must not be among the images"):
+            finding.check_output(tmp_path, tmp_path / output)
+    for output in (tmp_path / "run", tmp_path.parent / "run", "run"):
+        finding.check_output(tmp_path, output)
+
+
 @pytest.mark.parametrize("place", ["", "cat/", "train/", "train/cat/"])
 def test_folders_of_systems_and_trainings_are_no_classes(place, tmp_path):
     parts = ("train/", "test/") if place.startswith("train") else ("",)
