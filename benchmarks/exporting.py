@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 import keras_mixer
-from keras_mixer.commands.subjects import load_subject
+from keras_mixer.cli import models
 from keras_mixer.exporting.exporter import process_environment
 from keras_mixer.exporting.formats import find_format
 from keras_mixer.exporting.running import load
@@ -71,8 +71,8 @@ def main():
 
 def prepare(arguments, folder):
     """Writes the model and the photos to a folder."""
-    subject = load_subject(arguments.model)
-    model = subject.trained.model
+    loaded = models.load(arguments.model)
+    model = loaded.model
     files = sorted(
         file
         for file in arguments.photos.rglob("*")
@@ -80,7 +80,7 @@ def prepare(arguments, folder):
     )
     chosen = np.random.default_rng(0).permutation(len(files))
     photos = [
-        keras_mixer.load_image(files[i], model, **subject.trained.evaluation)
+        keras_mixer.load_image(files[i], model, **loaded.evaluation)
         for i in chosen[: CALIBRATED + COMPARED]
     ]
     np.save(pathlib.Path(folder, "photos.npy"), np.concatenate(photos))

@@ -19,6 +19,7 @@ LIBRARIES = {
     "openvino": ("OpenVINO", "openvino", "openvino"),
     "scipy": ("Keras for OpenVINO", "scipy", "openvino"),
     "safetensors": ("A `.safetensors` file", "safetensors", "hub"),
+    "sklearn": ("Measuring a model", "scikit-learn", "train"),
     "tensorboard": ("Logging for TensorBoard", "TensorBoard", "train"),
     "tensorflow": ("Reading data sets", "TensorFlow", "train"),
     "tf2onnx": ("Exporting to ONNX", "tf2onnx", "onnx"),

@@ -22,7 +22,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from keras_mixer.commands.predict import predict
+from keras_mixer.cli import models as cli_models
+from keras_mixer.cli import predictions
 from support.helpers import ROOT
 from support.helpers import python
 from support.helpers import run_example
@@ -104,12 +105,13 @@ def expected(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     for name, data in photos.items():
         (folder / name).write_bytes(data)
-    predictions = predict([str(folder)], model="MixerNano")
+    loaded = cli_models.load("MixerNano")
+    files = list(predictions.photos_in([str(folder)]))
     answers = {
         pathlib.Path(path).name: dict(
-            zip(predictions.names, map(float, scores), strict=True)
+            zip(loaded.class_names, map(float, scores), strict=True)
         )
-        for path, scores in predictions.results
+        for path, scores in predictions.results(loaded, files, batch_size=32)
     }
     assert answers.keys() == photos.keys()
     # No two photos have the same answer, and there are several best classes.

@@ -8,12 +8,24 @@ import signal
 import sys
 
 from keras_mixer import program
+from keras_mixer.cli import evaluate
+from keras_mixer.cli import export
 from keras_mixer.cli import files
-from keras_mixer.cli import models
+from keras_mixer.cli import look
+from keras_mixer.cli import predict
+from keras_mixer.cli import push
 from keras_mixer.cli import train
 from keras_mixer.cli.parsing import parser_of
 
-COMMANDS = (*train.COMMANDS, *models.COMMANDS, *files.COMMANDS)
+COMMANDS = (
+    *train.COMMANDS,
+    evaluate.COMMAND,
+    predict.COMMAND,
+    look.COMMAND,
+    export.COMMAND,
+    push.COMMAND,
+    *files.COMMANDS,
+)
 
 
 def main(arguments=None):

@@ -1,36 +1,48 @@
 """The commands for weight files: list, download, convert and verify."""
 
-from keras_mixer.cli.parsing import OldCommand
-from keras_mixer.cli.starting import implementation
+import dataclasses
+
+from keras_mixer.cli.parsing import Arguments
+from keras_mixer.cli.parsing import Command
+from keras_mixer.cli.parsing import positional
+from keras_mixer.cli.starting import start_keras
 from keras_mixer.weights import catalog
 
+ANY_FILE = "weight file of any format that `weights=` accepts"
 
-def weights_arguments(parser):
-    parser.add_argument(
-        "pattern",
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsArguments(Arguments):
+    """The arguments of `weights`."""
+
+    pattern: str = positional(
+        "PATTERN",
+        "pattern of the names to list, such as 'mixer_*' (default: all)",
         nargs="?",
-        default="*",
-        help="pattern of the names to list, such as 'mixer_*' (default: all)",
     )
 
 
-def weights(args):
-    print(table(_matching(args.pattern)), end="")
+def weights(arguments):
+    """Prints a table of published weights."""
+    print(table(_matching(arguments.pattern or "*")), end="")
 
 
-def prefetch_arguments(parser):
-    parser.add_argument(
-        "names",
-        nargs="+",
-        metavar="NAME",
-        help="name of weights, or a pattern of names",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrefetchArguments(Arguments):
+    """The arguments of `prefetch`."""
+
+    names: tuple = positional(
+        "NAME", "name of weights, or a pattern of names", nargs="+"
     )
 
 
-def prefetch(args):
+def prefetch(arguments):
+    """Downloads published weights, and prints where they are."""
     # Check all names before the first download.
-    records = [r for name in args.names for r in _matching(name)]
-    loading = implementation("convert").loading
+    records = [r for name in arguments.names for r in _matching(name)]
+    start_keras()
+    from keras_mixer.weights import loading
+
     for record in records:
         print(f"{record.name}: {loading.fetch(record)}")
 
@@ -45,31 +57,41 @@ def _matching(pattern):
     return records
 
 
-ANY_FILE = "weight file of any format that `weights=` accepts"
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvertArguments(Arguments):
+    """The arguments of `convert`."""
 
-
-def convert_arguments(parser):
-    parser.add_argument("source", metavar="IN", help=ANY_FILE)
-    parser.add_argument(
-        "target",
-        metavar="OUT",
-        help="file to write: .npz (Flax), .safetensors (timm), .weights.h5 or "
+    source: str = positional("IN", ANY_FILE, is_path=True)
+    target: str = positional(
+        "OUT",
+        "file to write: .npz (Flax), .safetensors (timm), .weights.h5 or "
         ".keras",
+        is_path=True,
     )
 
 
-def convert(args):
-    rows, columns = implementation("convert").convert(args.source, args.target)
-    print(f"{args.target}: for {rows} x {columns} tokens")
+def convert(arguments):
+    """Converts a weight file, and prints its grid of tokens."""
+    start_keras()
+    from keras_mixer.cli import converting
+
+    rows, columns = converting.convert(arguments.source, arguments.target)
+    print(f"{arguments.target}: for {rows} x {columns} tokens")
 
 
-def verify_arguments(parser):
-    parser.add_argument("file", metavar="FILE", help=ANY_FILE)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifyArguments(Arguments):
+    """The arguments of `verify`."""
+
+    file: str = positional("FILE", ANY_FILE, is_path=True)
 
 
-def verify(args):
-    described = implementation("convert").inspect_file(args.file)
-    for what, text in described.items():
+def verify(arguments):
+    """Prints a description of a weight file."""
+    start_keras()
+    from keras_mixer.cli import converting
+
+    for what, text in converting.inspect_file(arguments.file).items():
         print(f"{what}: {text}")
 
 
@@ -96,28 +118,32 @@ def _row(record):
 
 
 COMMANDS = (
-    OldCommand(
-        weights_arguments,
+    Command(
+        "weights",
+        WeightsArguments,
         weights,
         "List the published weights. The list has their accuracy and their "
         "size in MB (1,000,000 bytes).",
         "'mixer_b16.*'",
     ),
-    OldCommand(
-        prefetch_arguments,
+    Command(
+        "prefetch",
+        PrefetchArguments,
         prefetch,
         "Download weights to the cache. They can then be used without a "
         "network.",
         "mixer_b16.imagenet",
     ),
-    OldCommand(
-        convert_arguments,
+    Command(
+        "convert",
+        ConvertArguments,
         convert,
         "Convert a weight file. An existing file of that name is replaced.",
         "mixer.npz mixer.keras",
     ),
-    OldCommand(
-        verify_arguments,
+    Command(
+        "verify",
+        VerifyArguments,
         verify,
         "Describe and check a weight file. The whole file is read.",
         "mixer.npz",

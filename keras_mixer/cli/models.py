@@ -1,336 +1,252 @@
-"""The commands that use a trained model."""
+"""The model of a command: that of a training, a file, or published weights.
+
+The arguments are checked without Keras, which takes seconds to import. So it is
+imported in the functions that load a model.
+"""
 
 import dataclasses
-import sys
+import pathlib
+import types
+import typing
 
-from keras_mixer.arguments import check_positive_int
-from keras_mixer.cli import checks
-from keras_mixer.cli.names import FORMATS
-from keras_mixer.cli.parsing import OldCommand
-from keras_mixer.cli.parsing import add_argument
-from keras_mixer.cli.parsing import changed
+from keras_mixer.cli.names import DEFAULT_MODEL
+from keras_mixer.cli.names import MODELS
+from keras_mixer.cli.names import default_weights
+from keras_mixer.cli.names import variant_name
+from keras_mixer.cli.parsing import Arguments
+from keras_mixer.cli.parsing import option
+from keras_mixer.cli.settings import MODEL
 from keras_mixer.cli.settings import Settings
-from keras_mixer.cli.starting import implementation
-
-
-def add_setting_arguments(parser, names, **others):
-    """Adds arguments that are also settings of a training."""
-    groups = {}
-    for name in names:
-        (usual,) = (f for f in dataclasses.fields(Settings) if f.name == name)
-        default = usual.default, usual.metadata["shown"]
-        field = changed(Settings, name, *others.get(name, default))
-        field.name = name
-        title = field.metadata["group"]
-        if title not in groups:
-            groups[title] = parser.add_argument_group(title)
-        add_argument(groups[title], field)
-    return groups
-
-
-def _model_arguments(parser, *others, **changed):
-    groups = add_setting_arguments(
-        parser,
-        ("model", "weights", *others),
-        **changed,
-        model=(None, "MixerNano, if there is no --run"),
-        weights=(None, "imagenet, or cifar10 for MixerNano"),
-    )
-    groups["model"].add_argument(
-        "--run",
-        metavar="FOLDER",
-        help="folder of a training, instead of --model and --weights",
-    )
-    groups["model"].add_argument(
-        "--best",
-        action="store_true",
-        help="use the model of the best epoch of --run, not of the last",
-    )
-
-
-def evaluate_arguments(parser):
-    _model_arguments(
-        parser,
-        *("data", "dataset", "data_dir", "batch_size"),
-        data=(None, "the images of the run"),
-        batch_size=(64, 64),
-    )
-    parser.add_argument(
-        "--few-shot",
-        type=int,
-        nargs="+",
-        default=(),
-        metavar="N",
-        help="also measure the accuracy of linear maps that are fitted to the "
-        "features of N images per class",
-    )
-    parser.add_argument(
-        "--output",
-        dest="report",
-        metavar="FOLDER",
-        help="folder for the confusion matrix, the scores of each class and "
-        "the mistakes (default: 'evaluation' in the folder of --run, if the "
-        "images are those of the run; else none)",
-    )
-
-
-def evaluate(args):
-    checks.check_one_model(args.run, args.model, args.weights)
-    if args.run is None or args.data or args.dataset:
-        checks.check_images(args.data, args.dataset)
-    results = implementation("evaluate", reads_data_sets=True).evaluate(
-        run=args.run,
-        model=args.model,
-        weights=args.weights,
-        data=args.data,
-        dataset=args.dataset,
-        data_dir=args.data_dir,
-        batch_size=args.batch_size,
-        shots=args.few_shot,
-        best=args.best,
-        output=args.report,
-    )
-    report = results.pop("report", None)
-    for shots, accuracy in results.pop("few_shot", {}).items():
-        print(f"accuracy with {shots} images per class: {100 * accuracy:.2f} %")
-    for what, number in results.items():
-        print(f"{what}: {number:.6g}")
-    if report is None:
-        return
-    reports = implementation("reports")
-    print("\n".join(reports.class_lines(report.confusion)))
-    if report.folder is not None:
-        reports.write_report(report)
-        print(f"See '{report.folder}'.")
-
-
-def predict_arguments(parser):
-    _model_arguments(parser)
-    add = parser.add_argument
-    add(
-        "files",
-        nargs="+",
-        metavar="PHOTO",
-        help="photo, folder of photos, or pattern in quotes: 'photos/*.jpg'",
-    )
-    add(
-        "--top",
-        type=int,
-        default=3,
-        metavar="N",
-        help="number of classes to show for each photo (default: %(default)s)",
-    )
-    add(
-        "--batch-size",
-        type=int,
-        default=32,
-        metavar="N",
-        help="photos to predict at once (default: %(default)s)",
-    )
-    add(
-        "--output",
-        dest="predictions",
-        metavar="FILE",
-        help="also write the probabilities of all classes to this .csv, .json "
-        "or .jsonl (one JSON object a line) file",
-    )
-    add("--overwrite", action="store_true", help="replace an existing FILE")
-
-
-def predict(args):
-    checks.check_one_model(args.run, args.model, args.weights)
-    top = check_positive_int("top", args.top)
-    module = implementation("predictions")
-    module.check_output(args.predictions, args.overwrite)
-    predictions = implementation("predict").predict(
-        args.files,
-        run=args.run,
-        model=args.model,
-        weights=args.weights,
-        batch_size=args.batch_size,
-        best=args.best,
-    )
-    failed = 0
-    lines, printable = module.Lines(predictions, top), module.printable
-    with module.writing(args.predictions, predictions.names) as write:
-        for file, result in predictions.results:
-            write(file, result)
-            if isinstance(result, str):
-                said = f"keras_mixer: {printable(file)}: {result}"
-                print(said, file=sys.stderr)
-                failed += 1
-            else:
-                print("\n".join(lines.of(file, result)), flush=True)
-    if failed:
-        sys.exit(f"keras_mixer: {failed} paths could not be classified")
-
+from keras_mixer.weights import catalog
 
 ANY_MODEL = (
     "folder of a training, .keras file, or name of published weights, such as "
     "MixerNano or mixer_b16.imagenet"
 )
 
-
-def look_arguments(parser):
-    add = parser.add_argument
-    add("model", metavar="MODEL", help=ANY_MODEL)
-    add("photos", nargs="*", metavar="PHOTO", help="photo to classify")
-    add(
-        "--output",
-        dest="page",
-        required=True,
-        metavar="FILE",
-        help="the page to write, such as page.html",
-    )
-    add("--overwrite", action="store_true", help="replace an existing page")
+BEST = "use the model of the best epoch of a training, not of the last"
 
 
-def look(args):
-    implementation("look").look(
-        args.model, args.photos, output=args.page, overwrite=args.overwrite
-    )
-    print(f"See '{args.page}'.")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelArguments(Arguments):
+    """The arguments that choose a model of a training, or a published one."""
 
-
-def export_arguments(parser):
-    add = parser.add_argument
-    add("model", metavar="MODEL", help=ANY_MODEL)
-    add(
-        "target",
-        metavar="OUTPUT",
-        help="file to write: .onnx, .xml (OpenVINO), .tflite (LiteRT), .pt2 "
-        "(PyTorch), or a folder for a SavedModel of TensorFlow",
-    )
-    add(
-        "--format",
-        choices=FORMATS,
-        metavar="FORMAT",
-        help=f"one of {', '.join(FORMATS)} (default: by the suffix of OUTPUT)",
-    )
-    add(
-        "--dtype",
-        choices=("float32", "float16", "int8"),
-        default="float32",
-        metavar="DTYPE",
-        help="dtype of the weights: float32, float16 or int8 (default: "
-        "%(default)s)",
-    )
-    add(
-        "--input-dtype",
-        choices=("float32", "uint8"),
-        default="float32",
-        metavar="DTYPE",
-        help="dtype of the pixels: float32 or uint8 (default: %(default)s)",
-    )
-    add(
-        "--calibrate",
+    run: str | None = option(
+        None,
+        "folder of a training, instead of --model and --weights",
+        is_path=True,
         metavar="FOLDER",
-        help="photos for --dtype int8: up to 100 of them are used to quantise "
-        "the activations too (default: none)",
+        group=MODEL,
     )
-    add(
-        "--fuse",
-        action="store_true",
-        help="fold operations into each other first; the outputs are the same",
-    )
-    add(
-        "--no-check",
-        dest="check",
-        action="store_false",
-        help="do not compare the outputs of the file with those of the model",
-    )
-    add("--overwrite", action="store_true", help="replace an existing OUTPUT")
-
-
-def export(args):
-    implementation("export").export(
-        args.model,
-        args.target,
-        format=args.format,
-        dtype=args.dtype,
-        input_dtype=args.input_dtype,
-        calibrate=args.calibrate,
-        fuse=args.fuse,
-        check=args.check,
-        overwrite=args.overwrite,
-    )
-    print(f"See '{args.target}'.")
-
-
-def push_arguments(parser):
-    add = parser.add_argument
-    add("model", metavar="MODEL", help=ANY_MODEL)
-    add(
-        "target",
-        metavar="TARGET",
-        help="hf://organization/name, a repository that is created if it is "
-        "missing; or a new folder",
-    )
-    add(
-        "--best",
-        action="store_true",
-        help="use the model of the best epoch of a training, not of the last",
-    )
-    add(
-        "--license",
+    best: bool = option(False, BEST, action="store_true", group=MODEL)
+    model: str | None = option(
+        None,
+        "name of a model with published weights",
+        f"{DEFAULT_MODEL}, if there is no --run",
         metavar="NAME",
-        help="licence of the model for the card, such as apache-2.0 (default: "
-        "none is stated)",
+        group=MODEL,
     )
-    add("--private", action="store_true", help="make a new repository private")
-    add(
-        "--overwrite",
-        action="store_true",
-        help="replace these files in an existing repository or folder",
+    weights: str | None = option(
+        None,
+        "tag of the published weights",
+        "imagenet, or cifar10 for MixerNano",
+        metavar="TAG",
+        group=MODEL,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.run is not None and (self.model or self.weights):
+            raise ValueError(
+                "Use either `--run`, or `--model` and `--weights`. Received: "
+                f"run={self.run}, model={self.model}, weights={self.weights}"
+            )
+        _check_best(self.run, self.best)
+
+
+class LoadedModel(typing.NamedTuple):
+    """A trained model, and what is known about it."""
+
+    model: typing.Any  # a `keras.Model`
+    origin: str  # for people
+    names: tuple = ()  # lists of class names; the first list is for people
+    # `crop_ratio` and `interpolation` of its images, or nothing.
+    evaluation: typing.Any = types.MappingProxyType({})
+    file: pathlib.Path | None = None
+    run: pathlib.Path | None = None  # the folder of its training
+    record: catalog.Record | None = None  # of its published weights
+
+    @property
+    def class_names(self):
+        """The names of the classes, a list; `None` if they are unknown."""
+        return self.names[0] if self.names else None
+
+
+def load(text, best=False):
+    """Loads the model that a positional argument names.
+
+    Args:
+        text: The folder of a training; a `.keras` file; or the name of
+            published weights, such as "MixerNano", "MixerNano.cifar10" or
+            "mixer_nano.cifar10".
+        best: Boolean, whether to load the model of the best epoch of the
+            training.
+
+    Returns:
+        A `LoadedModel`.
+
+    Raises:
+        ValueError: If it is none of these, or the training is not finished.
+    """
+    path = pathlib.Path(text)
+    if path.is_dir():
+        return load_training(path, best)
+    _check_best(None, best)
+    return _load_file(path) if path.is_file() else load_published(*_named(text))
+
+
+def load_chosen(arguments):
+    """Loads the model that `ModelArguments` choose, as a `LoadedModel`."""
+    if arguments.run is not None:
+        return load_training(pathlib.Path(arguments.run), arguments.best)
+    model = arguments.model or DEFAULT_MODEL
+    return load_published(model, published_record(model, arguments.weights))
+
+
+def load_training(run, best=False):
+    """Loads a model of a training, as a `LoadedModel`.
+
+    Args:
+        run: `pathlib.Path` of the folder of the training.
+        best: Boolean, whether to load the model of the best epoch.
+
+    Raises:
+        ValueError: If the training is not finished, or did not keep the model.
+    """
+    from keras_mixer.training.finished import model_file
+    from keras_mixer.training.runs import read_run
+
+    settings = settings_of(run)
+    file = model_file(run, best)
+    return LoadedModel(
+        _keras_model(file),
+        f"the training in '{run}'" + ", best epoch" * best,
+        (read_run(run)["data"]["class_names"],),
+        settings.evaluation,
+        file,
+        run,
     )
 
 
-def push(args):
-    address = implementation("push").push(
-        args.model,
-        args.target,
-        best=args.best,
-        license=args.license,
-        private=args.private,
-        overwrite=args.overwrite,
+def load_published(model, record, channels=3):
+    """Returns a model with published weights, as a `LoadedModel`.
+
+    Args:
+        model: Name of its constructor.
+        record: Its `catalog.Record`, from `published_record`.
+        channels: Integer, the channels of the images. The stem is adapted to
+            them.
+    """
+    from keras_mixer.labels import class_names
+    from keras_mixer.models import constructors
+
+    size = catalog.image_size(record.variant)
+    built = constructors.MODELS[model](
+        weights=record.tag,
+        classes=record.classes,
+        input_shape=(size, size, channels),
     )
-    print(f"See '{address}'.")
+    wnids, names = map(list, zip(*class_names(record.classes), strict=True))
+    # The ids of CIFAR-10 are numbers. They are not used as names, since they
+    # would match the classes of MNIST.
+    return LoadedModel(
+        built,
+        f"weights '{record.name}'",
+        (names,) if wnids[0].isdecimal() else (names, wnids),
+        {
+            "crop_ratio": record.source.crop_ratio,
+            "interpolation": record.source.interpolation,
+        },
+        record=record,
+    )
 
 
-COMMANDS = (
-    OldCommand(
-        evaluate_arguments,
-        evaluate,
-        "Measure the accuracy on test images. The model is that of a training, "
-        "or has published weights.",
-        "--run runs/photos",
-    ),
-    OldCommand(
-        predict_arguments,
-        predict,
-        "Classify photos. The model is that of a training, or has published "
-        "weights.",
-        "--run runs/photos photo.jpg",
-    ),
-    OldCommand(
-        look_arguments,
-        look,
-        "Write an HTML page about a model: what it is, what it sees in your "
-        "photos, its weights and its training. The page needs no network.",
-        "runs/photos photo.jpg --output page.html",
-    ),
-    OldCommand(
-        export_arguments,
-        export,
-        "Export a model to a file for another runtime. The file is run there, "
-        "and compared with the model.",
-        "runs/photos photos.onnx --fuse",
-    ),
-    OldCommand(
-        push_arguments,
-        push,
-        "Write a model to the Hugging Face hub or to a folder: for Keras, for "
-        "timm, with a model card. Log in first: `hf auth login`.",
-        "runs/photos hf://me/photos --license apache-2.0",
-    ),
-)
+def published_record(model, weights=None):
+    """Returns the `catalog.Record` of published weights that have a head.
+
+    Args:
+        model: Name of a constructor.
+        weights: Tag of its weights; see `default_weights` for the default.
+
+    Raises:
+        ValueError: If the weights do not exist or have no head.
+    """
+    weights = weights or default_weights(model)
+    record = catalog.find(variant_name(model), weights)
+    if record is None:
+        raise ValueError(
+            f"There are no published weights '{weights}' of {model}. "
+            "`python -m keras_mixer weights` lists the published weights. For "
+            "a model that you trained, use the folder of the training."
+        )
+    if record.classes is None:
+        raise ValueError(f"The weights '{record.name}' have no trained head.")
+    return record
+
+
+def settings_of(run):
+    """Returns the `Settings` of the training in a folder.
+
+    Raises:
+        ValueError: If `run` is not the folder of a training, or was written by
+            another version with other settings.
+    """
+    from keras_mixer.training.runs import read_run
+
+    return Settings.from_record(read_run(run), run)
+
+
+def _check_best(run, best):
+    if best and run is None:
+        raise ValueError(
+            "`--best` is for the model of a training. Use the folder of a "
+            f"training too. Received: best={best}"
+        )
+
+
+def _named(text):
+    """Returns the constructor's name and the record of published weights."""
+    name, _, tag = text.partition(".")
+    for model, (variant, _) in MODELS.items():
+        if name in (model, variant):
+            record = catalog.find(variant, tag or catalog.default_tag(variant))
+            if record is not None and record.classes is not None:
+                return model, record
+    known = ", ".join(
+        record.name for record in catalog.RECORDS if record.classes
+    )
+    raise ValueError(
+        "Expected the folder of a training, a `.keras` file, or the name of a "
+        f"model with published weights, such as MixerNano or one of: {known}. "
+        f"Received: '{text}'"
+    )
+
+
+def _load_file(path):
+    if path.suffix != ".keras":
+        raise ValueError(
+            "A model file must be a `.keras` file: `model.save` writes it, and "
+            "`python -m keras_mixer convert` makes it of other weight files. "
+            f"Received: '{path}'"
+        )
+    return LoadedModel(_keras_model(path), f"the file '{path}'", file=path)
+
+
+def _keras_model(file):
+    import keras
+
+    try:
+        return keras.saving.load_model(file, compile=False)
+    # On damaged files, Keras can raise almost any exception.
+    except Exception as error:
+        raise ValueError(f"Cannot load the model '{file}': {error}") from error

@@ -159,25 +159,3 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         if text.startswith("example:"):
             return super()._fill_text(text, width, indent)
         return argparse.HelpFormatter._fill_text(self, text, width, indent)
-
-
-class OldCommand(typing.NamedTuple):
-    """A command whose arguments are not yet a data class."""
-
-    add_to: Callable
-    function: Callable
-    text: str
-    example: str
-
-    @property
-    def name(self):
-        return self.function.__name__
-
-    def parsed(self, values):
-        return values
-
-    def run(self, values):
-        self.function(values)
-
-    def stopped(self, values):
-        return "stopped. Repeat this command to start it again."

@@ -18,9 +18,3 @@ def start_keras(*, tensorflow=False):
         # If it is not installed, the command says how to install it.
         if tensorflow and importlib.util.find_spec("tensorflow"):
             importlib.import_module("tensorflow")
-
-
-def implementation(module, *, reads_data_sets=False):
-    """Imports a module of `keras_mixer.commands`, after Keras."""
-    start_keras(tensorflow=reads_data_sets)
-    return importlib.import_module(f"keras_mixer.commands.{module}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import keras_mixer
-from keras_mixer.commands import convert
+from keras_mixer.cli import converting as convert
 from keras_mixer.models.anatomy import weights_of
 from keras_mixer.weights import naming
 from keras_mixer.weights import reading

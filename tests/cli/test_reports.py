@@ -13,103 +13,99 @@ from PIL import Image
 
 from keras_mixer import cli
 from keras_mixer import training
-from keras_mixer.commands import reports
-from keras_mixer.commands.confusion import Counter
-from keras_mixer.commands.confusion import confusion_matrix
-from keras_mixer.commands.confusion import scores_per_class
-from keras_mixer.commands.tables import aligned
-from keras_mixer.commands.tables import printable
+from keras_mixer.cli import reports
+from keras_mixer.cli.measuring import MOST_IMAGES
+from keras_mixer.cli.measuring import measure
+from keras_mixer.cli.tables import aligned
+from keras_mixer.cli.tables import printable
+from keras_mixer.training.finished import digest_of
+from keras_mixer.training.finished import report_of
 from support.helpers import ROOT
 from support.helpers import python
 
 PIXELS = (6, 9, 3)
 
 
-def predictions(count, names, known, seed=0):
-    """Random images, labels and probabilities that favour the true class."""
-    rng = np.random.default_rng(seed)
+class Model:
+    """Predicts given probabilities, batch by batch."""
+
+    def __init__(self, probabilities, batch_size):
+        starts = range(0, len(probabilities), batch_size)
+        self._batches = iter(
+            [probabilities[i : i + batch_size] for i in starts]
+        )
+
+    def predict_on_batch(self, images):
+        return next(self._batches)
+
+
+def measured(count, names, known=None, batch_size=13):
+    """A `Measurement`, and the images, classes and probabilities.
+
+    The predictions are random, and favor the true class.
+    """
+    known = known or names
+    rng = np.random.default_rng(0)
     true = rng.integers(0, len(names), count)
     scores = rng.uniform(0, 1, (count, len(known)))
     scores[np.arange(count), [known.index(names[t]) for t in true]] += 0.6
     probabilities = (scores / scores.sum(axis=1, keepdims=True)).astype("f4")
     images = rng.integers(0, 256, (count, *PIXELS), "uint8")
-    return images, np.eye(len(names))[true], probabilities
-
-
-def counted(count, names, known=None, batch_size=13):
-    known = known or names
-    given = predictions(count, names, known)
-    counter = Counter(names, known)
-    for start in range(0, count, batch_size):
-        counter.add(*(each[start : start + batch_size] for each in given))
-    return counter.result(), given
-
-
-@pytest.mark.parametrize("num_classes", [2, 5, 11])
-def test_numbers_equal_scikit_learn(num_classes):
-    from sklearn import metrics
-
-    rng = np.random.default_rng(num_classes)
-    true = rng.integers(0, num_classes, 97)
-    predicted = np.where(
-        rng.uniform(size=97) < 0.6, true, rng.integers(0, num_classes, 97)
-    )
-    matrix = confusion_matrix(true, predicted, num_classes)
-    np.testing.assert_array_equal(
-        matrix, metrics.confusion_matrix(true, predicted)
-    )
-    expected = metrics.precision_recall_fscore_support(true, predicted)
-    for scores, others in zip(scores_per_class(matrix), expected, strict=False):
-        np.testing.assert_allclose(scores, others, rtol=1e-12)
-
-
-def test_undefined_scores_equal_scikit_learn():
-    """Class 1 has no images, class 2 is never predicted, class 3 neither."""
-    from sklearn import metrics
-
-    true, predicted = [0, 0, 0, 2, 2, 4], [0, 1, 0, 0, 1, 4]
-    expected = metrics.precision_recall_fscore_support(
-        true, predicted, labels=range(5), zero_division=np.nan
-    )
-    received = scores_per_class(confusion_matrix(true, predicted, 5))
-    for scores, others in zip(received, expected, strict=False):
-        np.testing.assert_allclose(scores, others, rtol=1e-12)
-    precision, recall, f1 = received
-    assert np.isnan(precision).tolist() == [False, False, True, True, False]
-    assert np.isnan(recall).tolist() == [False, True, False, True, False]
-    assert np.isnan(f1).tolist() == [False, False, False, True, False]
+    labels = np.eye(len(names))[true]
+    batches = [
+        (images[i : i + batch_size], labels[i : i + batch_size])
+        for i in range(0, count, batch_size)
+    ]
+    model = Model(probabilities, batch_size)
+    return measure(batches, model, names, known), (images, true, probabilities)
 
 
 def test_classes_with_the_same_name_are_one_class():
     """The images have other classes and another order than the model."""
     names = ["heron", "crane"]
     known = ["crane", "cup", "heron", "crane", "bus"]
-    confusion, (images, labels, probabilities) = counted(301, names, known)
-    from sklearn import metrics
-
-    true = np.array(names)[labels.argmax(axis=1)]
+    measurement, (images, true, probabilities) = measured(301, names, known)
+    true = np.array(names)[true]
     predicted = np.array(known)[probabilities.argmax(axis=1)]
-    assert confusion.names == ["heron", "crane", "cup", "bus"]
-    np.testing.assert_array_equal(
-        confusion.matrix,
-        metrics.confusion_matrix(true, predicted, labels=confusion.names),
-    )
-    assert confusion.accuracy == metrics.accuracy_score(true, predicted)
-    assert len(confusion.mistakes) == np.sum(true != predicted) > 25
-    order = [mistake.probability for mistake in confusion.mistakes]
-    assert order == sorted(order, reverse=True)
-    for rank, mistake in enumerate(confusion.mistakes):
-        assert mistake.true == true[mistake.image]
-        assert mistake.predicted == predicted[mistake.image]
-        row = probabilities[mistake.image]
-        assert mistake.probability == row.max()
-        assert mistake.true_probability == pytest.approx(
-            sum(row[np.array(known) == mistake.true])
+    columns, matrix = measurement.confusion()
+    assert columns == ["heron", "crane", "cup", "bus"]
+    assert matrix.tolist() == [
+        [np.sum((true == row) & (predicted == column)) for column in columns]
+        for row in names
+    ]
+    assert measurement.accuracy == np.mean(true == predicted)
+    mistakes = measurement.mistakes
+    assert sorted(mistakes) == np.flatnonzero(true != predicted).tolist()
+    probability = probabilities.max(axis=1)[mistakes]
+    assert probability.tolist() == sorted(probability, reverse=True)
+    for image in mistakes:
+        assert (
+            measurement.names[measurement.predicted[image]] == predicted[image]
         )
-        if rank < 25:
-            np.testing.assert_array_equal(mistake.pixels, images[mistake.image])
-        else:
-            assert mistake.pixels is None
+        assert measurement.true_probability[image] == pytest.approx(
+            sum(probabilities[image][np.array(known) == true[image]])
+        )
+    assert len(mistakes) > MOST_IMAGES
+    for image, (worst, pixels) in zip(
+        mistakes, measurement.worst, strict=False
+    ):
+        assert image == worst
+        np.testing.assert_array_equal(pixels, images[image])
+
+
+def test_scores_that_are_not_defined_are_no_zeros():
+    """Class 1 has no images, class 2 is never predicted, class 3 neither."""
+    true, predicted = [0, 0, 0, 2, 2, 4], [0, 1, 0, 0, 1, 4]
+    names, eye = list("abcde"), np.eye(5)
+    batches = [(np.zeros((6, *PIXELS)), eye[true])]
+    measurement = measure(batches, Model(eye[predicted], 6), names, names)
+    _, images, precision, recall, f1 = map(
+        np.array, zip(*measurement.classes(), strict=True)
+    )
+    assert images.tolist() == [3, 0, 2, 0, 1]
+    np.testing.assert_allclose(precision, [2 / 3, 0, np.nan, np.nan, 1])
+    np.testing.assert_allclose(recall, [2 / 3, np.nan, 0, np.nan, 1])
+    np.testing.assert_allclose(f1, [2 / 3, 0, 0, np.nan, 1])
 
 
 ODD_NAMES = ["<b>, 100 %", "a/b $x^2$", "größer als alle anderen zusammen"]
@@ -120,48 +116,44 @@ def read_csv(path):
         return list(csv.reader(file))
 
 
-def report(folder, confusion, paths=(), **about):
+def report(folder, measurement, paths=(), **about):
     about = {"data": "photos", **about}
-    return reports.Report(folder, confusion, paths, about)
+    return reports.Report(folder, measurement, paths, about, "0123")
 
 
 def test_files_have_any_class_names(tmp_path):
     names = [*ODD_NAMES, 'quote"d', "line\nbreak", "\udcff"]
-    confusion, _ = counted(151, names)
+    measurement, _ = measured(151, names)
     paths = tuple(f"photos/{i},\udcff.jpg" for i in range(151))
-    reports.write_report(report(tmp_path / "r", confusion, paths))
+    reports.write_report(report(tmp_path / "r", measurement, paths))
     written = [*names[:-1], "\\udcff"]
     rows = read_csv(tmp_path / "r" / "confusion.csv")
     assert rows[0] == ["true class", *written]
     assert [row[0] for row in rows[1:]] == written
     np.testing.assert_array_equal(
-        np.array([row[1:] for row in rows[1:]], int), confusion.matrix
+        np.array([row[1:] for row in rows[1:]], int), measurement.confusion()[1]
     )
     rows = read_csv(tmp_path / "r" / "classes.csv")
     assert rows[0] == ["class", "images", "precision", "recall", "f1"]
     assert [row[0] for row in rows[1:]] == written
-    images = confusion.matrix.sum(axis=1)
-    assert [int(row[1]) for row in rows[1:]] == images.tolist()
-    for place, scores in enumerate(scores_per_class(confusion.matrix), start=2):
-        received = [float(row[place]) for row in rows[1:]]
-        np.testing.assert_allclose(received, scores, rtol=1e-5)
+    for row, (_, *values) in zip(rows[1:], measurement.classes(), strict=True):
+        np.testing.assert_allclose([float(c) for c in row[1:]], values, 1e-5)
     rows = read_csv(tmp_path / "r" / "mistakes.csv")[1:]
-    assert len(rows) == len(confusion.mistakes) > 25
-    for row, mistake in zip(rows, confusion.mistakes, strict=True):
-        assert row[0] == f"photos/{mistake.image},\\udcff.jpg"
-        assert row[2] == mistake.true.replace("\udcff", "\\udcff")
-    lines = reports.class_lines(confusion)
+    for row, image in zip(rows, measurement.mistakes, strict=True):
+        assert row[0] == f"photos/{image},\\udcff.jpg"
+        assert row[2] == written[measurement.true[image]]
+    lines = reports.class_lines(measurement)
     assert len({len(line) for line in lines}) == 1
     assert lines[5].startswith(r"line\nbreak ")
 
 
-@pytest.mark.parametrize("num_classes", [2, 10, 100, 130])
+@pytest.mark.parametrize("num_classes", [2, 30, 130])
 def test_pictures_are_drawn(num_classes, tmp_path, caplog):
     names = [f"class {i}" for i in range(num_classes)]
     names[:2] = ODD_NAMES[:2]
     known = [*names, "never seen"]
-    confusion, _ = counted(3 * num_classes + 20, names, known)
-    reports.write_report(report(tmp_path / "r", confusion))
+    measurement, _ = measured(3 * num_classes + 20, names, known)
+    reports.write_report(report(tmp_path / "r", measurement))
     for name in ("confusion.png", "mistakes.png"):
         with Image.open(tmp_path / "r" / name) as image:
             image.load()
@@ -171,24 +163,29 @@ def test_pictures_are_drawn(num_classes, tmp_path, caplog):
 
 
 def test_characters_without_a_glyph_are_reported(tmp_path, caplog):
-    confusion, _ = counted(40, ["日本", "dog"])
-    reports.write_report(report(tmp_path / "r", confusion))
+    reports.write_report(
+        report(tmp_path / "r", measured(40, ["日本", "dog"])[0])
+    )
     assert "They are boxes in 'confusion.png'" in caplog.text
     assert read_csv(tmp_path / "r" / "confusion.csv")[1][0] == "日本"
 
 
 def test_perfect_model_has_no_picture_of_mistakes(tmp_path):
     names, labels = ["ant", "bee"], np.eye(2)[[0, 1, 1]]
-    counter = Counter(names, names)
-    counter.add(np.zeros((3, *PIXELS), "uint8"), labels, labels)
+    batches = [(np.zeros((3, *PIXELS), "uint8"), labels)]
+    perfect = measure(batches, Model(labels, 3), names, names)
     folder = tmp_path / "r"
-    reports.write_report(report(folder, counted(40, names)[0]))
+    reports.write_report(report(folder, measured(40, names)[0]))
     assert (folder / "mistakes.png").exists()
-    reports.write_report(report(folder, counter.result()))
+    # A file of the user stays.
+    (folder / "notes.txt").write_text("mine")
+    reports.write_report(report(folder, perfect))
     assert not (folder / "mistakes.png").exists()
+    assert (folder / "notes.txt").read_text() == "mine"
     assert len(read_csv(folder / "mistakes.csv")) == 1
     assert json.loads((folder / "evaluation.json").read_text()) == {
         "about": {"data": "photos"},
+        "model_digest": "0123",
         "images": 3,
         "mistakes": 0,
         "accuracy": 1.0,
@@ -197,9 +194,9 @@ def test_perfect_model_has_no_picture_of_mistakes(tmp_path):
 
 def test_table_has_the_ten_worst_classes():
     names = [f"class {i:02}" for i in range(14)]
-    confusion, _ = counted(140, names)
-    lines = reports.class_lines(confusion)
-    _, _, f1 = scores_per_class(confusion.matrix)
+    measurement, _ = measured(140, names)
+    lines = reports.class_lines(measurement)
+    f1 = [row[4] for row in measurement.classes()]
     assert len(lines) == 11
     assert lines[0].startswith("class (the 10 with the lowest F1 score)")
     assert [line[:8] for line in lines[1:]] == [
@@ -219,18 +216,19 @@ def snapshot(folder):
 
 
 def test_folders_of_others_are_not_overwritten(tmp_path):
-    confusion, _ = counted(40, ["ant", "bee"])
+    measurement, _ = measured(40, ["ant", "bee"])
     folder = tmp_path / "r"
     folder.mkdir()
     reports.check_folder(folder, {"data": "photos"})
     reports.check_folder(tmp_path / "new", {"data": "photos"})
-    reports.write_report(report(folder, confusion))
+    reports.write_report(report(folder, measurement))
     reports.check_folder(folder, {"data": "photos"})
     with pytest.raises(ValueError, match="data: 'photos' there, 'other' now"):
         reports.check_folder(folder, {"data": "other"})
-    (folder / "evaluation.json").write_text("{}")
-    with pytest.raises(ValueError, match="is damaged"):
-        reports.check_folder(folder, {"data": "photos"})
+    for content in ("{}", "[]", '{"about": 3}', ""):
+        (folder / "evaluation.json").write_text(content)
+        with pytest.raises(ValueError, match="is not a report of `evaluate`"):
+            reports.check_folder(folder, {"data": "photos"})
     (folder / "evaluation.json").unlink()
     for other in (folder, folder / "classes.csv"):
         with pytest.raises(ValueError, match="is not a report of `evaluate`"):
@@ -240,24 +238,24 @@ def test_folders_of_others_are_not_overwritten(tmp_path):
 def test_full_disk_leaves_the_previous_report(tmp_path):
     """A limit on file sizes has the same effect as a full disk."""
     folder = tmp_path / "r"
-    reports.write_report(report(folder, counted(40, ["ant", "bee"])[0]))
+    reports.write_report(report(folder, measured(40, ["ant", "bee"])[0]))
     before = snapshot(tmp_path)
     code = f"""
 import pathlib, resource, signal, sys
 sys.path[:0] = [{str(ROOT / "tests")!r}, {os.path.dirname(__file__)!r}]
 import test_reports
-confusion, _ = test_reports.counted(400, ["ant", "bee"])
+measurement, _ = test_reports.measured(400, ["ant", "bee"])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 for name in ("r", "new"):
     folder = pathlib.Path({str(tmp_path)!r}, name)
     try:
         test_reports.reports.write_report(
-            test_reports.report(folder, confusion))
+            test_reports.report(folder, measurement))
     except OSError as error:
         print(error)
 """
-    assert python(code).count("The report could not be written to '") == 2
+    assert python(code).count("could not be written: File too large") == 2
     assert snapshot(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
@@ -311,6 +309,9 @@ def test_report_is_in_the_folder_of_the_run(run, photos, capsys):
     for file, _, true, predicted, *_ in rows:
         assert pathlib.Path(file).parent == photos / "test" / true
         assert true != predicted
+    model = run / "model.keras"
+    assert record == report_of(model)
+    assert record["model_digest"] == digest_of(model)
     # Again: the same report, also after the folder was moved.
     before = snapshot(folder)
     moved = run.parent / "moved"
@@ -318,6 +319,25 @@ def test_report_is_in_the_folder_of_the_run(run, photos, capsys):
     assert evaluate(capsys, "--run", run) == lines
     assert snapshot(folder) == before
     evaluate(capsys, "--run", moved)
+
+
+def test_images_that_were_changed_after_the_training_are_refused(
+    run, photos, tmp_path, capsys
+):
+    """Other images would be held out, and the model was trained on some."""
+    lines = evaluate(capsys, "--run", run)
+    new = photos / "test" / "digit 4" / "new.png"
+    shutil.copy(photos / "test" / "digit 4" / "0.png", new)
+    try:
+        message = refused("evaluate", "--run", run)
+    finally:
+        new.unlink()
+    assert "are not those that the training began with" in message
+    assert f"new: '{new}'" in message
+    assert message.endswith("use `--data FOLDER`.")
+    # The images of the run can be named, and a touched file is the same.
+    os.utime(photos / "test" / "digit 4" / "0.png")
+    assert evaluate(capsys, "--run", run, "--data", photos) == lines
 
 
 def test_other_images_have_another_report(run, photos, tmp_path, capsys):
@@ -338,9 +358,13 @@ def test_other_images_have_another_report(run, photos, tmp_path, capsys):
     # Digit 3 has no images; it is there only if it was predicted.
     assert rows[0][:3] == ["true class", "digit 4", "digit 6"]
     assert [row[0] for row in rows[1:]] == ["digit 4", "digit 6"]
+    # No part is held out: the model was trained on none of these images.
+    images = len(list((tmp_path / "photos").rglob("*.png")))
+    assert lines[0] == f"images: {images}"
     accuracy = float(lines[1].removeprefix("accuracy: "))
     correct = int(rows[1][1]) + int(rows[2][2])
     count = sum(int(cell) for row in rows[1:] for cell in row[1:])
+    assert count == images
     assert accuracy == pytest.approx(correct / count, abs=1e-5)
     message = refused("evaluate", "--run", run, "--output", folder)
     assert f"data: '{tmp_path / 'photos'}' there" in message
@@ -349,6 +373,12 @@ def test_other_images_have_another_report(run, photos, tmp_path, capsys):
     message = refused("evaluate", *command, "--output", run / "evaluation")
     assert "has the report of another model or of other images" in message
     assert snapshot(run) == before
+
+
+def test_published_weights_measure_all_of_a_folder(photos, capsys):
+    lines = evaluate(capsys, "--data", photos / "test", "--few-shot", 2)
+    images = len(list((photos / "test").rglob("*.png")))
+    assert lines[0] == f"images: {images}"
 
 
 def test_unknown_classes_have_no_report(run, photos, tmp_path, capsys):

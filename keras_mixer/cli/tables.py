@@ -12,7 +12,7 @@ def printable(text):
 
     Example:
 
-    >>> from keras_mixer.commands.tables import printable
+    >>> from keras_mixer.cli.tables import printable
     >>> print(printable("two\\nlines"))
     two\\nlines
     """

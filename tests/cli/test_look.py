@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import keras
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 import keras_mixer
 from keras_mixer import cli
 from keras_mixer import training
-from keras_mixer.commands.subjects import load_subject
+from keras_mixer.cli import models
 from support import pages
+from support.helpers import CLASSES
 from support.helpers import family_model
 from support.helpers import randomise
 from support.helpers import save_digits
@@ -50,11 +52,8 @@ def run(tmp_path_factory):
 def page(run, photo, tmp_path_factory):
     """The page of a training with a photo, with a confusion matrix."""
     path = tmp_path_factory.mktemp("page") / "page.html"
-    (run / "evaluation").mkdir()
-    picture = run / "evaluation" / "confusion.png"
-    Image.new("RGB", (900, 60), "teal").save(picture)
+    cli.main(["evaluate", "--run", str(run)])
     cli.main(["look", str(run), str(photo), "--output", str(path)])
-    picture.unlink()
     return path
 
 
@@ -95,14 +94,14 @@ def test_page_of_a_training_has_all_parts(page, run, photo):
 
 def test_page_shows_what_the_model_computes(page, run, photo):
     parsed = pages.parse(page.read_text("utf-8"))
-    trained = load_subject(str(run)).trained
-    image = keras_mixer.load_image(photo, trained.model, **trained.evaluation)
-    scores = trained.model.predict(image, verbose=0)[0]
+    loaded = models.load(run)
+    image = keras_mixer.load_image(photo, loaded.model, **loaded.evaluation)
+    scores = loaded.model.predict_on_batch(image)[0]
     for score in scores:
         assert f"{100 * score:.1f} %" in parsed.text
-    parameters = sum(np.prod(w.shape) for w in trained.model.weights)
+    parameters = sum(np.prod(w.shape) for w in loaded.model.weights)
     assert f"{parameters:,}" in parsed.text
-    gmacs = sum(keras_mixer.macs(trained.model).values()) / 1e9
+    gmacs = sum(keras_mixer.macs(loaded.model).values()) / 1e9
     assert f"{gmacs:.3g}" in parsed.text
 
 
@@ -137,9 +136,13 @@ def test_page_fits_a_phone_in_light_and_dark(page):
     assert color > background + 500
 
 
-def test_missing_confusion_matrix_names_the_command(run, tmp_path):
-    parsed = looked(tmp_path, run)
-    assert f"keras_mixer evaluate --run {run}" in parsed.text
+def test_report_of_another_model_is_not_shown(page, run, tmp_path):
+    """As after a training that was continued."""
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    keras.saving.load_model(other / "model.keras").save(other / "model.keras")
+    parsed = looked(tmp_path, other)
+    assert f"keras_mixer evaluate --run {other}" in parsed.text
     assert [image["alt"] for image in parsed.images][-1].startswith("Curves")
     assert "Photos" not in parsed.text
 
@@ -148,9 +151,9 @@ def test_missing_confusion_matrix_names_the_command(run, tmp_path):
     "name", ["MixerNano", "mixer_nano", "MixerNano.cifar10"]
 )
 def test_published_weights_are_named_in_several_ways(name):
-    subject = load_subject(name)
-    assert subject.origin == "weights 'mixer_nano.cifar10'"
-    assert subject.trained.names[0][3] == "cat"
+    loaded = models.load(name)
+    assert loaded.origin == "weights 'mixer_nano.cifar10'"
+    assert loaded.class_names[3] == "cat"
 
 
 def test_file_of_a_fused_model_without_softmax(photo, tmp_path):
@@ -164,6 +167,14 @@ def test_file_of_a_fused_model_without_softmax(photo, tmp_path):
     scores = np.exp(logits) / np.exp(logits).sum()
     assert f"{100 * scores.max():.1f} %" in parsed.text
     assert f"class {scores.argmax()}" in parsed.text
+
+
+def test_logits_between_0_and_1_are_no_probabilities(photo, tmp_path):
+    """The head of a new Mixer is zero."""
+    model = family_model("mixer", classifier_activation=None)
+    model.save(tmp_path / "new.keras")
+    parsed = looked(tmp_path, tmp_path / "new.keras", photo)
+    assert parsed.text.count("20.0 %") == CLASSES
 
 
 def test_file_of_another_model(photo, tmp_path):
@@ -207,6 +218,8 @@ def test_errors_write_nothing(capsys, photo, run, tmp_path):
     (tmp_path / "empty").mkdir()
     headless = family_model("mixer", include_top=False)
     headless.save(tmp_path / "headless.keras")
+    tanh = family_model("mixer", classifier_activation="tanh")
+    tanh.save(tmp_path / "tanh.keras")
     before = sorted(tmp_path.iterdir())
     for arguments, message in (
         (["MixerNano", tmp_path / "text.jpg"], "Expected an image file"),
@@ -215,6 +228,10 @@ def test_errors_write_nothing(capsys, photo, run, tmp_path):
         ([tmp_path / "broken.keras"], "Cannot load the model"),
         ([tmp_path / "weights.npz"], "must be a `.keras` file"),
         ([tmp_path / "headless.keras", photo], "must return one score"),
+        ([tmp_path / "tanh.keras", photo], "must be a softmax or a sigmoid"),
+        (["https://host/m.keras"], "`model` must be a path on this machine"),
+        (["MixerNano", "--best"], "`--best` is for the model of a training"),
+        ([run, "--best"], "has no best.keras. A training keeps it if it is"),
         (["MixerB17"], "such as MixerNano or one of: mixer_b16.imagenet,"),
         (["MixerB16.cifar10"], "Received: 'MixerB16.cifar10'"),
         (["MixerH14"], "Received: 'MixerH14'"),
@@ -235,18 +252,23 @@ def test_unfinished_training_is_refused(capsys, run, tmp_path):
     del record["finished"]
     (unfinished / "run.json").write_text(json.dumps(record))
     message = refused(capsys, unfinished, "--output", tmp_path / "page.html")
-    assert "is not finished: it has no model.keras" in message
+    assert "is not finished: repeat its command" in message
 
 
 def test_existing_page_is_kept_unless_overwritten(capsys, tmp_path):
     model, output = tmp_path / "tiny.keras", tmp_path / "page.html"
     family_model("mixer").save(model)
     output.write_text("old")
-    message = refused(capsys, model, "--output", output)
-    assert message.endswith("Give another path, or add `--overwrite`.")
+    message = refused(capsys, model, "--output", output, "--overwrite")
+    assert "exists, and `look` did not write it" in message
     assert output.read_text() == "old"
-    cli.main(["look", str(model), "--output", str(output), "--overwrite"])
-    assert output.read_text("utf-8").startswith("<!DOCTYPE html>")
+    output.unlink()
+    cli.main(["look", str(model), "--output", str(output)])
+    capsys.readouterr()
+    message = refused(capsys, "MixerNano", "--output", output)
+    assert message.endswith("or `--overwrite` to replace it.")
+    cli.main(["look", "MixerNano", "--output", str(output), "--overwrite"])
+    assert "mixer_nano.cifar10" in output.read_text("utf-8")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "page.html",
         "tiny.keras",

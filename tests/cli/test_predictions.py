@@ -16,11 +16,10 @@ import pytest
 import keras_mixer
 from keras_mixer import cli
 from keras_mixer import training
+from keras_mixer.cli import predictions
 from keras_mixer.cli.plan import resolved
 from keras_mixer.cli.settings import Settings
-from keras_mixer.commands import predictions
-from keras_mixer.commands.predict import Predictions
-from keras_mixer.commands.tables import printable
+from keras_mixer.cli.tables import printable
 from support.helpers import ROOT
 from support.helpers import python
 
@@ -45,6 +44,7 @@ def run(tmp_path_factory):
     for variable in model.trainable_variables:
         variable.assign(0.3 * rng.standard_normal(tuple(variable.shape)))
     model.save(folder / "model.keras")
+    training.finish(folder, {})
     return folder
 
 
@@ -179,9 +179,7 @@ def test_json_without_photos_is_an_empty_list(tmp_path):
 def test_lines_are_aligned():
     rows = np.array([[0.005, 0.9949, 0.0001], [1.0, 0.0, 0.0]], "f4")
     files = ["a.jpg", "folder/b\n.jpg", 61 * "x"]
-    lines = predictions.Lines(
-        Predictions(["ant", "bumblebee", "c"], files, iter(())), top=2
-    )
+    lines = predictions.Lines(["ant", "bumblebee", "c"], files, top=2)
     assert lines.of(files[0], rows[0]) == [
         "a.jpg           bumblebee   99.5 %",
         "a.jpg           ant          0.5 %",
@@ -219,15 +217,36 @@ def test_folders_and_patterns_are_used(run, photos, tmp_path, capsys):
     assert captured.out.startswith(photos[0])
 
 
-def test_existing_output_is_refused(run, photos, tmp_path):
-    output = tmp_path / "out.csv"
+@pytest.mark.parametrize("kind", ["csv", "json", "jsonl"])
+def test_only_files_of_predict_are_replaced(kind, run, photos, tmp_path):
+    output = tmp_path / f"out.{kind}"
+    command = ["predict", "--run", run, "--output", output]
     output.write_text("mine")
-    command = ["predict", "--run", run, "--output", output, photos[0]]
-    message = refused(*command)
-    assert "The output exists already. Give another path, or `--over" in message
+    message = refused(*command, "--overwrite", photos[0])
+    assert "exists, and `predict` did not write it. Use another" in message
     assert output.read_text() == "mine"
-    cli.main([*map(str, command), "--overwrite"])
-    assert len(read_csv(output)) == 2
+    output.unlink()
+    cli.main([*map(str, command), photos[0]])
+    before = output.read_text()
+    message = refused(*command, photos[1])
+    assert "exists already. Use another path for `--output`, or" in message
+    assert output.read_text() == before
+    cli.main([*map(str, command), "--overwrite", photos[1]])
+    assert photos[1] in output.read_text()
+
+
+def test_closed_output_does_not_end_the_file(
+    run, photos, tmp_path, monkeypatch
+):
+    """As with `| head -1`."""
+    output = tmp_path / "out.csv"
+    for options in (["--output", str(output)], []):
+        read, write = os.pipe()
+        os.close(read)
+        with open(write, "w") as closed:
+            monkeypatch.setattr("sys.stdout", closed)
+            cli.main(["predict", "--run", str(run), *photos, *options])
+    assert [row[0] for row in read_csv(output)[1:]] == photos
 
 
 @pytest.mark.parametrize(
@@ -235,7 +254,12 @@ def test_existing_output_is_refused(run, photos, tmp_path):
     [
         (["--output", "out.txt"], "must end in one of ['.csv', '.json', '.jso"),
         (["--output", "no/out.csv"], "The output must be in a folder that"),
-        (["--output", "folder.csv"], "Give another path. Received: 'folder.c"),
+        (
+            ["--output", "folder.csv"],
+            "'folder.csv' exists, and `predict` did",
+        ),
+        (["--output", "s3://out.csv"], "`output` must be a path on this mach"),
+        (["https://host/1.png"], "`files` must be a path on this machine"),
         (["--top", "0"], "top"),
         (["--batch-size", "0"], "batch_size"),
     ],
@@ -245,7 +269,7 @@ def test_wrong_options_are_reported(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.csv").mkdir()
-    said = refused("predict", "--run", run, *options, "--overwrite", photos[0])
+    said = refused("predict", "--run", run, "--overwrite", *options, photos[0])
     assert message in said
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "folder.csv",
@@ -256,7 +280,7 @@ def test_wrong_options_are_reported(
 def test_full_disk_leaves_no_unfinished_file(run, photos, tmp_path):
     """A limit on file sizes has the same effect as a full disk."""
     output = tmp_path / "out.jsonl"
-    output.write_text("mine")
+    output.touch()
     code = """
 import resource, signal, sys
 from keras_mixer import cli
@@ -271,8 +295,8 @@ except SystemExit as error:
 """
     given = ["--run", run, "--output", output, *photos]
     said = python(code, *given).splitlines()[-1]
-    assert said.startswith("keras_mixer: The predictions could not be written")
-    assert output.read_text() == "mine"
+    assert said.endswith(f"'{output}' could not be written: File too large")
+    assert output.read_text() == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "out.jsonl",
         "photos",
@@ -280,7 +304,7 @@ except SystemExit as error:
 
 
 def test_stopped_prediction_leaves_no_unfinished_file(run, photos, tmp_path):
-    output, unfinished = tmp_path / "out.csv", tmp_path / "unfinished_out.csv"
+    output, unfinished = tmp_path / "out.csv", ".out.*.part.csv"
     code = (
         "import signal, sys; from keras_mixer import cli; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -298,7 +322,7 @@ def test_stopped_prediction_leaves_no_unfinished_file(run, photos, tmp_path):
     )
     try:
         end = time.monotonic() + 120
-        while not unfinished.exists():
+        while not list(tmp_path.glob(unfinished)):
             assert process.poll() is None, process.stderr.read().decode()
             assert time.monotonic() < end
             time.sleep(0.01)
@@ -309,7 +333,7 @@ def test_stopped_prediction_leaves_no_unfinished_file(run, photos, tmp_path):
     assert process.returncode == 130, said
     assert said.endswith("stopped. Repeat this command to start it again.\n")
     assert not output.exists()
-    assert not unfinished.exists()
+    assert not list(tmp_path.glob(unfinished))
 
 
 def test_printable_text_keeps_other_characters():

@@ -1,0 +1,185 @@
+"""The report of `evaluate`: a folder with tables and pictures."""
+
+import json
+import logging
+import math
+import os
+import pathlib
+import shutil
+import typing
+
+import numpy as np
+
+from keras_mixer import atomic
+from keras_mixer.cli.measuring import Measurement
+from keras_mixer.cli.measuring import draw_confusion
+from keras_mixer.cli.measuring import draw_mistakes
+from keras_mixer.cli.tables import aligned
+from keras_mixer.cli.tables import printable
+from keras_mixer.cli.tables import write_csv
+from keras_mixer.optional import is_installed
+from keras_mixer.training.finished import REPORT_FILE
+
+logger = logging.getLogger("keras_mixer")
+
+FILES = (
+    "classes.csv",
+    "confusion.csv",
+    "confusion.png",
+    "mistakes.csv",
+    "mistakes.png",
+    REPORT_FILE,
+)
+
+# A larger confusion matrix is not written: it would have millions of cells.
+MOST_CLASSES = 2000
+
+MOST_PRINTED = 10
+
+
+class Report(typing.NamedTuple):
+    """The report of an evaluation."""
+
+    folder: str | os.PathLike | None  # which `check_folder` has checked
+    measurement: Measurement
+    paths: tuple  # of the images, or empty
+    about: dict  # names the model and the images
+    digest: str | None = None  # of the file of the model
+
+
+def check_folder(folder, about):
+    """Checks that a report can be written into a folder.
+
+    Args:
+        folder: Path of a new or empty folder, or of a report of the same
+            training or weights on the same images, which is then replaced.
+        about: Dict of JSON values that name the model and the images.
+
+    Raises:
+        ValueError: If the folder has other files, or a report of another model
+            or of other images.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        written = json.loads((folder / REPORT_FILE).read_text("utf-8"))["about"]
+        differ = [
+            f"{key}: {written.get(key)!r} there, {value!r} now"
+            for key, value in about.items()
+            if written.get(key) != value
+        ]
+    except (
+        OSError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ValueError(
+            f"'{folder}' exists and is not a report of `evaluate`. Use the "
+            "path of a new folder for `--output`."
+        ) from error
+    if differ:
+        raise ValueError(
+            f"'{folder}' has the report of another model or of other images. "
+            "Use another folder for `--output`: " + "; ".join(differ)
+        )
+
+
+def write_report(report):
+    """Writes a report. If that fails, its folder is left as it was.
+
+    Files of others in the folder are kept.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    folder = pathlib.Path(report.folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.replacing(folder) as part:
+        if folder.exists():
+            shutil.copytree(folder, part, ignore=shutil.ignore_patterns(*FILES))
+        else:
+            part.mkdir()
+        _write_files(part, report)
+
+
+def _write_files(folder, report):
+    measurement = report.measurement
+    write_csv(folder / "classes.csv", _class_rows(measurement))
+    write_csv(folder / "mistakes.csv", _mistake_rows(report))
+    has_pictures = is_installed("matplotlib")
+    if measurement.num_classes <= MOST_CLASSES:
+        names, matrix = measurement.confusion()
+        rows = zip(names, matrix.tolist(), strict=False)
+        write_csv(
+            folder / "confusion.csv",
+            [["true class", *names], *([name, *row] for name, row in rows)],
+        )
+        if has_pictures:
+            draw_confusion(measurement, folder / "confusion.png")
+    else:
+        logger.warning(
+            "The confusion matrix of %d classes is not written: it is too "
+            "large",
+            measurement.num_classes,
+        )
+    if has_pictures and measurement.worst:
+        draw_mistakes(measurement, folder / "mistakes.png")
+    record = {
+        "about": report.about,
+        "model_digest": report.digest,
+        "images": len(measurement.true),
+        "mistakes": len(measurement.mistakes),
+        "accuracy": measurement.accuracy,
+    }
+    text = json.dumps(record, indent=2) + "\n"
+    (folder / REPORT_FILE).write_text(text, "utf-8")
+
+
+def _class_rows(measurement):
+    yield ["class", "images", "precision", "recall", "f1"]
+    for name, images, *scores in measurement.classes():
+        cells = ("" if math.isnan(s) else f"{s:.6g}" for s in scores)
+        yield [name, images, *cells]
+
+
+def _mistake_rows(report):
+    names, measured = report.measurement.names, report.measurement
+    yield [
+        "file",
+        "image",
+        "true class",
+        "predicted class",
+        "probability",
+        "probability of the true class",
+    ]
+    for image in measured.mistakes:
+        yield [
+            report.paths[image] if report.paths else "",
+            image,
+            names[measured.true[image]],
+            names[measured.predicted[image]],
+            f"{measured.probability[image]:.6g}",
+            f"{measured.true_probability[image]:.6g}",
+        ]
+
+
+def class_lines(measurement):
+    """Returns the lines of a table of the classes, to print.
+
+    If there are more than ten classes, these are the ten with the lowest F1
+    score.
+    """
+    classes = measurement.classes()
+    title = "class"
+    if len(classes) > MOST_PRINTED:
+        order = np.argsort([row[4] for row in classes], kind="stable")
+        classes = [classes[i] for i in order[:MOST_PRINTED]]  # NaN is last
+        title = f"class (the {MOST_PRINTED} with the lowest F1 score)"
+    rows = [[title, "images", "precision [%]", "recall [%]", "F1 [%]"]]
+    for name, images, *scores in classes:
+        cells = ["-" if math.isnan(s) else f"{100 * s:.1f}" for s in scores]
+        rows.append([printable(name), str(images), *cells])
+    return aligned(rows)

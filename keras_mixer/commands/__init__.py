@@ -1,1 +1,0 @@
-"""The commands of the command line. Internal: not for use in scripts."""
