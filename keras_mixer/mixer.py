@@ -71,7 +71,7 @@ MIXER = Family(
 
 @general_constructor(MIXER)
 def Mixer(
-    patch_size: int,
+    patch_size: int | Sequence[int],
     num_blocks: int,
     hidden_dim: int,
     tokens_mlp_dim: int,
@@ -93,7 +93,7 @@ def Mixer(
 ) -> keras.Model:
     """Instantiates an MLP-Mixer of any size.
 
-    The image is cut into square patches. Each patch becomes a token with
+    The image is cut into patches. Each patch becomes a token with
     `hidden_dim` channels. Each block applies an MLP over the tokens and an MLP
     over the channels. `MixerB16` and the other variants have the sizes of the
     paper.
@@ -103,7 +103,7 @@ def Mixer(
 
     Args:
         patch_size: Positive integer, the side of a patch in pixels (the paper's
-            P).
+            P). Or a pair `(height, width)`, for patches that are not square.
         num_blocks: Positive integer, the number of blocks.
         hidden_dim: Positive integer, the channels of a token (C).
         tokens_mlp_dim: Positive integer, the width of the token-mixing MLP

@@ -63,7 +63,7 @@ RESMLP = Family(
 
 @general_constructor(RESMLP)
 def ResMLP(
-    patch_size: int,
+    patch_size: int | Sequence[int],
     num_blocks: int,
     hidden_dim: int,
     channels_mlp_dim: int,
@@ -85,7 +85,7 @@ def ResMLP(
 ) -> keras.Model:
     """Instantiates a ResMLP of any size.
 
-    The image is cut into square patches. Each patch becomes a token with
+    The image is cut into patches. Each patch becomes a token with
     `hidden_dim` channels. Each block applies a linear layer over the tokens and
     an MLP over the channels. Learned scales and offsets per channel replace
     normalisation. `ResMLPS12` and the other variants have the sizes of the
@@ -95,7 +95,8 @@ def ResMLP(
     `resmlp_models.py` of facebookresearch/deit.
 
     Args:
-        patch_size: Positive integer, the side of a patch in pixels.
+        patch_size: Positive integer, the side of a patch in pixels. Or a pair
+            `(height, width)`, for patches that are not square.
         num_blocks: Positive integer, the number of blocks.
         hidden_dim: Positive integer, the channels of a token.
         channels_mlp_dim: Positive integer, the width of the channel-mixing MLP.

@@ -11,6 +11,22 @@ from keras_mixer.arguments import check_positive_int
 from keras_mixer.weights import catalog
 
 
+def check_patch_size(patch_size):
+    """Returns the side of square patches, or the pair `(height, width)`."""
+    if not isinstance(patch_size, (tuple, list)):
+        return check_positive_int("patch_size", patch_size)
+    if len(patch_size) != 2:
+        raise ValueError(
+            "`patch_size` must be a positive integer, or a pair `(height, "
+            f"width)`. Received: patch_size={patch_size}"
+        )
+    height, width = (
+        check_positive_int(f"patch_size[{i}]", side)
+        for i, side in enumerate(patch_size)
+    )
+    return height if height == width else (height, width)
+
+
 def check_pooling(pooling):
     if pooling not in (None, "avg", "max", "grid"):
         raise ValueError(
@@ -85,9 +101,11 @@ def _check_sides(shape, axes, patch_size):
         for size, axis in zip(shape, axes, strict=True)
         if axis != "channels"
     ]
-    if any(side % patch_size for side in sides):
+    patch = patch_size if isinstance(patch_size, tuple) else (patch_size,) * 2
+    pairs = list(zip(sides, patch, strict=True))
+    if any(side % size for side, size in pairs):
         nearest = tuple(
-            max(round(side / patch_size), 1) * patch_size for side in sides
+            max(round(side / size), 1) * size for side, size in pairs
         )
         raise ValueError(
             "The height and width of the image must be multiples of the patch "

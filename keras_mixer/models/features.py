@@ -90,7 +90,6 @@ def _arranged(x, body, form, name):
     if form == "tokens":
         return x
     if form == "pooled":
-        policy = body.get_layer("stem").dtype_policy
-        return outputs.pool("avg", policy, f"{name}_pool")(x)
+        return outputs.pool(x, "avg", f"{name}_pool")
     grid = tuple(output_of(body, "stem").shape[1:3])
     return outputs.to_grid(x, grid, f"{name}_grid")

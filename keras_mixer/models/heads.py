@@ -11,6 +11,7 @@ from keras_mixer.models.anatomy import inner_model
 from keras_mixer.models.anatomy import is_fused
 from keras_mixer.models.calls import output_of
 from keras_mixer.models.graph import with_front
+from keras_mixer.models.scaling import at_least_float32
 from keras_mixer.types import Activation
 
 
@@ -71,11 +72,11 @@ def new_head(
 
     def convert(body):
         x = _pooled(body)
-        policy = body.get_layer("norm").dtype_policy
+        dtype = at_least_float32(x.dtype)
         if rate and heads:
-            x = keras.layers.Dropout(rate, name="head_dropout")(x)
+            x = keras.layers.Dropout(rate, dtype=dtype, name="head_dropout")(x)
         made = {
-            name: outputs.head(count, function, "zeros", name, policy)(x)
+            name: outputs.head(count, function, "zeros", name, dtype)(x)
             for name, (count, function) in heads.items()
         }
         if not isinstance(classes, Mapping):
@@ -91,8 +92,7 @@ def _pooled(body):
     for name in ("avg_pool", "max_pool"):
         if any(layer.name == name for layer in body.layers):
             return output_of(body, name)
-    policy = body.get_layer("norm").dtype_policy
-    return outputs.pool("avg", policy)(output_of(body, "norm"))
+    return outputs.pool(output_of(body, "norm"), "avg")
 
 
 def _checked_heads(classes, activation, name):

@@ -1,7 +1,9 @@
 """The layers after the last norm: pool, grid and head.
 
-The pool and the head compute in float32 under mixed precision. They take little
-time, and a mean of many small terms is not accurate in 16 bits.
+The pool and the head compute at least in float32, also in a model of 16 bits.
+They take little time, and a mean of many small terms is not accurate in 16
+bits. The dtype of a layer comes from its input, not from the global policy,
+which can be another one when the layer is added to a model.
 """
 
 import keras
@@ -9,32 +11,38 @@ import keras
 from keras_mixer.models.scaling import at_least_float32
 
 
-def pool(pooling, policy=None, name=None):
-    """Returns the layer that reduces the tokens to one vector.
+def pool(tokens, pooling, name=None):
+    """Reduces tokens to one vector.
 
     Args:
+        tokens: Keras tensor of shape `(batch, tokens, channels)`.
         pooling: "avg" or "max".
-        policy: The dtype policy of the model, by default the global one.
         name: Name of the layer; by default "avg_pool" or "max_pool".
     """
     pools = {
         "avg": keras.layers.GlobalAveragePooling1D,
         "max": keras.layers.GlobalMaxPooling1D,
     }
-    return pools[pooling](
+    layer = pools[pooling](
         data_format="channels_last",
-        dtype=at_least_float32(policy),
+        dtype=at_least_float32(tokens.dtype),
         name=name or f"{pooling}_pool",
     )
+    return layer(tokens)
 
 
-def head(classes, activation, kernel_initializer, name, policy=None):
-    """Returns the classification head."""
+def head(classes, activation, kernel_initializer, name, dtype=None):
+    """Returns the classification head.
+
+    Args:
+        dtype: The dtype of the pooled features; by default that of the global
+            policy.
+    """
     return keras.layers.Dense(
         classes,
         activation=activation,
         kernel_initializer=kernel_initializer,
-        dtype=at_least_float32(policy),
+        dtype=at_least_float32(dtype),
         name=name,
     )
 
@@ -49,13 +57,15 @@ def to_grid(tokens, grid, name):
 
     Returns:
         Keras tensor of shape `(batch, rows, columns, channels)`, or `(batch,
-        channels, rows, columns)`.
+        channels, rows, columns)`, of the same dtype.
     """
-    shape = (*grid, tokens.shape[-1])
-    x = keras.layers.Reshape(shape, name=name)(tokens)
+    shape, dtype = (*grid, tokens.shape[-1]), tokens.dtype
+    x = keras.layers.Reshape(shape, dtype=dtype, name=name)(tokens)
     if keras.config.image_data_format() == "channels_last":
         return x
-    return keras.layers.Permute((3, 1, 2), name=f"{name}_channels_first")(x)
+    return keras.layers.Permute(
+        (3, 1, 2), dtype=dtype, name=f"{name}_channels_first"
+    )(x)
 
 
 def is_grid(layer, grid):

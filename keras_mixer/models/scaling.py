@@ -9,34 +9,36 @@ import keras
 import numpy as np
 
 
-def scaling(mean, std, channels, name):
-    """Returns a layer that scales pixels in [0, 255].
+def scaling(x, mean, std, name):
+    """Scales pixels in [0, 255].
 
     Args:
+        x: Keras tensor of shape `(batch, height, width, channels)`.
         mean: The means of red, green and blue, for pixels in [0, 1]. If the
             images do not have three channels, the average of the three numbers
             is used for all channels.
         std: The same for the standard deviations.
-        channels: Integer, the number of channels of the images.
         name: Name of the layer.
     """
     # The layer computes in float32 under all 16-bit policies: bfloat16 cannot
     # represent fractions of pixel values.
     options = {"dtype": at_least_float32(), "name": name}
-    if channels != 3:
+    if x.shape[-1] != 3:
         mean, std = [sum(mean) / 3], [sum(std) / 3]
     if len({*zip(mean, std, strict=True)}) == 1:
-        return keras.layers.Rescaling(
+        layer = keras.layers.Rescaling(
             1 / (255 * std[0]), offset=-mean[0] / std[0], **options
         )
+        return layer(x)
     # Not `Rescaling`: its channel axis depends on the image data format, but
     # here it is always the last axis.
-    return PixelNormalization(
+    layer = PixelNormalization(
         axis=-1,
         mean=[255 * value for value in mean],
         variance=[(255 * value) ** 2 for value in std],
         **options,
     )
+    return layer(x)
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
@@ -96,13 +98,11 @@ def _scaling_of_normalization(layer):
     return (std, mean) if layer.invert else (1 / std, -mean / std)
 
 
-def at_least_float32(policy=None):
-    """Returns a dtype policy, or float32 if that has 16 bits.
+def at_least_float32(dtype=None):
+    """Returns a dtype, or "float32" if it has 16 bits.
 
     Args:
-        policy: A dtype policy, by default the global one.
+        dtype: Name of a dtype; by default that of the global policy.
     """
-    policy = policy or keras.config.dtype_policy()
-    if policy.compute_dtype in ("float16", "bfloat16"):
-        return "float32"
-    return policy
+    dtype = dtype or keras.config.dtype_policy().compute_dtype
+    return "float32" if dtype in ("float16", "bfloat16") else dtype

@@ -31,7 +31,7 @@ HEAD = "predictions/"
 # fmt: off
 MIXER = (
     # path, axes, and the names in Flax, Flax before Linen, and timm
-    ("stem/kernel", ("patch", "patch", "in_channels", "hidden"),
+    ("stem/kernel", ("patch", "patch_width", "in_channels", "hidden"),
      "stem/kernel", "embedding/kernel", "stem.proj.weight"),
     ("stem/bias", ("hidden",),
      "stem/bias", "embedding/bias", "stem.proj.bias"),
@@ -95,7 +95,7 @@ MIXER = (
 
 RESMLP = (
     # path, axes, and the names in timm and the authors' code (Facebook)
-    ("stem/kernel", ("patch", "patch", "in_channels", "hidden"),
+    ("stem/kernel", ("patch", "patch_width", "in_channels", "hidden"),
      "stem.proj.weight", "patch_embed.proj.weight"),
     ("stem/bias", ("hidden",),
      "stem.proj.bias", "patch_embed.proj.bias"),
@@ -346,7 +346,8 @@ def sizes_of(shapes, family):
 
     Returns:
         `{axis: size}`. Axes that do not occur are left out. If the shapes
-        contradict each other, the first one is used.
+        contradict each other, the first one is used. The size of "patch" is
+        the pair `(height, width)` if patches are not square.
     """
     table = axes_of(family)
     sizes = {}
@@ -356,12 +357,18 @@ def sizes_of(shapes, family):
             blocks.add(path.partition("/")[0])
         for axis, size in zip(axes(path, table), shape, strict=False):
             sizes.setdefault(axis, size)
+    width = sizes.pop("patch_width", None)
+    if width != sizes.get("patch"):
+        sizes["patch"] = sizes["patch"], width
     return {"num_blocks": max(len(blocks), 1), **sizes}
 
 
 def shapes_of(family, sizes):
     """Returns `{path: shape}` of all weights of a model of these sizes."""
     shapes = {}
+    patch = sizes.get("patch")
+    height, width = patch if isinstance(patch, tuple) else (patch, patch)
+    sizes = {**sizes, "patch": height, "patch_width": width}
     for path, names in axes_of(family).items():
         if path.startswith(HEAD) and "classes" not in sizes:
             continue

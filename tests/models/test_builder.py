@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_mixer
+from support import oracle
 from support.helpers import BATCH
 from support.helpers import CLASSES
 from support.helpers import FAMILIES
@@ -18,6 +19,11 @@ from support.helpers import randomise
 pytestmark = pytest.mark.backends
 
 WIDTH = SIZES["hidden_dim"]
+
+
+def call(model, images):
+    images = keras.ops.convert_to_tensor(images, "float32")
+    return keras.ops.convert_to_numpy(model(images, training=False))
 
 
 @pytest.mark.parametrize(
@@ -74,6 +80,36 @@ def test_images_of_another_size_are_refused(tiny, other, tmp_path):
 def test_default_input_shape_is_224_by_224_by_3(tiny, include_top):
     model = tiny(include_top=include_top, input_shape=None, patch_size=56)
     assert model.input_shape == (None, 224, 224, 3)
+
+
+def test_patches_may_be_rectangles(tiny, images, tmp_path):
+    model = tiny(patch_size=(4, 2), include_top=False)  # 2 x 6 tokens
+    weights = randomise(model)
+    expected = oracle.mixer(images, weights, (4, 2))["norm"]
+    received = call(model, images)
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+    files = [
+        tmp_path / "a.weights.h5",
+        tmp_path / "a.npz",
+        tmp_path / "a.keras",
+    ]
+    model.save_weights(files[0])
+    keras_mixer.export_weights(model, files[1])
+    model.save(files[2])
+    for file in files:
+        options = {"include_top": False, "weights": file}
+        loaded = tiny(patch_size=[4, 2], **options)
+        np.testing.assert_array_equal(call(loaded, images), received)
+        with pytest.raises(ValueError, match="stem/kernel"):
+            tiny(patch_size=(2, 4), input_shape=(4, 24, 3), **options)
+    square = tiny(patch_size=(4, 4))
+    assert square.get_layer("stem").kernel.shape == (4, 4, 3, WIDTH)
+
+
+def test_classes_are_not_used_without_the_top(tiny):
+    for classes in (None, 0, "seven"):
+        model = tiny(include_top=False, classes=classes)
+        assert model.output_shape == (None, 6, WIDTH)
 
 
 def test_last_layer_has_softmax(tiny):
@@ -224,6 +260,48 @@ def test_layer_names_do_not_depend_on_other_models():
         "avg_pool",
         "predictions",
     ]
+
+
+@pytest.fixture
+def global_dtypes():
+    yield
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+
+
+def test_added_layers_take_the_dtype_of_the_model(tiny, images, global_dtypes):
+    model = tiny()
+    randomise(model)
+    keras.config.set_image_data_format("channels_first")
+
+    def added():
+        head = keras_mixer.new_head(model, 4, dropout_rate=0.5)
+        pooled = keras_mixer.features(model, -1, form="pooled")
+        return [keras_mixer.features(model, 0), pooled, head]
+
+    expected = added()
+    keras.config.set_dtype_policy("mixed_float16")
+    for received, other in zip(added(), expected, strict=True):
+        dtypes = {layer.name: layer.compute_dtype for layer in received.layers}
+        assert {*dtypes.values()} == {"float32"}, dtypes
+        for one, two in zip(received.outputs, other.outputs, strict=True):
+            assert one.dtype == two.dtype == "float32"
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "mixed_bfloat16"])
+def test_pixels_are_not_rounded(tiny, dtype, data_format, global_dtypes):
+    keras.config.set_image_data_format(data_format)
+    if not dtype.startswith("mixed"):
+        keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    model = tiny(input_shape=IMAGE if data_format[9:] == "last" else (3, 8, 12))
+    assert model.input.dtype == "float32"
+    stem = model.layers.index(model.get_layer("stem"))
+    dtypes = {layer.compute_dtype for layer in model.layers[1:stem]}
+    assert dtypes == {"float32"}
+    assert model.get_layer("stem").compute_dtype == dtype.removeprefix("mixed_")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -200,6 +200,24 @@ OPTIONS = [
         ValueError,
         "`dropout_rate` must be in [0, 1): ... dropout_rate=nan",
     ),
+    (
+        {"patch_size": (4, 5)},
+        ValueError,
+        "The height and width of the image must be multiples of the patch "
+        "size. The nearest multiples are (8, 10). Received: "
+        "input_shape=(8, 12, 3), patch_size=(4, 5)",
+    ),
+    (
+        {"patch_size": (4, 3, 1)},
+        ValueError,
+        "`patch_size` must be a positive integer, or a pair `(height, width)`. "
+        "Received: patch_size=(4, 3, 1)",
+    ),
+    (
+        {"patch_size": (4, 0)},
+        ValueError,
+        "`patch_size[1]` must be a positive integer. Received: patch_size[1]=0",
+    ),
     *(
         (
             {size: 0},

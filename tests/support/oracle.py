@@ -54,11 +54,12 @@ def block(x, weights, name, gelu=gelu_tanh):
 def stem(images, weights, patch):
     """Each patch, row by row, times the matrix that all patches share."""
     batch, height, width, channels = images.shape
-    kernel = weights["stem/kernel"].reshape(patch * patch * channels, -1)
+    rows, columns = patch if isinstance(patch, tuple) else (patch, patch)
+    kernel = weights["stem/kernel"].reshape(rows * columns * channels, -1)
     tokens = []
-    for top in range(0, height, patch):
-        for left in range(0, width, patch):
-            pixels = images[:, top : top + patch, left : left + patch]
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            pixels = images[:, top : top + rows, left : left + columns]
             tokens.append(pixels.reshape(batch, -1) @ kernel)
     return np.stack(tokens, axis=1) + weights["stem/bias"]
 
