@@ -13,7 +13,7 @@ from keras_mixer import training
 from keras_mixer import visualizing
 from keras_mixer.data.photos import load_image
 from keras_mixer.exporting.exporter import export
-from keras_mixer.exporting.pushing import push
+from keras_mixer.exporting.push import push
 from keras_mixer.exporting.weights import export_weights
 from keras_mixer.layers.affine import Affine
 from keras_mixer.layers.affine import LayerScale

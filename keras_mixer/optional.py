@@ -12,6 +12,7 @@ LIBRARIES = {
     "ai_edge_litert": ("Running a LiteRT file", "ai-edge-litert", "litert"),
     "PIL": ("Reading images", "Pillow", "images"),
     "huggingface_hub": ("The Hugging Face hub", "huggingface_hub", "hub"),
+    "jinja2": ("A model card", "Jinja2", "hub"),
     "keras_cv": ("RandAugment", "keras-cv", "train"),
     "matplotlib": ("Drawing", "Matplotlib", "visualize"),
     "onnx": ("Exporting to ONNX", "onnx", "onnx"),

@@ -44,15 +44,17 @@ def push(arguments):
     """Writes a model to the Hugging Face hub, and prints its address."""
     start_keras()
     from keras_mixer import exporting
-    from keras_mixer.exporting.about import About
-    from keras_mixer.exporting.pushing import Options
-    from keras_mixer.exporting.pushing import push_described
+    from keras_mixer.exporting.card import About
+    from keras_mixer.exporting.push import push_model
 
     model, target, best = arguments.model, arguments.target, arguments.best
-    options = Options(arguments.license, arguments.private, arguments.overwrite)
+    options = {
+        "license": arguments.license,
+        "private": arguments.private,
+        "overwrite": arguments.overwrite,
+    }
     if os.path.isdir(model):
-        given = options._asdict()
-        address = exporting.push(model, target, best=best, **given)
+        address = exporting.push(model, target, best=best, **options)
     else:
         loaded = load(model, best)
         about = About()
@@ -62,7 +64,7 @@ def push(arguments):
                 record=loaded.record,
                 **loaded.evaluation,
             )
-        address = push_described(loaded.model, about, target, options)
+        address = push_model(loaded.model, about, target, **options)
     print(f"See '{address}'.")
 
 

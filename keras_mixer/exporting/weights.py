@@ -72,8 +72,13 @@ def export_weights(model: keras.Model, path: Path) -> None:
         f"Cannot export '{model.name}': its weights are not those of the file "
         "format.",
     )
-    known = keras_config.describe({"config": body.get_config()})
+    known = config_of(body)
     writing.write(path, arrays, layout, grid, known.activation, known.scaling)
+
+
+def config_of(body):
+    """Returns the `ModelConfig` of a model of this package."""
+    return keras_config.describe({"config": body.get_config()})
 
 
 def _head(model):
