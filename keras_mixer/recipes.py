@@ -15,6 +15,7 @@ import dataclasses
 from typing import Any
 
 from keras_mixer.arguments import check_positive_int
+from keras_mixer.arguments import check_real
 from keras_mixer.training.losses import sigmoid_crossentropy
 from keras_mixer.training.optimizers import LinearDecay
 from keras_mixer.training.optimizers import compile_options
@@ -109,6 +110,16 @@ class Recipe:
     ema: float | None = None
     augmentation: Augmentation = Augmentation()
     image_size: int = 224
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, float):
+                check_real(name, value)
+        if self.learning_rate <= 0:
+            raise ValueError(
+                "`learning_rate` must be a positive number. "
+                f"Received: learning_rate={self.learning_rate}"
+            )
 
 
 def _mixer(epochs, rate, decay, randaugment, mixup, stochastic_depth):
@@ -223,14 +234,15 @@ RECIPES = {
 
 
 def shortened(recipe: Recipe, steps: int) -> Recipe:
-    """Adapts a recipe to fewer steps than it was published for.
+    """Adapts a published recipe to fewer steps than it was published for.
 
     The warm-up and the time span of the moving average are limited to a tenth
     of the steps. Nothing else changes. A recipe that was published for at most
     as many steps does not change.
 
     Args:
-        recipe: A `Recipe`.
+        recipe: A `Recipe` of `RECIPES`. Of a recipe of your own, the warm-up is
+            what you wrote: do not shorten it.
         steps: Positive integer, the total number of training steps.
 
     Returns:

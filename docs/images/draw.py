@@ -25,7 +25,7 @@ def token_mixing():
 
 
 def attribution(run, photo):
-    model = keras.saving.load_model(run / training.MODEL_FILE)
+    model = keras.saving.load_model(run / "model.keras")
     names = training.read_run(run)["data"]["class_names"]
     batch = keras_mixer.load_image(photo, model)
     scores = model.predict(batch, verbose=0)[0]

@@ -52,7 +52,7 @@ RECIPES = (
 )
 
 
-DEVICES = ("auto", "none", "mirrored", "tpu", "multiworker", "data", "model")
+DEVICES = ("auto", "none", "mirrored", "tpu", "data", "model")
 
 
 RESIZE_METHODS = ("auto", "tile", "interleave", "interpolate")

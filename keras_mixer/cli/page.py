@@ -22,6 +22,7 @@ from keras_mixer.models.anatomy import blocks_of
 from keras_mixer.models.anatomy import inner_model
 from keras_mixer.models.macs import macs
 from keras_mixer.training import finished
+from keras_mixer.training.runs import BEST_FILE
 from keras_mixer.visualizing import drawing
 from keras_mixer.visualizing import token_mixing
 from keras_mixer.visualizing.class_activation import class_activation_map
@@ -121,7 +122,7 @@ def _results(loaded):
     data = record["data"]
     yield "training images", f"{data['train_count']:,}"
     results = record["finished"]
-    if loaded.file.name == training.BEST_FILE:
+    if loaded.file.name == BEST_FILE:
         results = finished.report_of(loaded.file) or {}
     if "accuracy" in results:
         accuracy = f"{100 * results['accuracy']:.2f} %"
@@ -231,7 +232,7 @@ def _training(loaded):
     log = training.read_log(loaded.run)
     if log:
         with tempfile.TemporaryDirectory() as folder:
-            curves = pathlib.Path(folder, training.CURVES_FILE)
+            curves = pathlib.Path(folder, "curves.png")
             training.plot(log, curves)
             png = curves.read_bytes()
         last = ", ".join(
@@ -250,7 +251,7 @@ def _training(loaded):
         text = "Confusion matrix of the test images"
         yield _picture(picture.read_bytes(), text, f"{text}.", kind="paper")
     else:
-        best = " --best" * (loaded.file.name == training.BEST_FILE)
+        best = " --best" * (loaded.file.name == BEST_FILE)
         yield _note(
             "There is no confusion matrix of this model yet. This command "
             "makes it:",

@@ -25,7 +25,6 @@ from keras_mixer.cli.plan import Plan
 from keras_mixer.cli.plan import check_backend
 from keras_mixer.cli.plan import recipe_of
 from keras_mixer.cli.plan import resolved
-from keras_mixer.cli.settings import ADDED
 from keras_mixer.cli.settings import Settings
 from keras_mixer.data import ImageIndex
 from keras_mixer.data import finding
@@ -33,6 +32,9 @@ from keras_mixer.models.constructors import MODELS
 from keras_mixer.models.freezing import freeze
 from keras_mixer.models.heads import new_head
 from keras_mixer.optional import check_installed
+from keras_mixer.training.runs import BEST_FILE
+from keras_mixer.training.runs import MODEL_FILE
+from keras_mixer.training.runs import RUN_FILE
 from keras_mixer.training.runs import check_folder
 
 logger = logging.getLogger("keras_mixer")
@@ -98,7 +100,6 @@ def train(settings, folder, verbose="auto"):
             dataclasses.asdict(plan.settings),
             _facts(plan, images),
             devices.process,
-            ADDED,
         )
         if devices.process == 0 and settings.data is not None:
             index.write(folder / IMAGES_FILE)
@@ -114,7 +115,7 @@ def _recorded(folder):
     Raises an error if the folder has other files, or unknown settings.
     """
     check_folder(folder)
-    if (folder / training.RUN_FILE).exists():
+    if (folder / RUN_FILE).exists():
         return Settings.from_record(training.read_run(folder), folder)
     return None
 
@@ -305,7 +306,7 @@ def _finished(folder, model, plan, images, seconds):
         training.save_model(folder, model)
         accuracy = _accuracy(folder, plan, images)
         if plan.settings.keep_best and training.load_best(folder, model):
-            training.save_model(folder, model, training.BEST_FILE)
+            training.save_model(folder, model, BEST_FILE)
         finished = {"accuracy": accuracy, "seconds": seconds, **_best(folder)}
         training.finish(folder, finished)
     return finished
@@ -313,7 +314,7 @@ def _finished(folder, model, plan, images, seconds):
 
 def _accuracy(folder, plan, images):
     """Returns the accuracy of the saved model, on one device."""
-    model = keras.saving.load_model(folder / training.MODEL_FILE)
+    model = keras.saving.load_model(folder / MODEL_FILE)
     model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
     batches = images.test(plan.settings.batch_size, **plan.settings.evaluation)
     return model.evaluate(batches, verbose=0, return_dict=True)["accuracy"]
@@ -355,7 +356,7 @@ def summary(finished, folder):
     )
     # Earlier versions did not record the best epoch.
     if "best_epoch" in finished:
-        text += _about_best(finished, pathlib.Path(folder, training.BEST_FILE))
+        text += _about_best(finished, pathlib.Path(folder, BEST_FILE))
     return f"{text}See '{folder}'."
 
 

@@ -15,8 +15,8 @@ problems, which are solved or avoided as follows:
   (keras-team/keras#19005, #17187, tensorflow/tensorflow#53140). Here
   TensorFlow's auto-clustering is used. It compiles operations within each
   replica, but not the exchange of gradients between the replicas.
-- `MultiWorkerMirroredStrategy` fails in `fit` (keras-team/keras#20585). To
-  train on several hosts, use JAX.
+- Accumulation. `gradient_accumulation_steps` fails under `tf.distribute`
+  ("`merge_call` called while defining a new graph"), so it is refused.
 - A process that dies. The others wait for 100 seconds by default in JAX, and
   Keras has no option for this time. `join` starts the service of JAX itself.
 
@@ -34,18 +34,17 @@ import numpy as np
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.distributing.layout import distribution_of
+from keras_mixer.distributing.processes import noting_lost_processes
 from keras_mixer.distributing.processes import process_count_and_index
-from keras_mixer.distributing.processes import told_of_the_others
 from keras_mixer.distributing.strategies import auto_clustering
-from keras_mixer.distributing.strategies import clip_sums
 from keras_mixer.distributing.strategies import mirrored_strategy
 from keras_mixer.distributing.strategies import tpu_strategy
+from keras_mixer.keras_private import clip_sums
 
 _BACKENDS = {
     "none": ("tensorflow", "jax", "torch"),
     "mirrored": ("tensorflow",),
     "tpu": ("tensorflow",),
-    "multiworker": ("tensorflow",),
     "data": ("jax",),
     "model": ("jax",),
 }
@@ -153,6 +152,10 @@ class Devices:
         Returns:
             A dict, `options` with `jit_compile`.
 
+        Raises:
+            ValueError: If the optimizer accumulates gradients, which fails with
+                copies of the model on TensorFlow.
+
         Example:
 
         >>> from keras_mixer.distributing import Devices
@@ -162,9 +165,21 @@ class Devices:
         if self.kind in ("mirrored", "tpu"):
             optimizer = keras.optimizers.get(options.get("optimizer", "adam"))
             for each in getattr(optimizer, "optimizers", [optimizer]):
+                _check_steps(each, self.kind)
                 clip_sums(each)
             options = {**options, "optimizer": optimizer}
         return {**options, "jit_compile": self.jit_compile}
+
+
+def _check_steps(optimizer, kind):
+    steps = optimizer.gradient_accumulation_steps
+    if steps:
+        raise ValueError(
+            "Keras cannot accumulate gradients on several devices with "
+            "TensorFlow. Use a larger batch, or KERAS_BACKEND=jax and "
+            f'`kind="data"`. Received: {steps} batches for one update with '
+            f"kind={kind!r}"
+        )
 
 
 @contextlib.contextmanager
@@ -259,7 +274,7 @@ def devices(
                 process,
                 jit_compile,
             )
-            stack.enter_context(told_of_the_others(opened.processes))
+            stack.enter_context(noting_lost_processes(opened.processes))
         else:
             _check_alone()
             opened = Devices(kind, jit_compile=jit_compile)
@@ -275,13 +290,6 @@ def _check_kind(kind):
     backend = keras.backend.backend()
     if kind == "auto":
         return _most_devices(backend)
-    if kind == "multiworker":
-        raise ValueError(
-            "`MultiWorkerMirroredStrategy` fails in the `fit` of Keras 3 "
-            "(keras-team/keras#20585). Several hosts train with "
-            "KERAS_BACKEND=jax: `join` in each process, then "
-            f'`kind="data"`. Received: kind={kind!r}'
-        )
     if backend not in _BACKENDS[kind]:
         raise ValueError(
             f"`kind={kind!r}` needs KERAS_BACKEND={_BACKENDS[kind][0]}. With "

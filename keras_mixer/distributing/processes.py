@@ -107,7 +107,7 @@ def process_count_and_index():
 
 
 @contextlib.contextmanager
-def told_of_the_others(processes):
+def noting_lost_processes(processes):
     """Adds the likely cause to errors of communication between processes."""
     import jax
 

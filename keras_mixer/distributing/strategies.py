@@ -50,26 +50,3 @@ def auto_clustering():
         yield
     finally:
         tf.config.optimizer.set_jit(before)
-
-
-def clip_sums(optimizer):
-    """Makes an optimizer sum gradients over replicas before it clips them.
-
-    Keras clips and sums in two methods. The first is replaced by a function
-    that does both, and the second then does nothing.
-    """
-    if not (
-        optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
-    ):
-        return
-    clip, add_up = (
-        optimizer._clip_gradients,
-        optimizer._all_reduce_sum_gradients,
-    )
-
-    def clip_sums(gradients):
-        pairs = add_up(zip(gradients, gradients, strict=True))
-        return clip([gradient for gradient, _ in pairs])
-
-    optimizer._clip_gradients = clip_sums
-    optimizer._all_reduce_sum_gradients = list

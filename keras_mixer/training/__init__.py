@@ -4,28 +4,16 @@ from keras_mixer.training.best import best_epoch
 from keras_mixer.training.best import load_best
 from keras_mixer.training.callbacks import StopOnLostLoss
 from keras_mixer.training.callbacks import learning_rate
-from keras_mixer.training.checkpoints import CHECKPOINTS
 from keras_mixer.training.class_weights import balanced_class_weights
 from keras_mixer.training.fitting import fit
-from keras_mixer.training.log import LOG_FILE
 from keras_mixer.training.log import plot
 from keras_mixer.training.log import read_log
-from keras_mixer.training.runs import BEST_FILE
-from keras_mixer.training.runs import CURVES_FILE
-from keras_mixer.training.runs import MODEL_FILE
-from keras_mixer.training.runs import RUN_FILE
 from keras_mixer.training.runs import finish
 from keras_mixer.training.runs import open_run
 from keras_mixer.training.runs import read_run
 from keras_mixer.training.runs import save_model
 
 __all__ = [
-    "BEST_FILE",
-    "CHECKPOINTS",
-    "CURVES_FILE",
-    "LOG_FILE",
-    "MODEL_FILE",
-    "RUN_FILE",
     "StopOnLostLoss",
     "balanced_class_weights",
     "best_epoch",

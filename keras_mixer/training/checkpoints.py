@@ -203,7 +203,8 @@ def _checksum(arrays):
 def is_undamaged(path):
     """Reads a file, and returns whether its checksum is right."""
     try:
-        with np.load(path) as arrays:
+        # NumPy leaves a file that it cannot read open.
+        with path.open("rb") as file, np.load(file) as arrays:
             names = _names(arrays)
             read = _checksum((name, arrays[name]) for name in names)
             return (arrays["checksum"] == read).all()

@@ -3,6 +3,13 @@
 The optimizers and schedules are Keras's. LAMB differs from the authors'
 code: Keras applies weight decay separately from the step. PyTorch's
 implementations add it to the step, so that it changes the ratio of norms.
+
+With `gradient_accumulation_steps`, Keras 3.15 counts batches instead of updates
+in two places. `PerUpdate` corrects the learning rate schedule. The momentum of
+the moving average of the weights (`use_ema`) becomes `momentum ** (1 / steps)`,
+since Keras moves the average after each batch: after the last batch of an
+update, it has moved towards the new weights once, and after the next `steps -
+1` batches as far as it should.
 """
 
 import dataclasses
@@ -13,10 +20,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mixer.arguments import check_natural
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_real
-from keras_mixer.training.accumulating import Accumulate
 from keras_mixer.training.losses import check_outputs
 from keras_mixer.training.losses import loss_of
 from keras_mixer.types import Config
@@ -32,7 +37,6 @@ def compile_options(
     model: keras.Model | None = None,
     accumulate: int = 1,
     metrics: Sequence[Any] = (),
-    start: int = 0,
 ) -> dict[str, Any]:
     """Returns the arguments of `model.compile` for a recipe.
 
@@ -54,9 +58,6 @@ def compile_options(
             batches of 512. `steps` and `warmup_steps` count updates.
         metrics: List of Keras metrics in addition to the accuracy. The labels
             are one-hot or mixed, the predictions are logits.
-        start: Non-negative integer, the number of updates before these `steps`,
-            of a training that is prolonged. The learning rate schedule begins
-            there.
 
     Returns:
         A dict with `optimizer`, `loss` and `metrics`, for models that return
@@ -95,13 +96,11 @@ def compile_options(
             "`layer_decay` must be in (0, 1]; 1 means no decay. "
             f"Received: layer_decay={layer_decay}"
         )
-    times = steps, warmup_steps, check_natural("start", start)
+    times = steps, warmup_steps, accumulate
     if layer_decay == 1:
         optimizer = _optimizer(recipe, times)
     else:
         optimizer = _layerwise(recipe, times, layer_decay, model)
-    if accumulate > 1:
-        optimizer = Accumulate(optimizer, accumulate)
     return {
         "optimizer": optimizer,
         "loss": loss,
@@ -124,15 +123,28 @@ def _layerwise(recipe, times, layer_decay, model):
             f"Received: model={model!r}"
         )
 
-    def optimizer(depth):
+    def optimizer(depth, name):
         rate = recipe.learning_rate * layer_decay**depth
         slower = dataclasses.replace(recipe, learning_rate=rate)
-        return _optimizer(slower, times)
+        return _optimizer(slower, times, name)
 
-    optimizers = keras.optimizers.OptimizerMap(optimizer(0))
+    optimizers = keras.optimizers.OptimizerMap(optimizer(0, "head"))
     for depth, name in enumerate(reversed(["stem", *names]), start=1):
-        optimizers[f"(.*/)?{name}/.*"] = optimizer(depth)
-    return keras.optimizers.MultiOptimizer(optimizers)
+        optimizers[f"(.*/)?{name}/.*"] = optimizer(depth, name)
+    return Layerwise(optimizers)
+
+
+@keras.saving.register_keras_serializable(package="keras_mixer")
+class Layerwise(keras.optimizers.MultiOptimizer):
+    """A `MultiOptimizer` that answers for its learning rate.
+
+    Loggers read `optimizer.learning_rate`. Keras's class raises an error.
+    """
+
+    @property
+    def learning_rate(self):
+        """The learning rate of the head, which is the largest."""
+        return self.optimizers[-1].learning_rate
 
 
 def _names_of_blocks(model):
@@ -146,7 +158,11 @@ def _names_of_blocks(model):
 _NOT_BY_MUON = (r"(^|/)stem/", r"(^|/)predictions/")
 
 
-def _optimizer(recipe, times):
+def _optimizer(recipe, times, name=None):
+    steps, warmup_steps, accumulate = times
+    schedule = _schedule(recipe, steps, warmup_steps)
+    if accumulate > 1:
+        schedule = PerUpdate(schedule, accumulate)
     decay = recipe.weight_decay or None
     make, options = {
         # `AdamW` does not take `None`.
@@ -162,11 +178,14 @@ def _optimizer(recipe, times):
         ),
     }[recipe.optimizer]
     optimizer = make(
-        _schedule(recipe, *times),
+        schedule,
+        # Callbacks name columns of the log by it.
+        name=name,
         weight_decay=decay,
         global_clipnorm=recipe.clip_norm,
         use_ema=recipe.ema is not None,
-        ema_momentum=recipe.ema or 0.99,
+        ema_momentum=(recipe.ema or 0.99) ** (1 / accumulate),
+        gradient_accumulation_steps=accumulate if accumulate > 1 else None,
         **options,
     )
     if recipe.weight_decay:
@@ -180,12 +199,7 @@ def _optimizer(recipe, times):
 NOT_DECAYED = ("alpha", "beta", "bias", "gamma")
 
 
-def _schedule(recipe, steps, warmup_steps, start):
-    schedule = _schedule_from_0(recipe, steps, warmup_steps)
-    return Restart(schedule, start) if start else schedule
-
-
-def _schedule_from_0(recipe, steps, warmup_steps):
+def _schedule(recipe, steps, warmup_steps):
     if recipe.decay == "cosine":
         return keras.optimizers.schedules.CosineDecay(
             0.0,
@@ -254,38 +268,40 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable(package="keras_mixer")
-class Restart(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule that begins at a later step.
+class PerUpdate(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule of updates, for an optimizer that counts batches.
+
+    Keras calls the schedule of an optimizer that accumulates gradients with the
+    number of batches.
 
     Args:
         schedule: A Keras `LearningRateSchedule`.
-        start: Positive integer, the step at which it begins. The learning rate
-            of earlier steps is that of its first step.
+        batches: Positive integer, the number of batches for one update.
 
     Example:
 
     >>> from keras_mixer.recipes import LinearDecay
-    >>> from keras_mixer.training.optimizers import Restart
-    >>> schedule = Restart(LinearDecay(0.5, steps=10), start=100)
-    >>> [float(schedule(step)) for step in (100, 105, 110)]
-    [0.5, 0.25, 0.0]
+    >>> from keras_mixer.training.optimizers import PerUpdate
+    >>> schedule = PerUpdate(LinearDecay(0.5, steps=2), batches=3)
+    >>> [float(schedule(batch)) for batch in range(7)]
+    [0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.0]
     """
 
-    def __init__(self, schedule, start):
+    def __init__(self, schedule, batches):
         super().__init__()
         self.schedule = schedule
-        self.start = start
+        self.batches = batches
 
     def __call__(self, step):
-        return self.schedule(ops.maximum(step - self.start, 0))
+        return self.schedule(ops.floor_divide(step, self.batches))
 
     def get_config(self):
         return {
             "schedule": keras.saving.serialize_keras_object(self.schedule),
-            "start": self.start,
+            "batches": self.batches,
         }
 
     @classmethod
     def from_config(cls, config):
         schedule = keras.saving.deserialize_keras_object(config["schedule"])
-        return cls(schedule, config["start"])
+        return cls(schedule, config["batches"])

@@ -45,8 +45,6 @@ def open_run(
     settings: dict[str, Any],
     facts: dict[str, Any] | None = None,
     process: int = 0,
-    defaults: dict[str, Any] | None = None,
-    parts: list[dict[str, Any]] | None = None,
 ) -> pathlib.Path:
     """Creates the folder of a training, or checks an existing one.
 
@@ -58,12 +56,6 @@ def open_run(
             To resume, they must be the same too, except "skipped" and
             "validation_count", which do not change the weights.
         process: Integer, the index of this process. Only process 0 writes.
-        defaults: Dict of values for settings that are missing in `run.json`,
-            because an earlier version wrote it.
-        parts: List of dicts of JSON values, the finished parts of a training
-            that is prolonged. If it is longer than the list in `run.json`, the
-            training there is prolonged: its epochs and its recipe may differ,
-            and it is not finished any more.
 
     Returns:
         The path of the folder.
@@ -84,13 +76,8 @@ def open_run(
     check_local_path("folder", folder)
     folder = pathlib.Path(folder)
     facts = facts or {}
-    asked = {"settings": settings, **facts}
     if (folder / RUN_FILE).exists():
-        known = read_run(folder).get("parts", [])
-        if len(parts or []) > len(known):
-            _prolong(folder, asked, defaults or {}, parts, process)
-        else:
-            _check_same(folder, asked, defaults or {})
+        _check_same(folder, {"settings": settings, **facts})
         return folder
     if process != 0:
         return folder
@@ -110,34 +97,15 @@ def check_folder(folder):
     folder = pathlib.Path(folder)
     if not folder.exists() or (folder / RUN_FILE).exists():
         return
-    if not folder.is_dir() or _files_of_others(folder):
+    if not folder.is_dir() or not all(map(atomic.is_part, folder.iterdir())):
         raise ValueError(
             f"'{folder}' exists and is not the folder of a training. Give the "
             "path of a new or an empty folder."
         )
 
 
-def _prolong(folder, asked, defaults, parts, process):
-    """Changes `run.json` to that of a training that is prolonged."""
-    epochs, recipe = asked["settings"]["epochs"], asked["recipe"]
-    same = {key: dict(values) for key, values in asked.items()}
-    del same["settings"]["epochs"], same["recipe"]
-    _check_same(folder, same, defaults)
-    record = read_run(folder)
-    record["settings"]["epochs"] = epochs
-    record = {**record, "recipe": recipe, "parts": parts}
-    del record["finished"]
-    if process == 0:
-        write_json(folder / RUN_FILE, record)
-
-
-def _files_of_others(folder):
-    return [file for file in folder.iterdir() if not atomic.is_part(file)]
-
-
-def _check_same(folder, asked, defaults):
+def _check_same(folder, asked):
     record, asked = read_run(folder), json.loads(json.dumps(asked))
-    record["settings"] = {**defaults, **record.get("settings", {})}
     asked["environment"] = {"backend": keras.backend.backend()}
     differ = [
         f"{key}: {record.get(part, {}).get(key)!r} there, {value!r} now"

@@ -167,8 +167,7 @@ def test_epochs_without_accuracy_are_compared_by_loss(tmp_path):
 
 def best_files(folder):
     return sorted(
-        path.name[:10]
-        for path in (folder / training.CHECKPOINTS).glob("best_*")
+        path.name[:10] for path in (folder / "checkpoints").glob("best_*")
     )
 
 
@@ -185,7 +184,7 @@ def test_best_epoch_is_known_after_the_last_checkpoint_was_damaged(
     for epochs in replaced:
         shutil.rmtree(run, ignore_errors=True)
         fitted(run, epochs, keep_best=True)
-        last = max((run / training.CHECKPOINTS).glob("epoch_*"))
+        last = max((run / "checkpoints").glob("epoch_*"))
         last.write_bytes(b"")
         model, resumed = fitted(run, 9, keep_best=True)
         assert resumed == log
@@ -197,7 +196,7 @@ def test_best_epoch_is_known_after_the_last_checkpoint_was_damaged(
 def test_damaged_best_weights_are_reported(tmp_path, caplog):
     model, _ = fitted(tmp_path / "run", 3, keep_best=True)
     before = weights_of(model)
-    for file in (tmp_path / "run" / training.CHECKPOINTS).glob("best_*"):
+    for file in (tmp_path / "run" / "checkpoints").glob("best_*"):
         file.write_bytes(file.read_bytes()[:999])
     assert training.load_best(tmp_path / "run", model) is None
     assert "no undamaged weights of the best epoch" in caplog.text
@@ -403,19 +402,6 @@ def test_missing_best_model_is_reported(run, photos, tmp_path):
     assert "is not finished: it has no best.keras" in message
 
 
-def test_run_of_an_earlier_version_did_not_keep_the_best(run, photos, tmp_path):
-    old = tmp_path / "old"
-    shutil.copytree(run, old)
-    record = training.read_run(old)
-    for name in ("keep_best", "patience"):
-        del record["settings"][name]
-    (old / "run.json").write_text(json.dumps(record))
-    cli.main(command(photos, old))
-    for added in (["--keep-best"], ["--patience", "3"]):
-        message = refused(*command(photos, old, *added))
-        assert "belongs to another training" in message
-
-
 @pytest.mark.parametrize("patience", ["0", "-1"])
 def test_wrong_patience_is_reported(patience, photos, tmp_path):
     message = refused(
@@ -428,7 +414,7 @@ def test_wrong_patience_is_reported(patience, photos, tmp_path):
 def test_full_disk_keeps_the_earlier_best_epochs(tmp_path):
     """A limit on file sizes has the same effect as a full disk."""
     fitted(tmp_path / "run", 4, keep_best=True)
-    files = sorted((tmp_path / "run" / training.CHECKPOINTS).iterdir())
+    files = sorted((tmp_path / "run" / "checkpoints").iterdir())
     before = {path: path.read_bytes() for path in files}
     code = f"""
 import pathlib, resource, signal, sys
@@ -445,5 +431,5 @@ except OSError as error:
     assert said.startswith("The weights of epoch ")
     assert "the best so far, could not be saved: " in said
     assert {path: path.read_bytes() for path in before} == before
-    left = sorted((tmp_path / "run" / training.CHECKPOINTS).iterdir())
+    left = sorted((tmp_path / "run" / "checkpoints").iterdir())
     assert left == files

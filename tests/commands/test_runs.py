@@ -250,22 +250,6 @@ def test_validation_and_test_parts_are_used_separately(
     assert f"accuracy: {record['finished']['accuracy']:.6g}" in lines
 
 
-def test_run_without_validation_count_is_resumed(photos, tmp_path):
-    """Earlier versions did not write it, and skipped fewer files."""
-    shutil.copytree(photos, tmp_path / "photos")
-    command = options(tmp_path / "photos", tmp_path / "run", epochs=2)
-    cli.main(command)
-    expected = weights_of_run(tmp_path / "run")
-    (tmp_path / "photos" / "notes.txt").write_text("hello")
-    (tmp_path / "run" / "model.keras").unlink()
-    record = training.read_run(tmp_path / "run")
-    del record["finished"], record["data"]["validation_count"]
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    cli.main(command)
-    assert_equal(weights_of_run(tmp_path / "run"), expected)
-    assert training.read_run(tmp_path / "run")["finished"]["accuracy"] > 0
-
-
 def test_folder_with_unfinished_run_json_is_used(photos, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".run.1a2b3c4d.part.json").write_text("{")
@@ -384,27 +368,6 @@ def without_settings(run, *names):
     for name in names:
         del record["settings"][name]
     (run / "run.json").write_text(json.dumps(record))
-
-
-def test_run_of_an_earlier_version_is_used_and_resumed(
-    run, photos, tmp_path, capsys
-):
-    old = tmp_path / "old"
-    shutil.copytree(run, old)
-    without_settings(old, "accumulate", "channels", "class_weights")
-    cli.main(["evaluate", "--run", str(old)])
-    assert "accuracy: " in capsys.readouterr().out
-    photo = next((photos / "test" / "digit 3").iterdir())
-    cli.main(["predict", "--run", str(old), str(photo)])
-    command = [*options(photos, old, epochs=6), "--no-flip"]
-    cli.main(command)
-    for added in (
-        ["--accumulate", "2"],
-        ["--channels", "1"],
-        ["--class-weights", "balanced"],
-    ):
-        message = refused(*command, *added)
-        assert "belongs to another training" in message
 
 
 @pytest.mark.parametrize(
@@ -804,7 +767,6 @@ def test_half_precision_training_is_resumed(photos, tmp_path):
             {"weights": "imagenet"},
             "one of ['cifar10'] (published weights), the path",
         ),
-        ({"distribute": "multiworker"}, "keras-team/keras#20585"),
         ({"distribute": "data"}, "KERAS_BACKEND=jax"),
         ({"dataset": "mnist"}, "Give either `--data FOLDER` or "),
         ({"dataset": "mnist", "channels": 1}, "`channels` is only for images"),
