@@ -137,7 +137,8 @@ class Data:
         Args:
             batch_size: Positive integer.
             drop_remainder: As in `train`. If `False`, the number is rounded to
-                the nearest integer: an epoch is about one pass over the images.
+                the nearest integer, so an epoch is only about one pass over
+                the images.
 
         Raises:
             ValueError: If `batch_size` is larger than the number of images.
@@ -196,29 +197,11 @@ class Data:
             TypeError: If an argument has the wrong type.
             ImportError: If RandAugment is used and keras-cv is not installed.
         """
-        tf = require("tensorflow")
         self.steps_per_epoch(batch_size)  # checks the batch size
-        seed = check_seed(seed)
         start = check_natural("start", start)
-        host = check_natural("host", host)
-        share = _share(batch_size, check_positive_int("hosts", hosts), host)
-        seeds = Seeds.of(seed)
-        mixed = augmentation and (augmentation.mixup or augmentation.cutmix)
-        # An image is mixed with the previous one, which can be that of another
-        # host. So this host reads it too.
-        positions = (
-            np.arange(host * share - bool(mixed), (host + 1) * share)
-            % batch_size
-        )
-
-        prepare = training_preparation(
-            self.train_images,
-            self.image_shape,
-            len(self.class_names),
-            augmentation,
-            seeds,
-        )
-        images = numbered_indices(
+        seeds = Seeds.of(check_seed(seed))
+        positions = _positions(batch_size, hosts, host, augmentation)
+        indices = numbered_indices(
             self.train_count,
             batch_size,
             positions,
@@ -226,15 +209,18 @@ class Data:
             start,
             drop_remainder,
         )
-        batches = mapped(images, prepare).batch(
+        prepare = training_preparation(
+            self.train_images,
+            self.image_shape,
+            len(self.class_names),
+            augmentation,
+            seeds,
+        )
+        batches = mapped(indices, prepare).batch(
             len(positions), drop_remainder=True
         )
-        mixing = batch_mixing(augmentation, seeds, batch_size)
-        return _finished(mapped(batches, mixing, BATCHES_AT_A_TIME)).apply(
-            tf.data.experimental.assert_cardinality(
-                tf.data.INFINITE_CARDINALITY
-            )
-        )
+        mix = batch_mixing(augmentation, seeds, batch_size)
+        return _endless(_finished(mapped(batches, mix, BATCHES_AT_A_TIME)))
 
     def test(
         self,
@@ -265,12 +251,22 @@ class Data:
             ValueError: If an argument has a wrong value.
             TypeError: If an argument has the wrong type.
         """
-        return self._evaluated(
+        tf = require("tensorflow")
+        batch_size = check_positive_int("batch_size", batch_size)
+        check_crop_ratio(crop_ratio)
+        check_interpolation(interpolation)
+        prepare = evaluation_preparation(
             self.test_images,
-            batch_size,
+            self.image_shape,
+            len(self.class_names),
             crop_ratio,
             interpolation,
-            drop_remainder,
+        )
+        indices = tf.data.Dataset.range(self.test_count)
+        return _finished(
+            mapped(indices, prepare).batch(
+                batch_size, drop_remainder=drop_remainder
+            )
         )
 
     def validation(
@@ -297,32 +293,11 @@ class Data:
             ValueError: If an argument has a wrong value.
             TypeError: If an argument has the wrong type.
         """
-        return self._evaluated(
-            self._images_to_validate_on,
-            batch_size,
-            crop_ratio,
-            interpolation,
-            drop_remainder,
+        validated = dataclasses.replace(
+            self, test_images=self._images_to_validate_on
         )
-
-    def _evaluated(
-        self, images, batch_size, crop_ratio, interpolation, drop_remainder
-    ):
-        tf = require("tensorflow")
-        batch_size = check_positive_int("batch_size", batch_size)
-        check_crop_ratio(crop_ratio)
-        check_interpolation(interpolation)
-        prepare = evaluation_preparation(
-            images,
-            self.image_shape,
-            len(self.class_names),
-            crop_ratio,
-            interpolation,
-        )
-        return _finished(
-            mapped(tf.data.Dataset.range(images.count), prepare).batch(
-                batch_size, drop_remainder=drop_remainder
-            )
+        return validated.test(
+            batch_size, crop_ratio, interpolation, drop_remainder
         )
 
 
@@ -338,7 +313,17 @@ def _finished(dataset):
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _share(batch_size, hosts, host):
+def _endless(dataset):
+    tf = require("tensorflow")
+    return dataset.apply(
+        tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    )
+
+
+def _positions(batch_size, hosts, host, augmentation):
+    """Returns the positions in a batch of the images that a host reads."""
+    hosts = check_positive_int("hosts", hosts)
+    host = check_natural("host", host)
     if batch_size % hosts:
         raise ValueError(
             "A batch must divide evenly over the hosts. "
@@ -349,4 +334,8 @@ def _share(batch_size, hosts, host):
             "`host` must be below `hosts`. "
             f"Received: host={host} of hosts={hosts}"
         )
-    return batch_size // hosts
+    share = batch_size // hosts
+    # An image is mixed with the previous one, which can be that of another
+    # host. So this host reads it too.
+    mixed = bool(augmentation and (augmentation.mixup or augmentation.cutmix))
+    return np.arange(host * share - mixed, (host + 1) * share) % batch_size

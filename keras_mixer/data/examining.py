@@ -16,10 +16,10 @@ import typing
 import numpy as np
 
 from keras_mixer import atomic
-from keras_mixer.data.decoding import decode
 from keras_mixer.data.indexed import mapped
 from keras_mixer.data.photos import is_turned
 from keras_mixer.data.photos import upright
+from keras_mixer.data.preparing import decode
 from keras_mixer.optional import require
 
 # The first bytes of files that TensorFlow decodes like Pillow.

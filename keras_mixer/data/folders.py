@@ -26,7 +26,6 @@ from keras_mixer.arguments import check_local_path
 from keras_mixer.arguments import check_seed
 from keras_mixer.data import finding
 from keras_mixer.data.batches import Data
-from keras_mixer.data.decoding import decode
 from keras_mixer.data.examining import ImageIndex
 from keras_mixer.data.examining import examined
 from keras_mixer.data.examining import some_reasons
@@ -40,6 +39,7 @@ from keras_mixer.data.indexed import kept
 from keras_mixer.data.indexed import mapped
 from keras_mixer.data.indexed import on_host
 from keras_mixer.data.photos import upright
+from keras_mixer.data.preparing import decode
 from keras_mixer.optional import require
 from keras_mixer.types import Path
 

@@ -1,21 +1,35 @@
 """From the number of an image to its pixels and its label.
 
+Files are decoded to the same pixels as by Pillow. TensorFlow ignores EXIF data,
+so `folders` reads photos that must be rotated with Pillow. For training, a JPEG
+is cropped while it is decoded, so pixels outside the crop are not computed. For
+evaluation, images are resized as in `load_image`, so a data set and a single
+photo give the same pixels.
+
 Pixels are bytes in [0, 255] until they are in the network: a batch of floats
 takes four times as long to copy to a device.
+
+TensorFlow is imported where it is used.
 """
+
+import math
 
 from keras_mixer.data.augmenting import image_changes
 from keras_mixer.data.augmenting import to_bytes
-from keras_mixer.data.cropping import central
-from keras_mixer.data.cropping import decode_inception_crop
-from keras_mixer.data.cropping import inception_crop
-from keras_mixer.data.cropping import shifted
-from keras_mixer.data.decoding import decode
 from keras_mixer.data.indexed import read_checked
 from keras_mixer.data.photos import INTERPOLATION
+from keras_mixer.data.photos import INTERPOLATIONS
+from keras_mixer.data.photos import centred_box
 from keras_mixer.optional import require
 
 CROPS = ("inception", "pad", "resize")
+
+
+# The official inception crop: `decode_jpeg_and_inception_crop` of big_vision.
+CROP_AREA = (0.05, 1.0)
+
+
+CROP_RATIOS = (0.75, 1.33)
 
 
 def evaluation_preparation(
@@ -102,3 +116,149 @@ def _decoded(images, index, image_shape, classes):
     if not images.decoded:
         pixels = decode(pixels, image_shape[-1])
     return pixels, label
+
+
+def decode(data, channels):
+    """Decodes an image file to uint8 of shape `(height, width, channels)`.
+
+    The result is that of Pillow: JPEG is decoded with the accurate method,
+    transparent pixels are blended with white, and colors are converted to grey
+    with the weights of ITU-R 601-2.
+    """
+    tf = require("tensorflow")
+
+    def jpeg():
+        return tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE")
+
+    def png():
+        return on_white(tf.io.decode_png(data, 4))
+
+    def other():
+        pixels = tf.io.decode_image(data, 3, expand_animations=False)
+        pixels.set_shape((None, None, 3))
+        return pixels
+
+    pixels = tf.case(
+        [
+            (tf.io.is_jpeg(data), jpeg),
+            (tf.strings.substr(data, 0, 4) == b"\x89PNG", png),
+        ],
+        default=other,
+    )
+    return pixels if channels == 3 else grey(pixels)
+
+
+def on_white(pixels):
+    """Blends pixels with white; their last channel is the opacity."""
+    tf = require("tensorflow")
+    pixels = tf.cast(pixels, "float32")
+    alpha = pixels[..., -1:] / 255
+    pixels = alpha * pixels[..., :-1] + (1 - alpha) * 255
+    return tf.cast(tf.round(pixels), "uint8")
+
+
+def grey(pixels):
+    """Converts RGB to one channel, with the integer arithmetic of Pillow."""
+    tf = require("tensorflow")
+    red, green, blue = tf.unstack(tf.cast(pixels, "int32"), axis=-1)
+    grey = (19595 * red + 38470 * green + 7471 * blue + 2**15) // 2**16
+    return tf.cast(grey, "uint8")[..., None]
+
+
+def decode_inception_crop(data, channels, seed):
+    """Decodes a random crop of an image; of a JPEG only the crop."""
+    tf = require("tensorflow")
+
+    def jpeg():
+        box = _inception_box(tf.io.extract_jpeg_shape(data), seed)
+        pixels = tf.io.decode_and_crop_jpeg(
+            data, box, 3, dct_method="INTEGER_ACCURATE"
+        )
+        return pixels if channels == 3 else grey(pixels)
+
+    def other():
+        return inception_crop(decode(data, channels), seed)
+
+    return tf.cond(tf.io.is_jpeg(data), jpeg, other)
+
+
+def inception_crop(pixels, seed):
+    """Returns a random crop of decoded pixels."""
+    tf = require("tensorflow")
+    top, left, height, width = tf.unstack(
+        _inception_box(tf.shape(pixels), seed)
+    )
+    return pixels[top : top + height, left : left + width]
+
+
+def _inception_box(shape, seed):
+    """Returns top, left, height and width of a random box."""
+    tf = require("tensorflow")
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        tf.zeros((0, 0, 4)),
+        seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=CROP_RATIOS,
+        area_range=CROP_AREA,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], size[:2]], 0)
+
+
+def shifted(image, seed):
+    """Shifts an image by up to 1/8 of its sides, and fills with black."""
+    tf = require("tensorflow")
+    height, width, _ = image.shape
+    margins = [[math.ceil(side / 8)] * 2 for side in (height, width)]
+    padded = tf.pad(image, [*margins, [0, 0]])
+    return tf.image.stateless_random_crop(padded, image.shape, seed)
+
+
+def central(pixels, size, crop_ratio, interpolation):
+    """Resizes a centred box of an image with antialiasing.
+
+    The box is resampled as in `keras_mixer.load_image`. Its sides can be
+    fractions of pixels.
+
+    Args:
+        pixels: Tensor of shape `(height, width, channels)`.
+        size: Height and width of the result.
+        crop_ratio: Float in (0, 1].
+        interpolation: As in `load_image`.
+
+    Returns:
+        A float32 tensor in [0, 255]; or `pixels` unchanged, if they have this
+        size and `crop_ratio` is 1.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> from keras_mixer.data.preparing import central
+    >>> image = central(tf.zeros((30, 40, 3)), (8, 12), 0.875, "bicubic")
+    >>> image.shape.as_list()
+    [8, 12, 3]
+    """
+    tf = require("tensorflow")
+    if crop_ratio == 1 and pixels.shape[:2] == tuple(size):
+        return pixels
+    pixels = tf.cast(pixels, "float32")
+    sides = tf.unstack(tf.cast(tf.shape(pixels)[:2], "float32"))
+    step, begin = centred_box(sides, size, crop_ratio, tf.minimum)
+    if interpolation == "nearest":
+        for axis, side in enumerate(size):
+            places = (
+                begin[axis] + (tf.range(side, dtype="float32") + 0.5) * step
+            )
+            pixels = tf.gather(pixels, tf.cast(places, "int32"), axis=axis)
+        return pixels
+    _, kernel = INTERPOLATIONS[interpolation]
+    pixels = tf.raw_ops.ScaleAndTranslate(
+        images=pixels[None],
+        size=size,
+        scale=[1 / step] * 2,
+        translation=[-place / step for place in begin],
+        kernel_type=kernel,
+        antialias=True,
+    )[0]
+    return tf.clip_by_value(pixels, 0, 255)

@@ -18,7 +18,7 @@ from keras_mixer.optional import require
 
 # Fill value for pixels moved in from outside the image, as in the official
 # code.
-GREY = 128
+GRAY = 128
 
 
 # Distances are published in pixels, for images of 224 x 224.
@@ -118,7 +118,8 @@ def _operation(level):
     tf = require("tensorflow")
 
     keras_cv = require("keras_cv")
-    operations = {**_changes(keras_cv, level), **_moves(keras_cv, level)}
+    operations = {**_changes(keras_cv, level), **_moves(level)}
+    operations["cutout"] = _cutout(keras_cv, level)
     runs = [operations[name] for name in OPERATIONS]
 
     @tf.function
@@ -177,61 +178,64 @@ def _changes(keras_cv, level):
     }
 
 
-def _moves(keras_cv, level):
-    """Returns the operations that move an image or cover a part of it."""
-    tf = require("tensorflow")
+def _moves(level):
+    """Returns the operations that move an image."""
+    shear, shift = 0.3 * level, TRANSLATION * level
+    angle = level * math.radians(30)
+    # The first two rows of a projective matrix, of a sign, height and width.
+    matrices = {
+        "rotate": lambda sign, *size: _rotation(sign * angle, *size),
+        "shear_x": lambda sign, *_: (1, shear * sign, 0, 0, 1, 0),
+        "shear_y": lambda sign, *_: (1, 0, 0, shear * sign, 1, 0),
+        "translate_x": lambda sign, _, w: (1, 0, -shift * sign * w, 0, 1, 0),
+        "translate_y": lambda sign, h, _: (1, 0, 0, 0, 1, -shift * sign * h),
+    }
 
-    cutout = keras_cv.layers.RandomCutout(
-        0.0, 0.0, fill_value=GREY, dtype="float32"
+    def moving(matrix):
+        return lambda x, sign, _: _moved(x, matrix(sign, *x.shape[1:3]))
+
+    return {name: moving(matrix) for name, matrix in matrices.items()}
+
+
+def _rotation(angle, height, width):
+    tf = require("tensorflow")
+    sine, cosine = tf.sin(angle), tf.cos(angle)
+    # The offsets keep the center in its place.
+    middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
+    left = middle_x - middle_x * cosine + middle_y * sine
+    top = middle_y - middle_x * sine - middle_y * cosine
+    return cosine, -sine, left, sine, cosine, top
+
+
+def _moved(images, matrix):
+    tf = require("tensorflow")
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=[[*matrix, 0.0, 0.0]],
+        output_shape=images.shape[1:3],
+        fill_value=GRAY,
+        interpolation="NEAREST",
+        fill_mode="CONSTANT",
     )
 
-    def moved(x, *matrix):
-        """Moves an image by the first two rows of a projective matrix."""
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=x,
-            transforms=[[*matrix, 0.0, 0.0]],
-            output_shape=x.shape[1:3],
-            fill_value=GREY,
-            interpolation="NEAREST",
-            fill_mode="CONSTANT",
-        )
 
-    def rotate(x, sign, _):
-        angle = sign * level * math.radians(30)
-        sine, cosine = tf.sin(angle), tf.cos(angle)
-        # The offsets keep the centre in its place.
-        middle_y, middle_x = ((side - 1) / 2 for side in x.shape[1:3])
-        left = middle_x - middle_x * cosine + middle_y * sine
-        top = middle_y - middle_x * sine - middle_y * cosine
-        return moved(x, cosine, -sine, left, sine, cosine, top)
-
-    def distance(side, sign):
-        return TRANSLATION * level * sign * side
+def _cutout(keras_cv, level):
+    """Returns the operation that covers a square."""
+    tf = require("tensorflow")
+    layer = keras_cv.layers.RandomCutout(
+        0.0, 0.0, fill_value=GRAY, dtype="float32"
+    )
 
     def cut_out(x, _, place):
         size = x.shape[1:3].as_list()
         side = tf.constant([2 * int(CUTOUT * level * min(size))])
         centers = tf.cast(place * tf.constant(size, "float32"), tf.int32)
-        return cutout.augment_images(
-            x,
-            {
-                "centers_y": centers[:1],
-                "centers_x": centers[1:],
-                "rectangles_height": side,
-                "rectangles_width": side,
-            },
-        )
+        square = {
+            "centers_y": centers[:1],
+            "centers_x": centers[1:],
+            "rectangles_height": side,
+            "rectangles_width": side,
+        }
+        return layer.augment_images(x, square)
 
-    shear = 0.3 * level
-    return {
-        "rotate": rotate,
-        "shear_x": lambda x, sign, _: moved(x, 1, shear * sign, 0, 0, 1, 0),
-        "shear_y": lambda x, sign, _: moved(x, 1, 0, 0, shear * sign, 1, 0),
-        "translate_x": lambda x, sign, _: moved(
-            x, 1, 0, -distance(x.shape[2], sign), 0, 1, 0
-        ),
-        "translate_y": lambda x, sign, _: moved(
-            x, 1, 0, 0, 0, 1, -distance(x.shape[1], sign)
-        ),
-        "cutout": cut_out,
-    }
+    return cut_out

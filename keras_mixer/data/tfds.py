@@ -22,13 +22,13 @@ from keras_mixer.arguments import check_image_size
 from keras_mixer.arguments import check_local_path
 from keras_mixer.arguments import check_seed
 from keras_mixer.data.batches import Data
-from keras_mixer.data.decoding import on_white
 from keras_mixer.data.indexed import Images
 from keras_mixer.data.indexed import check_enough
 from keras_mixer.data.indexed import fits_in_memory
 from keras_mixer.data.indexed import held_out_count
 from keras_mixer.data.indexed import kept
 from keras_mixer.data.indexed import on_host
+from keras_mixer.data.preparing import on_white
 from keras_mixer.optional import require
 from keras_mixer.types import Path
 

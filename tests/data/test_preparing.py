@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mixer.data import cropping
-from keras_mixer.data import decoding
+from keras_mixer.data import preparing
 
 tf = pytest.importorskip("tensorflow", reason="it reads the images")
 
@@ -13,7 +12,7 @@ tf = pytest.importorskip("tensorflow", reason="it reads the images")
 def test_inception_crops_have_the_published_sizes():
     shape, boxes = (90, 160, 3), []
     for i in range(600):
-        boxes.append(cropping._inception_box(shape, (3, i)).numpy())
+        boxes.append(preparing._inception_box(shape, (3, i)).numpy())
     top, left, height, width = np.array(boxes).T
     area, ratio = height * width / (90 * 160), width / height
     assert 0.045 < area.min() < 0.08
@@ -30,8 +29,10 @@ def test_inception_crops_have_the_published_sizes():
 def test_cropping_while_decoding_equals_cropping_after_decoding(photos):
     for path in sorted(photos.rglob("*.jpg"))[:4]:
         content = path.read_bytes()
-        expected = cropping.inception_crop(decoding.decode(content, 3), (1, 2))
-        received = cropping.decode_inception_crop(content, 3, (1, 2))
+        expected = preparing.inception_crop(
+            preparing.decode(content, 3), (1, 2)
+        )
+        received = preparing.decode_inception_crop(content, 3, (1, 2))
         assert received.shape == expected.shape
         with Image.open(path) as image:
             assert received.shape[0] < image.height
@@ -52,7 +53,7 @@ def test_padding_shifts_an_image_by_at_most_an_eighth():
         for left in range(7)
     }
     seen = {
-        places[cropping.shifted(tf.constant(image), (1, i)).numpy().tobytes()]
+        places[preparing.shifted(tf.constant(image), (1, i)).numpy().tobytes()]
         for i in range(400)
     }
     assert len(seen) == 35
