@@ -1,20 +1,33 @@
 """Exports weights to the file formats of other libraries."""
 
+import logging
+
 import keras
+import numpy as np
 
 from keras_mixer.arguments import check_local_path
+from keras_mixer.keras_private import operation_behind
 from keras_mixer.models.anatomy import added_to
 from keras_mixer.models.anatomy import body_of
 from keras_mixer.models.anatomy import family_of
 from keras_mixer.models.anatomy import grid_of
 from keras_mixer.models.anatomy import head_of
 from keras_mixer.models.anatomy import inner_model
+from keras_mixer.models.anatomy import stem_of
 from keras_mixer.models.anatomy import weights_of_layers
+from keras_mixer.models.calls import call_of
+from keras_mixer.models.scaling import scaling_of
 from keras_mixer.types import Path
 from keras_mixer.weights import assigning
 from keras_mixer.weights import keras_config
 from keras_mixer.weights import naming
 from keras_mixer.weights import writing
+from keras_mixer.weights.formats import parse_scaling
+
+logger = logging.getLogger("keras_mixer")
+
+# Layers in front of a stem that leave the values as they are.
+_NEUTRAL = (keras.layers.InputLayer, keras.layers.Permute)
 
 
 def export_weights(model: keras.Model, path: Path) -> None:
@@ -78,7 +91,39 @@ def export_weights(model: keras.Model, path: Path) -> None:
 
 def config_of(body):
     """Returns the `ModelConfig` of a model of this package."""
-    return keras_config.describe({"config": body.get_config()})
+    known = keras_config.describe({"config": body.get_config()})
+    return known._replace(scaling=_scaling(body))
+
+
+def _scaling(body):
+    """Returns mean and standard deviation of the pixels, or `None`.
+
+    The layers in front of the stem are asked what they compute. `None` means
+    that they do not scale the pixels, or that a file cannot say how.
+    """
+    scale, offset, is_scaled, unknown = np.ones(3), np.zeros(3), False, []
+    layer = stem_of(body)
+    while len(tensors := call_of(body, layer).input_tensors) == 1:
+        layer = operation_behind(tensors[0])
+        found = scaling_of(layer)
+        if found is not None and {np.size(x) for x in found} <= {1, 3}:
+            scale, offset = scale * found[0], scale * found[1] + offset
+            is_scaled = True
+        elif not isinstance(layer, _NEUTRAL):
+            unknown.append(layer.name)
+    if is_scaled:
+        with np.errstate(divide="ignore"):
+            std = 1 / (255 * scale)
+        # Removes rounding errors, so that a copy of a copy is equal.
+        values = ([float(f"{x:.12g}") for x in v] for v in (-offset * std, std))
+        return parse_scaling(*values)
+    if unknown:
+        logger.warning(
+            "The file does not say what the layers in front of the stem do: "
+            "%s. Add them again where you load it.",
+            unknown,
+        )
+    return None
 
 
 def _head(model):

@@ -1,0 +1,72 @@
+"""Files of weights say how to use them."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mixer
+from keras_mixer.models.anatomy import weights_of
+from support.helpers import IMAGE
+from support.helpers import assert_equal
+from support.helpers import randomise
+
+MEAN, VARIANCE = [100.0, 120.0, 90.0], [3000.0, 2500.0, 4000.0]
+# Layers in front of the stem that scale the pixels; no name is asked.
+SCALINGS = {
+    "per channel": lambda: keras.layers.Rescaling(
+        np.array([0.02, 0.01, 0.03]), np.array([-1.0, -2.0, -0.5])
+    ),
+    "one mean": lambda: keras.layers.Normalization(None, 110.0, 3000.0),
+    "per channel, inverted": lambda: keras.layers.Normalization(
+        -1, [-1.0, -2.0, -0.5], [0.0004, 0.0001, 0.0009], invert=True
+    ),
+    "of the name of ours": lambda: keras.layers.Normalization(
+        -1, MEAN, VARIANCE, name="preprocessing"
+    ),
+    "inverted, of the name of ours": lambda: keras.layers.Normalization(
+        -1, MEAN, VARIANCE, invert=True, name="preprocessing"
+    ),
+}
+
+
+def outputs(model, images):
+    return keras.ops.convert_to_numpy(model(images.astype("float32")))
+
+
+@pytest.mark.parametrize("name", SCALINGS)
+def test_file_notes_what_the_layer_in_front_of_the_stem_computes(
+    tmp_path, images, tiny, name
+):
+    image = keras.Input(IMAGE)
+    model = tiny(
+        input_tensor=SCALINGS[name]()(image), include_preprocessing=False
+    )
+    randomise(model)
+    keras_mixer.export_weights(model, tmp_path / "a.safetensors")
+    again = tiny(weights=tmp_path / "a.safetensors")
+    np.testing.assert_allclose(
+        outputs(again, images), outputs(model, images), rtol=0, atol=1e-5
+    )
+
+
+def test_layer_that_no_file_can_describe_is_reported(tmp_path, tiny, caplog):
+    """Without a note, the default scaling would be used without a word."""
+    image = keras.Input(IMAGE)
+    for layer, count in ((keras.layers.ReLU(6.0), 1), (lambda x: x, 0)):
+        caplog.clear()
+        model = tiny(input_tensor=layer(image), include_preprocessing=False)
+        keras_mixer.export_weights(model, tmp_path / "a.safetensors")
+        assert caplog.text.count("does not say what the layers") == count
+
+
+@pytest.mark.parametrize("activation", ["gelu", keras_mixer.layers.gelu_tanh])
+def test_file_notes_the_activation(tmp_path, images, tiny, activation):
+    """Files of timm do not say it. With this note nothing is guessed."""
+    model = tiny(activation=activation)
+    arrays = randomise(model)
+    keras_mixer.export_weights(model, tmp_path / "a.safetensors")
+    again = tiny(weights=tmp_path / "a.safetensors")
+    assert_equal(weights_of(again), arrays)
+    np.testing.assert_array_equal(
+        outputs(again, images), outputs(model, images)
+    )
