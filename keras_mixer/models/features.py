@@ -6,6 +6,9 @@ import keras
 
 from keras_mixer.models import outputs
 from keras_mixer.models.anatomy import block_names
+from keras_mixer.models.anatomy import grid_of
+from keras_mixer.models.anatomy import is_fused
+from keras_mixer.models.anatomy import norm_of
 from keras_mixer.models.calls import output_of
 from keras_mixer.models.graph import with_front
 
@@ -68,14 +71,18 @@ def features(
         for name in block_names(body, blocks):
             x = output_of(body, name)
             made[name] = _arranged(last(x) if norm else x, body, form, name)
-        return keras.Model(body.input, made, name=body.name)
+        return made
 
     return with_front(model, convert)
 
 
 def _norm(body):
-    layers = {layer.name: layer for layer in body.layers}
-    norm = layers.get("norm")
+    norm = norm_of(body)
+    if norm is None and not is_fused(body):
+        raise ValueError(
+            f"'{body.name}' has no norm behind its last block. Use "
+            "`norm=False`."
+        )
     # `fuse` removes the norm, or its scale and offset.
     if norm is None or getattr(norm, "scale", True) is False:
         raise ValueError(
@@ -91,5 +98,4 @@ def _arranged(x, body, form, name):
         return x
     if form == "pooled":
         return outputs.pool(x, "avg", f"{name}_pool")
-    grid = tuple(output_of(body, "stem").shape[1:3])
-    return outputs.to_grid(x, grid, f"{name}_grid")
+    return outputs.to_grid(x, grid_of(body), f"{name}_grid")

@@ -6,6 +6,8 @@ from keras_mixer.keras_private import flatten_layers
 from keras_mixer.models.anatomy import block_name
 from keras_mixer.models.anatomy import blocks_of
 from keras_mixer.models.anatomy import inner_model
+from keras_mixer.models.anatomy import norm_of
+from keras_mixer.models.anatomy import stem_of
 
 
 def freeze(model: keras.Model, until: str | int | None) -> keras.Model:
@@ -41,14 +43,18 @@ def freeze(model: keras.Model, until: str | int | None) -> keras.Model:
     ['block_6', 'block_7', 'norm', 'predictions']
     """
     inner = inner_model(model)
-    names = ["stem", *blocks_of(inner), "norm"]
+    layers = {
+        "stem": stem_of(inner),
+        **blocks_of(inner),
+        "norm": norm_of(inner),
+    }
     frozen = []
     if until is not None:
         last = block_name(inner, until, others=("stem", "norm"))
-        frozen = names[: names.index(last) + 1]
+        frozen = [*layers.values()][: [*layers].index(last) + 1]
     _set_trainable(model, True)
-    for layer in inner.layers:
-        if layer.name in frozen:
+    for layer in frozen:
+        if layer is not None:
             _set_trainable(layer, False)
     return model
 

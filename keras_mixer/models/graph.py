@@ -187,11 +187,18 @@ def _call(layer, *args, **kwargs):
 
 
 def _class_of(model):
-    """Returns the class of a model, which may have its own `train_step`."""
+    if isinstance(model, keras.Sequential):
+        return _class_like(keras.Sequential, model)
+    return _class_like(type(keras.Model(model.input, model.output)), model)
+
+
+def _class_like(plain, model):
+    """Returns the class of a model, which may have its own `train_step`.
+
+    Args:
+        plain: The class whose arguments it must take.
+    """
     kind = type(model)
-    plain = keras.Sequential
-    if not isinstance(model, keras.Sequential):
-        plain = type(keras.Model(model.input, model.output))
     if kind.__init__ is plain.__init__:
         return kind
     raise ValueError(
@@ -200,6 +207,14 @@ def _class_of(model):
         f" model.output)`, and make a `{kind.__name__}` of the new model. "
         f"Received: model='{model.name}'"
     )
+
+
+def like(model, made):
+    """Returns a model that was made from `model`, in the class of `model`."""
+    if type(model) in (keras.Sequential, type(made)):
+        return made
+    kind = _class_like(type(made), model)
+    return kind(made.input, made.output, name=made.name)
 
 
 def _input(tensor, sizes):
@@ -252,12 +267,12 @@ def with_front(model, convert):
 
     Args:
         model: A model of this package, or a model that contains one.
-        convert: Function that takes a model of this package and returns another
-            model with the same inputs.
+        convert: Function that takes a model of this package and returns the new
+            outputs, computed from tensors of this model.
 
     Returns:
-        The converted inner model, with the layers in front of it. All layers
-        are shared with `model`.
+        The inner model with the new outputs, and the layers in front of it. All
+        layers are shared with `model`.
 
     Raises:
         ValueError: If there is not exactly one inner model, or it is in a
@@ -266,7 +281,7 @@ def with_front(model, convert):
     """
     inner = inner_model(model)
     if inner is model:
-        return convert(model)
+        return keras.Model(input_of(model), convert(model), name=model.name)
     layer = layer_that_holds(model, inner)
     if isinstance(layer, keras.layers.Wrapper):
         raise ValueError(

@@ -7,9 +7,11 @@ import keras
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_rate
 from keras_mixer.models import outputs
+from keras_mixer.models.anatomy import body_of
 from keras_mixer.models.anatomy import inner_model
 from keras_mixer.models.anatomy import is_fused
 from keras_mixer.models.calls import output_of
+from keras_mixer.models.graph import like
 from keras_mixer.models.graph import with_front
 from keras_mixer.models.scaling import at_least_float32
 from keras_mixer.types import Activation
@@ -81,10 +83,10 @@ def new_head(
         }
         if not isinstance(classes, Mapping):
             made = next(iter(made.values()), x)
-        return keras.Model(body.input, made, name=body.name)
+        return made
 
     _check_not_fused(model)
-    return with_front(model, convert)
+    return like(model, with_front(model, convert))
 
 
 def _pooled(body):
@@ -92,7 +94,7 @@ def _pooled(body):
     for name in ("avg_pool", "max_pool"):
         if any(layer.name == name for layer in body.layers):
             return output_of(body, name)
-    return outputs.pool(output_of(body, "norm"), "avg")
+    return outputs.pool(output_of(body, body_of(body)[-1].name), "avg")
 
 
 def _checked_heads(classes, activation, name):

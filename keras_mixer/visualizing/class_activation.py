@@ -83,9 +83,7 @@ def _head_and_tokens(model):
     if head is None or head.quantization_mode:
         raise _unsuitable(model, "another head")
     last = body_of(inner_model(model))[-1].name
-    tokens = with_front(
-        model, lambda body: keras.Model(body.input, output_of(body, last))
-    )
+    tokens = with_front(model, lambda body: output_of(body, last))
     return head, tokens
 
 

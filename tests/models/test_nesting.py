@@ -112,6 +112,10 @@ def flat():
     return Custom(image, keras.ops.tanh(x / 2))
 
 
+def own_sequential():
+    return keras.Sequential(backbone().layers)
+
+
 class CustomSequential(keras.Sequential):
     pass
 
@@ -134,7 +138,7 @@ FORMS = (
 )
 every_form = pytest.mark.parametrize("form", FORMS)
 # Forms with one inner model that is not in a wrapper.
-SINGLE = (sequential, functional, deep, any_size)
+SINGLE = (sequential, own_sequential, functional, deep, any_size)
 
 
 def inputs_of(model, images):
@@ -306,7 +310,8 @@ def nested_and_flat():
 
 def pooled(model):
     made = keras_mixer.features(model, -1, "pooled")
-    return keras.Model(made.input, made.output["block_1"])
+    (output,) = made.output.values()
+    return keras.Model(made.input, output)
 
 
 @pytest.mark.backends
@@ -331,6 +336,31 @@ def test_two_models_from_one_are_trained_in_turn(make, is_nested, images):
             trained.compile("sgd", "mse")
         trained.train_on_batch(images, targets)
         assert np.isfinite(call(other, images)).all()
+
+
+def test_new_head_keeps_an_own_class():
+    assert type(keras_mixer.new_head(flat(), 2)) is Custom
+
+
+def test_parts_are_found_under_other_names(images):
+    image = keras.Input(IMAGE)
+    x = keras.layers.Conv2D(10, 4, 4, name="patches")(image)
+    x = keras.layers.Reshape((-1, 10))(x)
+    x = keras_mixer.MixerBlock(7, 11, name="block_0")(x)
+    x = keras.layers.LayerNormalization(name="last")(x)
+    model = keras.Model(image, x)
+    randomise(model)
+    frozen = keras_mixer.freeze(model, "block_0")
+    assert [x.name for x in frozen.layers if x.trainable_variables] == ["last"]
+    mean = call(model, images).mean(1)
+    at = keras_mixer.features(model, 0, "grid")
+    assert at.output["block_0"].shape == (None, 2, 3, 10)
+    for made in (keras_mixer.new_head(model, None), pooled(model)):
+        np.testing.assert_allclose(call(made, images), mean, atol=1e-5)
+    without = keras.Model(image, at.get_layer("block_0").output)
+    message = "has no norm behind its last block. Use `norm=False`"
+    with pytest.raises(ValueError, match=message):
+        keras_mixer.features(without, norm=True)
 
 
 class OwnArguments(keras.Model):
@@ -363,6 +393,11 @@ ERRORS = [
         keras_mixer.fuse,
         "A model of the class `OwnArguments` cannot be built again, since its "
         "`__init__` may take other arguments. Use",
+    ),
+    (
+        custom_sequential,
+        lambda model: keras_mixer.new_head(model, 2),
+        "A model of the class `CustomSequential` cannot be built again",
     ),
     (
         two_backbones,
