@@ -1,10 +1,14 @@
 """Checks of arguments that several modules use."""
 
+import dataclasses
 import math
 import numbers
 import operator
 import os
 import re
+import typing
+from collections.abc import Callable
+from typing import Any
 
 # A scheme has at least two letters: "C:/photos" is a path of Windows. `pathlib`
 # makes "gs:/bucket" of "gs://bucket".
@@ -134,3 +138,63 @@ def check_channels(channels):
             "`channels` must be 3 (RGB) or 1 (gray). "
             f"Received: channels={channels}"
         )
+
+
+class Rule(typing.NamedTuple):
+    """What a field of a data class may be: a text, and a check of values."""
+
+    text: str
+    accepts: Callable[[Any], bool]
+
+
+def number_in(interval, kind=numbers.Real):
+    """Returns the rule of a number in an interval, such as `"[0, 1)"`."""
+    low, high = map(float, interval[1:-1].split(", "))
+    ends = [low] * (interval[0] == "[") + [high] * (interval[-1] == "]")
+
+    def accepts(value):
+        if isinstance(value, bool) or not isinstance(value, kind):
+            return False
+        return low < value < high or value in ends
+
+    name = "a number" if kind is numbers.Real else "an integer"
+    return Rule(f"{name} in {interval}", accepts)
+
+
+COUNT = number_in("[1, inf)", numbers.Integral)
+NATURAL = number_in("[0, inf)", numbers.Integral)
+POSITIVE = number_in("(0, inf)")
+NOT_NEGATIVE = number_in("[0, inf)")
+
+
+def one_of(*values):
+    # 1 and 0 are not booleans.
+    return Rule(
+        f"one of {values}",
+        lambda value: any(
+            type(value) is type(each) and value == each for each in values
+        ),
+    )
+
+
+def instance_of(kind, text):
+    return Rule(text, lambda value: isinstance(value, kind))
+
+
+def check_fields(record, rules):
+    """Raises an error if a field of a data class breaks its rule.
+
+    A field that is `None` by default may be `None`.
+
+    Args:
+        record: An instance of a data class.
+        rules: Dict `{name of a field: Rule}`.
+    """
+    defaults = {f.name: f.default for f in dataclasses.fields(record)}
+    for name, rule in rules.items():
+        value = getattr(record, name)
+        is_open = value is None and defaults[name] is None
+        if not is_open and not rule.accepts(value):
+            raise ValueError(
+                f"`{name}` must be {rule.text}. Received: {name}={value!r}"
+            )

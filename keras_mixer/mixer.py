@@ -18,6 +18,7 @@ from keras_mixer.models.family import Family
 from keras_mixer.types import Activation
 from keras_mixer.types import Path
 from keras_mixer.types import Tensor
+from keras_mixer.variants import MIXER as VARIANTS
 
 __all__ = [
     "Mixer",
@@ -33,26 +34,6 @@ __all__ = [
     "decode_predictions",
     "preprocess_input",
 ]
-
-# Table 1 of the paper. S/8 is not in the table, but has published weights
-# (trained with GSAM, arXiv 2203.08065). The order is that of the first
-# arguments of `Mixer`.
-# fmt: off
-VARIANTS = {
-    #            patch  blocks  hidden  tokens_mlp  channels_mlp
-    "mixer_s32": (  32,      8,    512,        256,         2048),
-    "mixer_s16": (  16,      8,    512,        256,         2048),
-    "mixer_s8":  (   8,      8,    512,        256,         2048),
-    "mixer_b32": (  32,     12,    768,        384,         3072),
-    "mixer_b16": (  16,     12,    768,        384,         3072),
-    "mixer_l32": (  32,     24,   1024,        512,         4096),
-    "mixer_l16": (  16,     24,   1024,        512,         4096),
-    "mixer_h14": (  14,     32,   1280,        640,         5120),
-    # For images of 32 x 32 pixels. Not in the paper.
-    "mixer_nano": (  4,      8,    128,         64,          256),
-}
-# fmt: on
-
 
 MIXER = Family(
     name="mixer",

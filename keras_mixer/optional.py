@@ -32,6 +32,10 @@ LIBRARIES = {
 }
 
 
+class MissingLibraryError(ImportError):
+    """An optional library is not installed. The message says how to do it."""
+
+
 def require(module):
     """Imports a module of an optional library.
 
@@ -57,9 +61,9 @@ def require(module):
     except ImportError as error:
         root = module.partition(".")[0]
         if error.name == root:
-            raise ImportError(_missing(module)) from error
+            raise MissingLibraryError(_missing(module)) from error
         use, library, extra = LIBRARIES[root]
-        raise ImportError(
+        raise MissingLibraryError(
             f"{use} needs {library}, which is installed but cannot be "
             f"imported: {error}. Install what it lacks, or use "
             f"`pip install --upgrade keras_mixer[{extra}]`."
@@ -76,7 +80,7 @@ def check_installed(module):
         ImportError: As `require` does.
     """
     if importlib.util.find_spec(module) is None:
-        raise ImportError(_missing(module))
+        raise MissingLibraryError(_missing(module))
 
 
 def is_installed(module):

@@ -9,16 +9,31 @@ from a recipe and a number of steps. Two values have another definition here:
   learning rate, so its 1e-4 is 0.1 here. Weight decay only applies to kernels,
   not to biases, norms, `Affine` and `LayerScale`.
 - The final value of a linear decay, 1e-5, is a fraction of the peak.
+
+The help of the command line lists the recipes, so Keras, which takes seconds to
+import, is imported only with the names that need it.
 """
 
 import dataclasses
+import importlib
+import typing
 from typing import Any
 
+from keras_mixer.arguments import COUNT
+from keras_mixer.arguments import NATURAL
+from keras_mixer.arguments import NOT_NEGATIVE
+from keras_mixer.arguments import POSITIVE
+from keras_mixer.arguments import Rule
+from keras_mixer.arguments import check_fields
 from keras_mixer.arguments import check_positive_int
-from keras_mixer.arguments import check_real
-from keras_mixer.training.losses import sigmoid_crossentropy
-from keras_mixer.training.optimizers import LinearDecay
-from keras_mixer.training.optimizers import compile_options
+from keras_mixer.arguments import instance_of
+from keras_mixer.arguments import number_in
+from keras_mixer.arguments import one_of
+
+if typing.TYPE_CHECKING:
+    from keras_mixer.training.losses import sigmoid_crossentropy
+    from keras_mixer.training.optimizers import LinearDecay
+    from keras_mixer.training.optimizers import compile_options
 
 __all__ = [
     "RECIPES",
@@ -29,6 +44,35 @@ __all__ = [
     "shortened",
     "sigmoid_crossentropy",
 ]
+
+
+def __getattr__(name):
+    if name == "sigmoid_crossentropy":
+        module = importlib.import_module("keras_mixer.training.losses")
+    elif name in ("LinearDecay", "compile_options"):
+        module = importlib.import_module("keras_mixer.training.optimizers")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(module, name)
+
+
+def _is_randaugment(value):
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    return COUNT.accepts(value[0]) and NOT_NEGATIVE.accepts(value[1])
+
+
+_AUGMENTATION = {
+    "crop": one_of("inception", "pad", "resize"),
+    "flip": one_of(True, False),
+    "randaugment": Rule(
+        "a pair of a positive integer and a non-negative number",
+        _is_randaugment,
+    ),
+    "mixup": NOT_NEGATIVE,
+    "cutmix": NOT_NEGATIVE,
+    "erasing": number_in("[0, 1]"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +90,9 @@ class Augmentation:
         cutmix: Alpha of the Beta distribution of CutMix, or 0 for no CutMix.
             With MixUp and CutMix, each is applied to half of the batches.
         erasing: Float, the probability that a box of an image is erased.
+
+    Raises:
+        ValueError: If a field has a wrong value.
     """
 
     crop: str = "inception"
@@ -54,6 +101,32 @@ class Augmentation:
     mixup: float = 0.0
     cutmix: float = 0.0
     erasing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, _AUGMENTATION)
+
+
+_RECIPE = {
+    "source": instance_of(str, "a string"),
+    "optimizer": one_of("adam", "sgd", "lamb", "muon"),
+    "learning_rate": POSITIVE,
+    "batch_size": COUNT,
+    "epochs": COUNT,
+    "steps": COUNT,
+    "decay": one_of("linear", "cosine"),
+    "warmup_steps": NATURAL,
+    "warmup_epochs": NATURAL,
+    "final_fraction": number_in("[0, 1]"),
+    "weight_decay": NOT_NEGATIVE,
+    "clip_norm": POSITIVE,
+    "loss": one_of("softmax", "sigmoid"),
+    "label_smoothing": number_in("[0, 1)"),
+    "dropout_rate": number_in("[0, 1)"),
+    "stochastic_depth_rate": number_in("[0, 1)"),
+    "ema": number_in("(0, 1)"),
+    "augmentation": instance_of(Augmentation, "an `Augmentation`"),
+    "image_size": COUNT,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +155,10 @@ class Recipe:
             used for evaluation, or `None`.
         augmentation: An `Augmentation`.
         image_size: Integer, the height and width of the images in pixels.
+
+    Raises:
+        ValueError: If a field has a wrong value, or two fields exclude each
+            other.
 
     Example:
 
@@ -112,14 +189,12 @@ class Recipe:
     image_size: int = 224
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, float):
-                check_real(name, value)
-        if self.learning_rate <= 0:
-            raise ValueError(
-                "`learning_rate` must be a positive number. "
-                f"Received: learning_rate={self.learning_rate}"
-            )
+        check_fields(self, _RECIPE)
+        for pair in (("epochs", "steps"), ("warmup_epochs", "warmup_steps")):
+            if None not in (getattr(self, pair[0]), getattr(self, pair[1])):
+                raise ValueError(f"A recipe must not have both of {pair}.")
+        if self.warmup_epochs is not None and self.epochs is None:
+            raise ValueError("`warmup_epochs` needs the field `epochs`.")
 
 
 def _mixer(epochs, rate, decay, randaugment, mixup, stochastic_depth):

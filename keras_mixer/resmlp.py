@@ -18,6 +18,7 @@ from keras_mixer.models.family import Family
 from keras_mixer.types import Activation
 from keras_mixer.types import Path
 from keras_mixer.types import Tensor
+from keras_mixer.variants import RESMLP as VARIANTS
 
 __all__ = [
     "ResMLP",
@@ -29,20 +30,6 @@ __all__ = [
     "decode_predictions",
     "preprocess_input",
 ]
-
-# Table 3 of the paper, and B24 on patches of 8 x 8 pixels, which has published
-# weights. The initial values of LayerScale are from `resmlp_models.py` in
-# facebookresearch/deit. The order is that of the first arguments of `ResMLP`.
-# fmt: off
-VARIANTS = {
-    #               patch  blocks  hidden  channels_mlp  layer_scale
-    "resmlp_s12":   (  16,     12,    384,         1536,         0.1),
-    "resmlp_s24":   (  16,     24,    384,         1536,        1e-5),
-    "resmlp_s36":   (  16,     36,    384,         1536,        1e-6),
-    "resmlp_b24":   (  16,     24,    768,         3072,        1e-6),
-    "resmlp_b24p8": (   8,     24,    768,         3072,        1e-6),
-}
-# fmt: on
 
 RESMLP = Family(
     name="resmlp",

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "keras_mixer"
 
 # A room imports only from the floors in front of its own, or from itself.
 FLOORS = [
-    {"arguments", "keras_private", "optional", "program", "types"},
+    {"arguments", "keras_private", "optional", "types", "variants"},
     {"atomic"},
     {"data", "distributing", "labels", "layers", "weights"},
     {"models", "training"},

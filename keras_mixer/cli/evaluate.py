@@ -5,18 +5,18 @@ import itertools
 import pathlib
 import typing
 
-from keras_mixer.cli import checks
 from keras_mixer.cli.models import ModelArguments
 from keras_mixer.cli.models import load_published
 from keras_mixer.cli.models import load_training
 from keras_mixer.cli.models import published_record
 from keras_mixer.cli.models import settings_of
 from keras_mixer.cli.names import DEFAULT_MODEL
+from keras_mixer.cli.names import check_images
 from keras_mixer.cli.parsing import Command
 from keras_mixer.cli.parsing import changed
 from keras_mixer.cli.parsing import option
+from keras_mixer.cli.program import start_keras
 from keras_mixer.cli.settings import Settings
-from keras_mixer.cli.starting import start_keras
 from keras_mixer.optional import check_installed
 from keras_mixer.optional import require
 from keras_mixer.weights import catalog
@@ -52,7 +52,7 @@ class EvaluateArguments(ModelArguments):
     def __post_init__(self):
         super().__post_init__()
         if self.run is None or self.data or self.dataset:
-            checks.check_images(self.data, self.dataset)
+            check_images(self.data, self.dataset)
 
 
 class Source(typing.NamedTuple):

@@ -5,7 +5,7 @@ import dataclasses
 from keras_mixer.cli.parsing import Arguments
 from keras_mixer.cli.parsing import Command
 from keras_mixer.cli.parsing import positional
-from keras_mixer.cli.starting import start_keras
+from keras_mixer.cli.program import start_keras
 from keras_mixer.weights import catalog
 
 ANY_FILE = "weight file of any format that `weights=` accepts"

@@ -1,16 +1,9 @@
 """Loads the images that are named on the command line."""
 
 import logging
-import statistics
 
 from keras_mixer import data as datasets
-from keras_mixer.cli.checks import check_images
-
-# A hint is logged if photos are this many times as large as the input of the
-# model, and the input is below `SMALL`. For larger inputs, large photos are
-# usual.
-MUCH_LARGER, SMALL = 4, 128
-
+from keras_mixer.cli.names import check_images
 
 logger = logging.getLogger("keras_mixer")
 
@@ -66,30 +59,3 @@ def load_images(
     if len(images.skipped) > MOST_NAMED:
         logger.warning("Skipped %d files in total", len(images.skipped))
     return images
-
-
-def hint_at_size(shapes, image_size):
-    """Logs a larger image size if photos lose most of their details.
-
-    Args:
-        shapes: List of the heights and widths of the photos.
-        image_size: Height and width of the input of the model.
-    """
-    if not shapes or max(image_size) >= SMALL:
-        return
-    height, width = (
-        statistics.median(sides) for sides in zip(*shapes, strict=True)
-    )
-    if min(height, width) < MUCH_LARGER * max(image_size):
-        return
-    larger = [2 * side for side in image_size]
-    text = larger[0] if larger[0] == larger[1] else f"{larger[0]}x{larger[1]}"
-    logger.warning(
-        "The photos have about %d x %d pixels, and the model gets %d x %d. "
-        "With `--image-size %s` it sees more details; a training then takes "
-        "about 4 times as long.",
-        height,
-        width,
-        *image_size,
-        text,
-    )

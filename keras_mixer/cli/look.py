@@ -12,7 +12,7 @@ from keras_mixer.cli.parsing import Arguments
 from keras_mixer.cli.parsing import Command
 from keras_mixer.cli.parsing import option
 from keras_mixer.cli.parsing import positional
-from keras_mixer.cli.starting import start_keras
+from keras_mixer.cli.program import start_keras
 from keras_mixer.cli.tables import open_text
 from keras_mixer.optional import require
 

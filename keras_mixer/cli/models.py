@@ -10,13 +10,13 @@ import types
 import typing
 
 from keras_mixer.cli.names import DEFAULT_MODEL
-from keras_mixer.cli.names import MODELS
 from keras_mixer.cli.names import default_weights
 from keras_mixer.cli.names import variant_name
 from keras_mixer.cli.parsing import Arguments
 from keras_mixer.cli.parsing import option
 from keras_mixer.cli.settings import MODEL
 from keras_mixer.cli.settings import Settings
+from keras_mixer.variants import CONSTRUCTORS
 from keras_mixer.weights import catalog
 
 ANY_MODEL = (
@@ -217,7 +217,7 @@ def _check_best(run, best):
 def _named(text):
     """Returns the constructor's name and the record of published weights."""
     name, _, tag = text.partition(".")
-    for model, (variant, _) in MODELS.items():
+    for model, variant in CONSTRUCTORS.items():
         if name in (model, variant):
             record = catalog.find(variant, tag or catalog.default_tag(variant))
             if record is not None and record.classes is not None:

@@ -1,64 +1,32 @@
-"""The names that the command line accepts, without importing Keras.
+"""The models, weights and images that the command line accepts.
 
-The models, recipes and devices themselves are in modules that import Keras,
-which takes seconds. The help and the checks of arguments must not. A test
-compares these tables with `constructors.MODELS`, the tables of the families,
-`recipes.RECIPES`, `distributing.KINDS`, `weights.resizing.METHODS` and
-`exporting.formats.FORMATS`.
+They are checked here without importing Keras, which takes seconds. Some names
+are copies of tables in modules that import Keras; a test compares them.
 """
 
+import os
+import pathlib
+
+from keras_mixer.arguments import check_local_path
+from keras_mixer.optional import check_installed
+from keras_mixer.variants import CONSTRUCTORS
+from keras_mixer.variants import patch_size
 from keras_mixer.weights import catalog
-
-# The variant and the patch size of each constructor.
-MODELS = {
-    "MixerS32": ("mixer_s32", 32),
-    "MixerS16": ("mixer_s16", 16),
-    "MixerS8": ("mixer_s8", 8),
-    "MixerB32": ("mixer_b32", 32),
-    "MixerB16": ("mixer_b16", 16),
-    "MixerL32": ("mixer_l32", 32),
-    "MixerL16": ("mixer_l16", 16),
-    "MixerH14": ("mixer_h14", 14),
-    "MixerNano": ("mixer_nano", 4),
-    "ResMLPS12": ("resmlp_s12", 16),
-    "ResMLPS24": ("resmlp_s24", 16),
-    "ResMLPS36": ("resmlp_s36", 16),
-    "ResMLPB24": ("resmlp_b24", 16),
-    "ResMLPB24P8": ("resmlp_b24p8", 8),
-}
-
 
 # The model of all commands if none is given. Its weights are in the package.
 DEFAULT_MODEL = "MixerNano"
 
-
-RECIPES = (
-    "mixer_b.imagenet",
-    "mixer_l.imagenet",
-    "mixer_b.imagenet21k",
-    "mixer_l.imagenet21k",
-    "mixer_s.jft",
-    "mixer_b.jft",
-    "mixer_l.jft",
-    "mixer_h.jft",
-    "finetune.imagenet",
-    "finetune.cifar",
-    "finetune.pets",
-    "finetune.flowers",
-    "finetune.vtab",
-    "big_vision.imagenet",
-    "resmlp.imagenet",
-    "nano.cifar10",
-)
-
-
+# `distributing.KINDS`
 DEVICES = ("auto", "none", "mirrored", "tpu", "data", "model")
 
-
+# `weights.resizing.METHODS`
 RESIZE_METHODS = ("auto", "tile", "interleave", "interpolate")
 
-
+# `exporting.formats.FORMATS`
 FORMATS = ("saved_model", "onnx", "openvino", "litert", "torch")
+
+# `weights.loading.HUB`
+HUB = "hf://"
 
 
 def is_own(model):
@@ -68,10 +36,11 @@ def is_own(model):
 
 def check_model(model):
     """Raises an error if there is no model of this name."""
-    if model not in MODELS and not is_own(model):
+    if model not in CONSTRUCTORS and not is_own(model):
         raise ValueError(
-            f"There is no model '{model}'. Use one of: {', '.join(MODELS)}; "
-            "or, to train a model of your own, module:function"
+            f"There is no model '{model}'. Use one of: "
+            f"{', '.join(CONSTRUCTORS)}; or, to train a model of your own, "
+            "module:function"
         )
 
 
@@ -81,12 +50,7 @@ def variant_name(model):
     It is `None` for a model of the user.
     """
     check_model(model)
-    return None if is_own(model) else MODELS[model][0]
-
-
-def record_of(settings):
-    """Returns the record of the published weights in `settings`, or `None`."""
-    return catalog.find(variant_name(settings.model), settings.weights)
+    return CONSTRUCTORS.get(model)
 
 
 def tags_of(model):
@@ -100,12 +64,92 @@ def default_weights(model):
     Raises:
         ValueError: If the model has no default. The message lists its tags.
     """
-    variant = variant_name(model)
-    tag = variant and catalog.default_tag(variant)
+    tag = catalog.default_tag(variant_name(model))
     if tag is None:
         tags = tags_of(model)
         raise ValueError(
-            f"{model} has no default weights. Give `--weights`: "
+            f"{model} has no default weights. Use `--weights`: "
             + (f"one of {tags}, or a file." if tags else "a file.")
         )
     return tag
+
+
+def check_training(settings):
+    """Checks what the settings of a training name.
+
+    Args:
+        settings: `Settings`.
+
+    Raises:
+        ValueError: If weights do not exist or a size does not fit the model.
+        OSError: If the folder of images does not exist.
+        ImportError: If a required package is not installed.
+    """
+    check_images(settings.data, settings.dataset)
+    _check_weights(settings.model, settings.weights)
+    _check_size(settings.model, settings.image_size)
+    check_installed("tensorflow")
+    if settings.dataset is not None:
+        check_installed("tensorflow_datasets")
+
+
+def check_images(data, dataset):
+    """Checks that one source of images is given, and that it exists.
+
+    Args:
+        data: Path of a folder, or `None`.
+        dataset: Name of a TFDS data set, or `None`.
+    """
+    if (data is None) == (dataset is None):
+        raise ValueError(
+            "Use either `--data FOLDER` or `--dataset NAME` (of TFDS). "
+            f"Received: data={data}, dataset={dataset}"
+        )
+    if data is not None and not pathlib.Path(data).is_dir():
+        raise NotADirectoryError(
+            "`--data` must be a folder that has a folder of images for each "
+            f"class. Received: '{data}', which is not a folder"
+        )
+
+
+def check_one_model(run, model, weights):
+    """Checks that a run or a published model is given, not both.
+
+    Args:
+        run: Path of the folder of a training, or `None`.
+        model: Name of a constructor, or `None`.
+        weights: Tag of its weights, or `None`.
+    """
+    if run is not None and (model, weights) != (None, None):
+        raise ValueError(
+            "Use either `--run`, or `--model` and `--weights`. "
+            f"Received: run={run}, model={model}, weights={weights}"
+        )
+
+
+def _check_weights(model, weights):
+    if weights is None or weights.startswith(HUB) or os.path.isfile(weights):
+        return
+    check_local_path("weights", weights)
+    tags = [] if is_own(model) else tags_of(model)
+    if weights not in tags:
+        published = f"one of {tags} (published weights), " if tags else ""
+        raise ValueError(
+            f"`--weights` of {model} must be {published}the path of a weights "
+            "file, or 'hf://organization/name' (a repository of the Hugging "
+            f"Face hub). Received: weights={weights!r}"
+        )
+
+
+def _check_size(model, image_size):
+    if image_size is None or is_own(model):
+        return
+    patch = patch_size(model)
+    if any(side % patch for side in image_size):
+        height, width = (max(1, round(s / patch)) * patch for s in image_size)
+        near = height if height == width else f"{height}x{width}"
+        raise ValueError(
+            "The height and width of `--image-size` must be multiples of the "
+            f"patch size of {model}, {patch}. Use {near}. "
+            f"Received: image_size={image_size}"
+        )

@@ -11,8 +11,8 @@ import dataclasses
 import typing
 from collections.abc import Callable
 
-from keras_mixer import program
 from keras_mixer.arguments import check_local_path
+from keras_mixer.cli import program
 
 REQUIRED = dataclasses.MISSING
 

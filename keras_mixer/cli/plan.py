@@ -4,11 +4,10 @@ import dataclasses
 import math
 import pathlib
 
-import keras
-
 from keras_mixer import recipes
-from keras_mixer.cli.names import record_of
+from keras_mixer.arguments import check_image_size
 from keras_mixer.cli.names import variant_name
+from keras_mixer.cli.recipe_files import recipe_of
 from keras_mixer.cli.settings import Settings
 from keras_mixer.data.photos import CROP_RATIO
 from keras_mixer.data.photos import INTERPOLATION
@@ -18,31 +17,12 @@ from keras_mixer.weights import catalog
 # least `LEAST_STEPS` steps in an epoch.
 LEAST_BATCH, MOST_BATCH, LEAST_STEPS = 4, 64, 8
 
-
-# The others of Keras, OpenVINO and NumPy, only predict.
-BACKENDS = ("tensorflow", "jax", "torch")
-
 # If a recipe is published for a number of steps, a small training set is not
 # used more often than this.
 MOST_EPOCHS = 100
 
 
-def recipe_of(settings):
-    """Returns the `Recipe` that settings name, or whose fields they have."""
-    given = settings.recipe
-    if not isinstance(given, dict):
-        return recipes.RECIPES[given]
-    changes = {"batch_size": MOST_BATCH, **given}
-    if changes.get("warmup_epochs") is changes.get("warmup_steps") is None:
-        changes["warmup_steps"] = 0
-    augmentation = dict(changes.get("augmentation", {}))
-    if augmentation.get("randaugment"):
-        augmentation["randaugment"] = tuple(augmentation["randaugment"])
-    changes["augmentation"] = recipes.Augmentation(**augmentation)
-    return recipes.Recipe(**changes)
-
-
-def resolved(settings, recorded=None):
+def resolved(settings):
     """Returns settings with absolute paths and without open defaults.
 
     They mean the same in any working folder and for any version. Only
@@ -51,34 +31,34 @@ def resolved(settings, recorded=None):
 
     Args:
         settings: `Settings`.
-        recorded: The `Settings` in `run.json`, if a training is resumed.
     """
-    recipe, record = recipe_of(settings), record_of(settings)
+    recipe = recipe_of(settings.recipe)
+    record = catalog.record_of(settings.model, settings.weights)
     is_whole = recipe.augmentation.crop != "inception"
     ratio, interpolation = 1.0 if is_whole else CROP_RATIO, INTERPOLATION
     if record is not None:
         ratio = record.source.crop_ratio
         interpolation = record.source.interpolation
-    if settings.crop_ratio is not None:
-        ratio = settings.crop_ratio
     from_file = settings.recipe if isinstance(settings.recipe, dict) else {}
+    image_size = (
+        settings.image_size
+        or from_file.get("image_size")
+        or catalog.image_size(variant_name(settings.model))
+    )
     return dataclasses.replace(
         settings,
-        data=_whole(settings.data),
-        data_dir=_whole(settings.data_dir),
-        weights=_whole(settings.weights, pathlib.Path.is_file),
-        image_size=settings.image_size
-        or from_file.get("image_size")
-        or catalog.image_size(variant_name(settings.model)),
+        data=_absolute(settings.data),
+        data_dir=_absolute(settings.data_dir),
+        weights=_absolute(settings.weights, pathlib.Path.is_file),
+        image_size=check_image_size(image_size),
         batch_size=settings.batch_size or from_file.get("batch_size"),
         learning_rate=settings.learning_rate or recipe.learning_rate,
-        crop_ratio=ratio,
+        crop_ratio=settings.crop_ratio or ratio,
         interpolation=interpolation,
-        drop_remainder=recorded is not None and recorded.drop_remainder,
     )
 
 
-def _whole(path, applies=lambda path: True):
+def _absolute(path, applies=lambda path: True):
     """Returns an absolute path. Other values are returned unchanged."""
     if path is None or not applies(pathlib.Path(path)):
         return path
@@ -86,7 +66,7 @@ def _whole(path, applies=lambda path: True):
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """The settings, the recipe and the number of updates of a training.
 
     Args:
@@ -102,22 +82,26 @@ class Plan:
     updates: int
 
     @classmethod
-    def of(cls, settings, images):
-        """Returns the plan of a training on `images`.
+    def of(cls, settings, count):
+        """Returns the plan of a training on `count` images.
 
         Args:
             settings: Resolved `Settings`.
-            images: A `keras_mixer.data.Data`.
+            count: Integer, the number of images to train on.
 
         Raises:
             ValueError: If the weights would never be updated, or a batch is
                 larger than the training set.
         """
-        recipe = recipe_of(settings)
-        batch_size = settings.batch_size or _batch_size(settings, images)
-        steps_per_epoch = images.steps_per_epoch(
-            batch_size, settings.drop_remainder
-        )
+        recipe = recipe_of(settings.recipe)
+        batch_size = settings.batch_size or _batch_size(count)
+        if batch_size > count:
+            raise ValueError(
+                "A batch must not be larger than the training set. Received: "
+                f"batch_size={batch_size} for {count} images"
+            )
+        # As `Data.steps_per_epoch` of batches without a remainder.
+        steps_per_epoch = (count + batch_size // 2) // batch_size
         epochs = settings.epochs or _epochs(settings, recipe, steps_per_epoch)
         batches = epochs * steps_per_epoch
         if settings.accumulate > batches:
@@ -127,10 +111,12 @@ class Plan:
                 f"Received: accumulate={settings.accumulate}, in a training of "
                 f"{batches} batches"
             )
-        updates = epochs * steps_per_epoch // settings.accumulate
+        updates = batches // settings.accumulate
+        if isinstance(settings.recipe, str):
+            recipe = recipes.shortened(recipe, updates)
         flip = recipe.augmentation.flip and not settings.no_flip
         recipe = dataclasses.replace(
-            recipes.shortened(recipe, updates),
+            recipe,
             learning_rate=settings.learning_rate,
             augmentation=dataclasses.replace(recipe.augmentation, flip=flip),
         )
@@ -140,14 +126,12 @@ class Plan:
         return cls(settings, recipe, updates)
 
 
-def _batch_size(settings, images):
-    """Returns the default batch size."""
-    if settings.drop_remainder:
-        return MOST_BATCH  # as in earlier versions
+def _batch_size(count):
+    """Returns the default batch size for a number of images to train on."""
     size = MOST_BATCH
-    while size > LEAST_BATCH and size * LEAST_STEPS > images.train_count:
+    while size > LEAST_BATCH and size * LEAST_STEPS > count:
         size //= 2
-    return min(size, images.train_count)
+    return min(size, count)
 
 
 def _epochs(settings, recipe, steps_per_epoch):
@@ -156,23 +140,7 @@ def _epochs(settings, recipe, steps_per_epoch):
         return recipe.epochs
     if recipe.steps is None:
         raise ValueError(
-            "The recipe has neither `epochs` nor `steps`. Give `--epochs`."
+            "The recipe has neither `epochs` nor `steps`. Use `--epochs`."
         )
     epochs = math.ceil(recipe.steps * settings.accumulate / steps_per_epoch)
-    # Earlier versions, which dropped the remainder, had no limit.
-    return epochs if settings.drop_remainder else min(epochs, MOST_EPOCHS)
-
-
-def check_backend():
-    """Raises an error if the backend cannot train, or has "channels_first"."""
-    backend = keras.backend.backend()
-    if backend not in BACKENDS:
-        raise ValueError(
-            f"The backend of Keras must be one of {list(BACKENDS)} to train. "
-            f"Set KERAS_BACKEND. Received: backend '{backend}'"
-        )
-    if keras.config.image_data_format() != "channels_last":
-        raise ValueError(
-            "Images are read as (height, width, channels). Set "
-            '`"image_data_format": "channels_last"` in keras.json.'
-        )
+    return min(epochs, MOST_EPOCHS)

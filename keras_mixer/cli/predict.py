@@ -10,7 +10,7 @@ from keras_mixer.cli.models import load_chosen
 from keras_mixer.cli.parsing import Command
 from keras_mixer.cli.parsing import option
 from keras_mixer.cli.parsing import positional
-from keras_mixer.cli.starting import start_keras
+from keras_mixer.cli.program import start_keras
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,19 +9,23 @@ training.
 
 import argparse
 import dataclasses
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
-from keras_mixer.arguments import check_positive_int
-from keras_mixer.cli import recipe_files
+from keras_mixer.arguments import COUNT
+from keras_mixer.arguments import POSITIVE
+from keras_mixer.arguments import check_fields
+from keras_mixer.arguments import number_in
 from keras_mixer.cli.names import DEFAULT_MODEL
 from keras_mixer.cli.names import DEVICES
-from keras_mixer.cli.names import MODELS
-from keras_mixer.cli.names import RECIPES
 from keras_mixer.cli.names import RESIZE_METHODS
 from keras_mixer.cli.names import check_model
 from keras_mixer.cli.parsing import Arguments
 from keras_mixer.cli.parsing import option
+from keras_mixer.cli.recipe_files import recipe_of
+from keras_mixer.recipes import RECIPES
+from keras_mixer.variants import CONSTRUCTORS
 
 # The groups of arguments in the help.
 DATA, MODEL, TRAINING, DEVICE = "data", "model", "training", "devices"
@@ -36,6 +40,20 @@ def parse_size(text):
             f"as 192x320. Received: {text}"
         )
     return (int(sides[0]), int(sides[-1]))
+
+
+# What the settings may be.
+RULES = {
+    "batch_size": COUNT,
+    "epochs": COUNT,
+    "accumulate": COUNT,
+    "patience": COUNT,
+    "learning_rate": POSITIVE,
+    "layer_decay": number_in("(0, 1]"),
+    "crop_ratio": number_in("(0, 1]"),
+    # `keras.utils.set_random_seed` takes no larger one.
+    "seed": number_in(f"[0, {2**32 - 1}]", numbers.Integral),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +102,7 @@ class Settings(Arguments):
     )
     model: str = option(
         DEFAULT_MODEL,
-        f"name of the model: {', '.join(MODELS)}; or, to train, "
+        f"name of the model: {', '.join(CONSTRUCTORS)}; or, to train, "
         "module:function, a function of yours that takes the same arguments",
         metavar="NAME",
         group=MODEL,
@@ -243,29 +261,14 @@ class Settings(Arguments):
         metavar="N",
         group=TRAINING,
     )
-    # These have no argument. `resolved` sets the first. The second is `True` in
-    # trainings of earlier versions, which left images out (`Data.train`).
+    # `resolved` sets it; it has no argument.
     interpolation: str | None = None
-    drop_remainder: bool = False
 
     def __post_init__(self):
         super().__post_init__()
         check_model(self.model)
-        if isinstance(self.recipe, dict):
-            recipe_files.check(self.recipe)
-        elif self.recipe not in RECIPES:
-            raise ValueError(
-                f"There is no recipe '{self.recipe}'. Use one of: "
-                + ", ".join(RECIPES)
-            )
-        for name in ("epochs", "batch_size", "accumulate", "patience"):
-            if getattr(self, name) is not None:
-                check_positive_int(name, getattr(self, name))
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ValueError(
-                "`learning_rate` must be positive. "
-                f"Received: learning_rate={self.learning_rate}"
-            )
+        recipe_of(self.recipe)
+        check_fields(self, RULES)
         if self.resize != "auto" and self.weights is None:
             raise ValueError(
                 "`resize` is only for `weights` to start from. "
@@ -287,13 +290,12 @@ class Settings(Arguments):
             folder: Path of its folder, for the error message.
 
         Raises:
-            ValueError: If a setting is unknown, or a setting that all versions
-                write is missing.
+            ValueError: If a setting is unknown or missing.
         """
         settings = record.get("settings", {})
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(settings.keys() - known)
-        missing = sorted(known - settings.keys() - ADDED.keys())
+        missing = sorted(known - settings.keys())
         if unknown or missing:
             raise ValueError(
                 f"The training in '{folder}' was started by another version "
@@ -301,9 +303,7 @@ class Settings(Arguments):
                 f"settings: {missing}. Use the version in run.json, or another "
                 "folder."
             )
-        size = settings["image_size"]
-        size = tuple(size) if isinstance(size, list) else size
-        return cls(**{**ADDED, **settings, "image_size": size})
+        return cls(**{**settings, "image_size": tuple(settings["image_size"])})
 
     @property
     def last_frozen(self):
@@ -320,18 +320,3 @@ class Settings(Arguments):
             "crop_ratio": self.crop_ratio,
             "interpolation": self.interpolation,
         }
-
-
-# Settings that earlier versions did not have, with the values that those
-# versions used.
-ADDED = {
-    "accumulate": 1,
-    "channels": 3,
-    "class_weights": None,
-    "drop_remainder": True,
-    "freeze": None,
-    "keep_best": False,
-    "patience": None,
-    "remat": False,
-    "resize": "auto",
-}

@@ -1,17 +1,18 @@
 """The commands `finetune` and `train`."""
 
 import dataclasses
+import pathlib
 import sys
 
-from keras_mixer.cli import checks
+from keras_mixer.cli import names
 from keras_mixer.cli import recipe_files
 from keras_mixer.cli.names import default_weights
 from keras_mixer.cli.parsing import REQUIRED
 from keras_mixer.cli.parsing import Command
 from keras_mixer.cli.parsing import changed
 from keras_mixer.cli.parsing import option
+from keras_mixer.cli.program import start_keras
 from keras_mixer.cli.settings import Settings
-from keras_mixer.cli.starting import start_keras
 
 # The epochs of a training from scratch by default.
 EPOCHS = 30
@@ -61,7 +62,7 @@ def train(arguments):
         for field in dataclasses.fields(Settings)
     }
     settings = Settings(**given)
-    checks.check_training(settings)
+    names.check_training(settings)
     start_keras(tensorflow=True)
     from keras_mixer.cli import trainer
 
@@ -70,7 +71,44 @@ def train(arguments):
         settings, arguments.output, verbose=0 if arguments.quiet else bars
     )
     if results:
-        print(trainer.summary(results, arguments.output))
+        print(summary(results, arguments.output))
+
+
+# A best epoch is named "much better" than the last if its accuracy on the
+# validation images is higher by at least this.
+MUCH_BETTER = 0.02
+
+
+def summary(finished, folder):
+    """Returns the text about a finished training to print.
+
+    Args:
+        finished: What `train` returns.
+        folder: Path of the folder of the training.
+    """
+    text = (
+        "Accuracy on the test images: "
+        f"{100 * finished['accuracy']:.2f} % ({finished['seconds']:.0f} s). "
+    )
+    text += _about_best(finished, pathlib.Path(folder, "best.keras"))
+    return f"{text}See '{folder}'."
+
+
+def _about_best(finished, file):
+    best, last = finished["best_epoch"], finished["last_epoch"]
+    accuracies = [finished[f"{w}_val_accuracy"] for w in ("best", "last")]
+    first, second = (f"{100 * accuracy:.2f} %" for accuracy in accuracies)
+    if best == last:
+        return f"The last epoch, {last}, was the best ({first} validation). "
+    text = (
+        f"Best epoch on the validation images: {best} ({first}); last epoch: "
+        f"{last} ({second}). "
+    )
+    if file.exists():
+        return text + f"'{file.name}' is the model of the best epoch. "
+    if accuracies[0] - accuracies[1] >= MUCH_BETTER:
+        text += "The best was much better: `--keep-best` keeps its model. "
+    return text
 
 
 def stopped(arguments):

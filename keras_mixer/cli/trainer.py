@@ -1,15 +1,12 @@
-"""The commands `train` and `finetune`.
+"""Trains a model with the settings of the commands `train` and `finetune`.
 
-Their steps are functions of the other packages. To write another training
-loop, call these functions in a script.
+Its steps are functions of the other rooms. To write another training loop, call
+these functions in a script.
 """
 
 import dataclasses
-import importlib
 import logging
-import os
 import pathlib
-import sys
 import time
 
 import keras
@@ -17,20 +14,15 @@ import keras
 from keras_mixer import distributing
 from keras_mixer import recipes
 from keras_mixer import training
-from keras_mixer.cli.images import hint_at_size
+from keras_mixer.cli import program
+from keras_mixer.cli.building import build
+from keras_mixer.cli.building import constructor_of
 from keras_mixer.cli.images import load_images
-from keras_mixer.cli.interrupting import StopOnInterrupt
-from keras_mixer.cli.names import is_own
-from keras_mixer.cli.plan import Plan
-from keras_mixer.cli.plan import check_backend
-from keras_mixer.cli.plan import recipe_of
+from keras_mixer.cli.plan import TrainingPlan
 from keras_mixer.cli.plan import resolved
 from keras_mixer.cli.settings import Settings
 from keras_mixer.data import ImageIndex
 from keras_mixer.data import finding
-from keras_mixer.models.constructors import MODELS
-from keras_mixer.models.freezing import freeze
-from keras_mixer.models.heads import new_head
 from keras_mixer.optional import check_installed
 from keras_mixer.training.runs import BEST_FILE
 from keras_mixer.training.runs import MODEL_FILE
@@ -41,9 +33,15 @@ logger = logging.getLogger("keras_mixer")
 
 IMAGES_FILE = "images.json"
 
+# The others of Keras, OpenVINO and NumPy, only predict.
+BACKENDS = ("tensorflow", "jax", "torch")
+
 
 def train(settings, folder, verbose="auto"):
     """Trains a model in a folder, or resumes the training there.
+
+    What can be wrong without looking into the images raises an error before
+    they are decoded, which takes minutes.
 
     Args:
         settings: The `Settings`.
@@ -62,39 +60,44 @@ def train(settings, folder, verbose="auto"):
         OSError: If images cannot be read, or the folder cannot be written.
         ImportError: If a package of the extra `train` is not installed.
     """
-    check_backend()
+    _check_backend()
     folder = pathlib.Path(folder)
     recorded = _recorded(folder)
+    constructor_of(settings.model)  # raises an error if it does not exist
     if distributing.is_one_of_several():
         distributing.join(seed=settings.seed)
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy(settings.precision)
-    constructor_of(settings.model)  # raises an error if it does not exist
-    size_is_open = settings.image_size is None and recorded is None
-    settings = resolved(settings, recorded)
-    found = _check_before_decoding(settings, folder)
+    settings = resolved(settings)
     index = ImageIndex.read(folder / IMAGES_FILE)
-    images = _images(settings, found, index)
-    if recorded is not None and recorded.data == settings.data:
-        index.check_unchanged(images)
-    if size_is_open:
-        hint_at_size(index.shapes(), images.image_shape[:2])
-    plan = Plan.of(settings, images)
-    settings = plan.settings
+    found = images = None
+    if settings.data is None:
+        images = _load(settings)
+    else:
+        finding.check_output(settings.data, folder)
+        found = finding.find(settings.data)
     with distributing.devices(
         settings.distribute, settings.jit_compile
     ) as devices:
-        devices.local_batch_size(settings.batch_size)
-        model = _compiled(plan, images, devices)
+        classes, count, shape = _expected(settings, found, images)
+        plan = TrainingPlan.of(settings, count)
+        if settings.batch_size is not None:
+            devices.local_batch_size(settings.batch_size)
+        _check_recipe(plan, shape)
+        model = build(settings, plan.recipe, shape, classes)
+        _compile_options(plan, model, devices)  # raises errors
+        images = images or _load(settings, found, index)
+        if recorded is not None and recorded.data == settings.data:
+            index.check_unchanged(images)
+        plan = TrainingPlan.of(settings, images.train_count)
+        devices.local_batch_size(plan.settings.batch_size)
+        model.compile(**_compile_options(plan, model, devices))
         options = {
             "validation_data": _validation_batches(plan, images, devices),
             "class_weights": _class_weights(plan, images),
             "devices": devices,
             "verbose": verbose,
         }
-        # Raises an error if a package for the augmentation is missing. This
-        # must come before the folder is created.
-        images.train(plan.recipe.augmentation, settings.batch_size)
         training.open_run(
             folder,
             dataclasses.asdict(plan.settings),
@@ -109,6 +112,21 @@ def train(settings, folder, verbose="auto"):
     return _finished(folder, model, plan, images, seconds)
 
 
+def _check_backend():
+    """Raises an error if the backend cannot train, or has "channels_first"."""
+    backend = keras.backend.backend()
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"The backend of Keras must be one of {list(BACKENDS)} to train. "
+            f"Set KERAS_BACKEND. Received: backend '{backend}'"
+        )
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Images are read as (height, width, channels). Set "
+            '`"image_data_format": "channels_last"` in keras.json.'
+        )
+
+
 def _recorded(folder):
     """Returns the `Settings` of the training in a folder; `None` if none is.
 
@@ -120,35 +138,7 @@ def _recorded(folder):
     return None
 
 
-def _check_before_decoding(settings, folder):
-    """Raises errors that would otherwise come after minutes of decoding.
-
-    Returns the files in the folder of the images, if they are in one.
-    """
-    recipe = recipe_of(settings)
-    if recipe.augmentation.randaugment:
-        check_installed("keras_cv")
-    if settings.remat and recipe.dropout_rate > 0:
-        raise ValueError(
-            "`--remat` cannot be used with dropout, because a second "
-            "computation would draw other random numbers. Use a recipe "
-            "without dropout. Received: "
-            f"dropout_rate={recipe.dropout_rate}"
-        )
-    if settings.data is None:
-        return None
-    finding.check_output(settings.data, folder)
-    found = finding.find(settings.data)
-    most = sum(map(len, found.parts["train"].values()))
-    if settings.batch_size is not None and settings.batch_size > most:
-        raise ValueError(
-            "A batch must not be larger than the training set. Received: "
-            f"batch_size={settings.batch_size} for at most {most} images"
-        )
-    return found
-
-
-def _images(settings, found, index):
+def _load(settings, found=None, index=None):
     return load_images(
         settings.data,
         settings.dataset,
@@ -161,9 +151,44 @@ def _images(settings, found, index):
     )
 
 
-def _compiled(plan, images, devices):
-    """Returns the model to train, compiled with the recipe."""
-    model = _model(plan, images)
+def _expected(settings, found, images):
+    """Returns the classes, the images to train on, and the shape of an image.
+
+    Args:
+        settings: Resolved `Settings`.
+        found: What `finding.find` returned, if the images are in a folder. Some
+            of the files may be unreadable or held out, so the number of images
+            is the most there can be.
+        images: The `Data` of other images.
+    """
+    if images is not None:
+        return len(images.class_names), images.train_count, images.image_shape
+    files = found.parts["train"]
+    count = sum(map(len, files.values()))
+    return len(files), count, (*settings.image_size, settings.channels)
+
+
+def _check_recipe(plan, image_shape):
+    """Raises an error if the recipe fits neither images nor settings."""
+    recipe = plan.recipe
+    if recipe.augmentation.randaugment:
+        check_installed("keras_cv")
+        if image_shape[-1] != 3:
+            raise ValueError(
+                "RandAugment is only for RGB images. Use a `--recipe` without "
+                f"it. Received: images with {image_shape[-1]} channels and "
+                f"randaugment={recipe.augmentation.randaugment}"
+            )
+    if plan.settings.remat and recipe.dropout_rate > 0:
+        raise ValueError(
+            "`--remat` cannot be used with dropout, because a second "
+            "computation would draw other random numbers. Use a recipe "
+            "without dropout. Received: "
+            f"dropout_rate={recipe.dropout_rate}"
+        )
+
+
+def _compile_options(plan, model, devices):
     options = recipes.compile_options(
         plan.recipe,
         plan.updates,
@@ -171,62 +196,7 @@ def _compiled(plan, images, devices):
         model=model,
         accumulate=plan.settings.accumulate,
     )
-    model.compile(**devices.compile_options(**options))
-    return model
-
-
-def _model(plan, images):
-    """Returns the model to train. Its outputs are logits."""
-    options = {
-        "input_shape": images.image_shape,
-        "weights": plan.settings.weights,
-        "stochastic_depth_rate": plan.recipe.stochastic_depth_rate,
-        "dropout_rate": plan.recipe.dropout_rate,
-    }
-    classes = len(images.class_names)
-    if plan.settings.weights is None:
-        options |= {"classes": classes, "classifier_activation": None}
-    else:
-        options |= {"include_top": False, "pooling": "avg"}
-        options["resize"] = plan.settings.resize
-    with keras.RematScope("full" if plan.settings.remat else None):
-        model = constructor_of(plan.settings.model)(**options)
-    if plan.settings.weights is not None:
-        model = new_head(model, classes, activation=None)
-    return freeze(model, plan.settings.last_frozen)
-
-
-def constructor_of(model):
-    """Returns the function that builds a model.
-
-    Args:
-        model: Name of a constructor, or `"module:function"`. The module is
-            imported, from the current folder too.
-
-    Raises:
-        ValueError: If there is no such function.
-    """
-    if not is_own(model):
-        return MODELS[model]
-    module, _, function = model.partition(":")
-    if os.getcwd() not in sys.path:  # `python -m` has it, a console command not
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        # An error within the module is reported as it is.
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise ValueError(
-            "`--model module:function` needs a module in the current folder, "
-            f"or an installed one. Received: {model!r}"
-        ) from error
-    if not callable(getattr(found, function, None)):
-        raise ValueError(
-            f"There is no function '{function}' in '{found.__file__}'. "
-            f"Received: --model {model}"
-        )
-    return getattr(found, function)
+    return devices.compile_options(**options)
 
 
 def _class_weights(plan, images):
@@ -292,8 +262,8 @@ def _fit(model, plan, images, folder, **options):
         seed=settings.seed,
         keep_best=settings.keep_best,
         patience=settings.patience,
-        drop_remainder=settings.drop_remainder,
-        callbacks=[StopOnInterrupt()],
+        drop_remainder=False,
+        callbacks=[_StopOnInterrupt()],
         **options,
     )
     return round(time.perf_counter() - start, 1)
@@ -310,6 +280,27 @@ def _finished(folder, model, plan, images, seconds):
         finished = {"accuracy": accuracy, "seconds": seconds, **_best(folder)}
         training.finish(folder, finished)
     return finished
+
+
+class _StopOnInterrupt(keras.callbacks.Callback):
+    """Raises `KeyboardInterrupt` after a batch if Ctrl-C was pressed before.
+
+    Usually the exception of Ctrl-C itself ends the training. But Keras 3.15
+    ignores every exception while it waits for the values of the metrics
+    (`pythonify_logs`), which is most of the time on JAX. We found no upstream
+    issue. Delete this class when `test_stopped_training_prints_how_to_resume`
+    passes without it.
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._stop()
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._stop()
+
+    def _stop(self):
+        if program.interrupted.is_set():
+            raise KeyboardInterrupt
 
 
 def _accuracy(folder, plan, images):
@@ -336,42 +327,3 @@ def _best(folder):
         "last_epoch": log[-1]["epoch"] + 1,
         "last_val_accuracy": log[-1]["val_accuracy"],
     }
-
-
-# A best epoch is named "much better" than the last if its accuracy on the
-# validation images is higher by at least this.
-MUCH_BETTER = 0.02
-
-
-def summary(finished, folder):
-    """Returns the text about a finished training to print.
-
-    Args:
-        finished: What `train` returns.
-        folder: Path of the folder of the training.
-    """
-    text = (
-        "Accuracy on the test images: "
-        f"{100 * finished['accuracy']:.2f} % ({finished['seconds']:.0f} s). "
-    )
-    # Earlier versions did not record the best epoch.
-    if "best_epoch" in finished:
-        text += _about_best(finished, pathlib.Path(folder, BEST_FILE))
-    return f"{text}See '{folder}'."
-
-
-def _about_best(finished, file):
-    best, last = finished["best_epoch"], finished["last_epoch"]
-    accuracies = [finished[f"{w}_val_accuracy"] for w in ("best", "last")]
-    first, second = (f"{100 * accuracy:.2f} %" for accuracy in accuracies)
-    if best == last:
-        return f"The last epoch, {last}, was the best ({first} validation). "
-    text = (
-        f"Best epoch on the validation images: {best} ({first}); last epoch: "
-        f"{last} ({second}). "
-    )
-    if file.exists():
-        return text + f"'{file.name}' is the model of the best epoch. "
-    if accuracies[0] - accuracies[1] >= MUCH_BETTER:
-        text += "The best was much better: `--keep-best` keeps its model. "
-    return text

@@ -17,7 +17,7 @@ import keras_mixer
 from keras_mixer import cli
 from keras_mixer import data
 from keras_mixer import training
-from keras_mixer.cli.trainer import summary
+from keras_mixer.cli.train import summary
 from keras_mixer.models.anatomy import weights_of
 from keras_mixer.training.best import is_over
 from support.helpers import ROOT

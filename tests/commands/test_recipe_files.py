@@ -13,31 +13,16 @@ from keras_mixer.cli.settings import Settings
 SMALL = {"optimizer": "adam", "learning_rate": 0.002}
 
 
-def fields_of(record):
-    return [field.name for field in dataclasses.fields(record)]
-
-
-def test_fields_are_those_of_the_records():
-    known = [*recipe_files.FIELDS, "augmentation"]
-    assert sorted(known) == sorted(fields_of(recipes.Recipe))
-    assert list(recipe_files.AUGMENTATION) == fields_of(recipes.Augmentation)
-    for name in recipe_files.OPTIONAL:
-        record = recipes.Recipe
-        if name in recipe_files.AUGMENTATION:
-            record = recipes.Augmentation
-        assert getattr(record, name) is None
-
-
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_published_recipe_is_the_same_from_a_file(name, tmp_path):
     recipe = recipes.RECIPES[name]
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(dataclasses.asdict(recipe)))
     settings = Settings(recipe=recipe_files.load(path, tmp_path))
-    assert plan.recipe_of(settings) == recipe
+    assert recipe_files.recipe_of(settings.recipe) == recipe
     resolved = plan.resolved(settings)
     assert resolved.batch_size == recipe.batch_size
-    assert resolved.image_size in (224, 32)
+    assert resolved.image_size in ((224, 224), (32, 32))
     assert resolved.learning_rate == recipe.learning_rate
 
 
@@ -45,7 +30,7 @@ def test_fields_that_are_not_given_have_the_defaults_of_a_recipe(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({**SMALL, "augmentation": {"mixup": 0.3}}))
     content = recipe_files.load(path, tmp_path)
-    recipe = plan.recipe_of(Settings(recipe=content))
+    recipe = recipe_files.recipe_of(content)
     assert recipe == recipes.Recipe(
         source="mine.json",
         optimizer="adam",
@@ -59,28 +44,26 @@ def test_fields_that_are_not_given_have_the_defaults_of_a_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "must be a JSON object"),
+        ([], "Expected a JSON object for a recipe"),
         ({"optimizer": "adam"}, "the fields ['learning_rate']"),
-        ({**SMALL, "rate": 1}, "There is no field `rate`. Use: source, "),
-        ({**SMALL, "optimizer": "adagrad"}, '"muon". Received: "adagrad"'),
+        ({**SMALL, "rate": 1}, "of a recipe: ['rate']. Use: source, "),
+        ({**SMALL, "optimizer": "adagrad"}, "Received: optimizer='adagrad'"),
         ({**SMALL, "learning_rate": 0}, "`learning_rate` must be a number in"),
-        ({**SMALL, "learning_rate": "1"}, 'Received: "1"'),
-        ({**SMALL, "learning_rate": None}, "Received: null"),
-        ({**SMALL, "learning_rate": float("nan")}, "Received: NaN"),
+        ({**SMALL, "learning_rate": "1"}, "Received: learning_rate='1'"),
+        ({**SMALL, "learning_rate": None}, "Received: learning_rate=None"),
+        ({**SMALL, "learning_rate": float("nan")}, "learning_rate=nan"),
+        ({**SMALL, "learning_rate": float("inf")}, "learning_rate=inf"),
         ({**SMALL, "epochs": 2.5}, "`epochs` must be an integer in [1, inf)"),
-        ({**SMALL, "epochs": True}, "Received: true"),
+        ({**SMALL, "epochs": True}, "Received: epochs=True"),
         ({**SMALL, "epochs": 2, "steps": 9}, "both of ('epochs', 'steps')"),
         ({**SMALL, "warmup_epochs": 2}, "needs the field `epochs`"),
-        ({**SMALL, "label_smoothing": 1}, "in [0, 1). Received: 1"),
+        ({**SMALL, "label_smoothing": 1}, "in [0, 1). Received: label_"),
         ({**SMALL, "ema": 0}, "`ema` must be a number in (0, 1)"),
         ({**SMALL, "source": 3}, "`source` must be a string"),
-        ({**SMALL, "augmentation": 3}, "`augmentation` must be a JSON object"),
-        ({**SMALL, "augmentation": {"flip": 1}}, "`augmentation.flip` must be"),
-        (
-            {**SMALL, "augmentation": {"zoom": 1}},
-            "field `augmentation.zoom`",
-        ),
-        ({**SMALL, "augmentation": {"randaugment": [2]}}, "a list of a pos"),
+        ({**SMALL, "augmentation": 3}, "JSON object for `augmentation`"),
+        ({**SMALL, "augmentation": {"flip": 1}}, "`flip` must be one of (True"),
+        ({**SMALL, "augmentation": {"zoom": 1}}, "`augmentation`: ['zoom']"),
+        ({**SMALL, "augmentation": {"randaugment": [2]}}, "a pair of a pos"),
         ({**SMALL, "augmentation": {"erasing": 1.1}}, "in [0, 1]. Received"),
     ],
 )

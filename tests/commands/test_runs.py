@@ -362,14 +362,6 @@ def test_accumulation_grey_images_and_class_weights_are_used(photos, tmp_path):
     cli.main(command)
 
 
-def without_settings(run, *names):
-    """Changes the record of a training to that of an earlier version."""
-    record = training.read_run(run)
-    for name in names:
-        del record["settings"][name]
-    (run / "run.json").write_text(json.dumps(record))
-
-
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -724,12 +716,12 @@ def test_stopped_training_prints_how_to_resume(backend, photos, tmp_path):
     [
         (
             ["finetune", "--model", "MixerS32", "--output", "run"],
-            "MixerS32 has no default weights. Give `--weights`: one of "
+            "MixerS32 has no default weights. Use `--weights`: one of "
             "['imagenet_gsam']",
         ),
         (
             ["evaluate", "--run", "run", "--model", "MixerS32"],
-            "Give either `--run`, or `--model` and `--weights`.",
+            "Use either `--run`, or `--model` and `--weights`.",
         ),
     ],
 )
@@ -768,11 +760,14 @@ def test_half_precision_training_is_resumed(photos, tmp_path):
             "one of ['cifar10'] (published weights), the path",
         ),
         ({"distribute": "data"}, "KERAS_BACKEND=jax"),
-        ({"dataset": "mnist"}, "Give either `--data FOLDER` or "),
+        ({"dataset": "mnist"}, "Use either `--data FOLDER` or "),
         ({"dataset": "mnist", "channels": 1}, "`channels` is only for images"),
         ({"epochs": 0}, "epochs"),
         ({"learning_rate": -1}, "learning"),
-        ({"crop_ratio": 2}, "crop_ratio"),
+        ({"learning_rate": "inf"}, "`learning_rate` must be a number in (0"),
+        ({"seed": 2**32}, "`seed` must be an integer in [0, 4294967295]. R"),
+        ({"layer_decay": 2}, "`layer_decay` must be a number in (0, 1]"),
+        ({"crop_ratio": 2}, "`crop_ratio` must be a number in (0, 1]"),
         ({"freeze": "block_9"}, "There is no block 'block_9'"),
     ],
 )

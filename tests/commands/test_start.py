@@ -9,13 +9,16 @@ import sys
 import pytest
 from PIL import Image
 
+import keras_mixer
 from keras_mixer import cli
 from keras_mixer import distributing
-from keras_mixer import recipes
 from keras_mixer.cli import names
 from keras_mixer.exporting import formats
-from keras_mixer.models.constructors import FAMILIES
 from keras_mixer.models.constructors import MODELS
+from keras_mixer.variants import CONSTRUCTORS
+from keras_mixer.variants import MIXER
+from keras_mixer.variants import RESMLP
+from keras_mixer.weights import loading
 from keras_mixer.weights import resizing
 from support.helpers import ROOT
 from support.helpers import python
@@ -109,25 +112,23 @@ def test_wrong_arguments_are_reported_without_importing_keras(arguments):
         (["-m", "mine"], False),
         (["-m", "keras_mixer_of_mine"], False),
         (["script.py"], False),
-        (
-            ["-c", "import keras_mixer.program as p; print(p.is_program())"],
-            False,
-        ),
         (["keras_mixer"], True),
     ],
 )
 def test_program_is_recognized(start, expected, tmp_path):
     """In a package of another name, which prints what it finds."""
-    code = "import keras_mixer.program as p; print(p.is_program())"
     package = tmp_path / "lib" / "keras_mixer"
     package.mkdir(parents=True)
-    source = ROOT / "keras_mixer" / "program.py"
-    (package / "program.py").write_text(source.read_text("utf-8"))
-    (package / "__init__.py").write_text(code)
+    source = inspect.getsource(keras_mixer._is_program)
+    (package / "__init__.py").write_text(
+        f"import pathlib, re, sys\n{source}\nprint(_is_program())"
+    )
     (package / "__main__.py").touch()
     for name in ("mine", "keras_mixer_of_mine"):
         (tmp_path / "lib" / name).mkdir()
-        (tmp_path / "lib" / name / "__init__.py").write_text(code)
+        (tmp_path / "lib" / name / "__init__.py").write_text(
+            "import keras_mixer"
+        )
         (tmp_path / "lib" / name / "__main__.py").touch()
     # The script that pip writes for a console command.
     for name in ("script.py", "keras_mixer"):
@@ -173,20 +174,16 @@ print(keras.saving.load_model({str(trained)!r}).name)
 
 
 def test_names_of_the_command_line_are_those_of_the_registries():
-    expected = {}
-    for name, constructor in MODELS.items():
-        variant = inspect.signature(constructor).parameters["name"].default
-        (patch,) = (
-            family.variants[variant][0]
-            for family, _ in FAMILIES.values()
-            if variant in family.variants
-        )
-        expected[name] = (variant, patch)
-    assert expected == names.MODELS
-    assert tuple(recipes.RECIPES) == names.RECIPES
+    variants = {**MIXER, **RESMLP}
+    assert list(CONSTRUCTORS) == list(MODELS)
+    assert list(CONSTRUCTORS.values()) == list(variants)
+    for name, variant in CONSTRUCTORS.items():
+        parameters = inspect.signature(MODELS[name]).parameters
+        assert parameters["name"].default == variant
     assert names.DEVICES == distributing.KINDS
     assert ("auto", *resizing.METHODS) == names.RESIZE_METHODS
     assert tuple(formats.FORMATS) == names.FORMATS
+    assert names.HUB == loading.HUB
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
@@ -214,7 +211,7 @@ def test_training_prints_nothing_but_the_result(photos, tmp_path):
 
 PRINTED = """
 import os
-from keras_mixer import program
+from keras_mixer.cli import program
 with program.quiet_tensorflow():
     os.write(2, b"I0000 00:00:1.2 3 port.cc:153] oneDNN is on\\n")
     os.write(2, b"a warning of Python\\n")
@@ -286,7 +283,7 @@ def test_ctrl_c_in_a_callback_is_remembered_and_not_printed():
     """Python ignores exceptions in `__del__`, and prints them."""
     code = """
 import os, signal
-from keras_mixer import program
+from keras_mixer.cli import program
 
 class Interrupted:
     def __del__(self):
