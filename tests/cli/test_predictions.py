@@ -4,10 +4,6 @@ import csv
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
@@ -20,8 +16,6 @@ from keras_mixer.cli import predictions
 from keras_mixer.cli.plan import resolved
 from keras_mixer.cli.settings import Settings
 from keras_mixer.cli.tables import printable
-from support.helpers import ROOT
-from support.helpers import python
 
 NAMES = ["cat", "größer, <b>", "file"]
 
@@ -277,63 +271,20 @@ def test_wrong_options_are_reported(
     ]
 
 
-def test_full_disk_leaves_no_unfinished_file(run, photos, tmp_path):
-    """A limit on file sizes has the same effect as a full disk."""
+def test_full_disk_leaves_no_unfinished_file(run, photos, tmp_path, small_disk):
     output = tmp_path / "out.jsonl"
     output.touch()
-    code = """
-import resource, signal, sys
-from keras_mixer import cli
-from keras_mixer.cli.plan import resolved
-from keras_mixer.cli.settings import Settings
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-try:
-    cli.main(["predict", "--overwrite", *sys.argv[1:]])
-except SystemExit as error:
-    print(error)
-"""
-    given = ["--run", run, "--output", output, *photos]
-    said = python(code, *given).splitlines()[-1]
+    with small_disk(100):
+        said = refused(
+            *("predict", "--run", run, "--overwrite", "--output", output),
+            *photos,
+        )
     assert said.endswith(f"'{output}' could not be written: File too large")
     assert output.read_text() == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "out.jsonl",
         "photos",
     ]
-
-
-def test_stopped_prediction_leaves_no_unfinished_file(run, photos, tmp_path):
-    output, unfinished = tmp_path / "out.csv", ".out.*.part.csv"
-    code = (
-        "import signal, sys; from keras_mixer import cli; "
-        "signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "cli.main(sys.argv[1:])"
-    )
-    given = ["--run", run, "--batch-size", 1, "--output", output]
-    process = subprocess.Popen(
-        # More photos than a test waits for.
-        [sys.executable, "-c", code, "predict", *map(str, given)]
-        + 2000 * [str(tmp_path / "photos")],
-        env={**os.environ, "KERAS_BACKEND": "torch"},
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        end = time.monotonic() + 120
-        while not list(tmp_path.glob(unfinished)):
-            assert process.poll() is None, process.stderr.read().decode()
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=120)[1].decode()
-    finally:
-        process.kill()
-    assert process.returncode == 130, said
-    assert said.endswith("stopped. Repeat this command to start it again.\n")
-    assert not output.exists()
-    assert not list(tmp_path.glob(unfinished))
 
 
 def test_printable_text_keeps_other_characters():

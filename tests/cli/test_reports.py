@@ -6,7 +6,9 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,8 +22,6 @@ from keras_mixer.cli.tables import aligned
 from keras_mixer.cli.tables import printable
 from keras_mixer.training.finished import digest_of
 from keras_mixer.training.finished import report_of
-from support.helpers import ROOT
-from support.helpers import python
 
 PIXELS = (6, 9, 3)
 
@@ -235,44 +235,16 @@ def test_folders_of_others_are_not_overwritten(tmp_path):
             reports.check_folder(other, {"data": "photos"})
 
 
-def test_full_disk_leaves_the_previous_report(tmp_path):
-    """A limit on file sizes has the same effect as a full disk."""
+def test_full_disk_leaves_the_previous_report(tmp_path, small_disk):
     folder = tmp_path / "r"
     reports.write_report(report(folder, measured(40, ["ant", "bee"])[0]))
     before = snapshot(tmp_path)
-    code = f"""
-import pathlib, resource, signal, sys
-sys.path[:0] = [{str(ROOT / "tests")!r}, {os.path.dirname(__file__)!r}]
-import test_reports
-measurement, _ = test_reports.measured(400, ["ant", "bee"])
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
-for name in ("r", "new"):
-    folder = pathlib.Path({str(tmp_path)!r}, name)
-    try:
-        test_reports.reports.write_report(
-            test_reports.report(folder, measurement))
-    except OSError as error:
-        print(error)
-"""
-    assert python(code).count("could not be written: File too large") == 2
+    measurement, _ = measured(400, ["ant", "bee"])
+    for name in ("r", "new"):
+        with small_disk(3000), pytest.raises(OSError, match="File too large"):
+            reports.write_report(report(tmp_path / name, measurement))
     assert snapshot(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
-
-
-@pytest.fixture(scope="module")
-def run(photos, tmp_path_factory):
-    """The folder of a training whose model makes mistakes."""
-    folder = tmp_path_factory.mktemp("reports") / "run"
-    size = ["--image-size", "8", "--epochs", "2", "--batch-size", "32"]
-    cli.main(
-        [
-            "train",
-            *("--data", str(photos), "--output", str(folder), "--quiet"),
-            *size,
-        ]
-    )
-    return folder
 
 
 def evaluate(capsys, *arguments):
@@ -286,17 +258,14 @@ def refused(*arguments):
     return caught.value.code
 
 
-def test_report_is_in_the_folder_of_the_run(run, photos, capsys):
+def test_report_is_in_the_folder_of_the_run(run, tmp_path, capsys):
     lines = evaluate(capsys, "--run", run)
-    folder = run / "evaluation"
+    folder, test = run / "evaluation", run.parent / "photos" / "test"
     assert sorted(p.name for p in folder.iterdir()) == sorted(reports.FILES)
     assert lines[-1] == f"See '{folder}'."
     assert re.fullmatch(r"class +images +precision .*", lines[2])
-    assert [line[:7] for line in lines[3:6]] == [
-        "digit 3",
-        "digit 4",
-        "digit 6",
-    ]
+    for name in training.read_run(run)["data"]["class_names"]:
+        assert any(line.startswith(f"{name} ") for line in lines[3:6])
     record = json.loads((folder / "evaluation.json").read_text())
     assert record["accuracy"] == pytest.approx(
         training.read_run(run)["finished"]["accuracy"]
@@ -305,29 +274,34 @@ def test_report_is_in_the_folder_of_the_run(run, photos, capsys):
     assert len(rows) == record["mistakes"] > 0
     assert sum(
         int(row[1]) for row in read_csv(folder / "classes.csv")[1:]
-    ) == len(list((photos / "test").rglob("*.png")))
+    ) == len(list(test.rglob("*.png")))
     for file, _, true, predicted, *_ in rows:
-        assert pathlib.Path(file).parent == photos / "test" / true
+        assert pathlib.Path(file).parent == test / true
         assert true != predicted
     model = run / "model.keras"
     assert record == report_of(model)
     assert record["model_digest"] == digest_of(model)
     # Again: the same report, also after the folder was moved.
     before = snapshot(folder)
-    moved = run.parent / "moved"
-    shutil.copytree(run, moved)
     assert evaluate(capsys, "--run", run) == lines
     assert snapshot(folder) == before
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
     evaluate(capsys, "--run", moved)
+    # A new model has a new report in the same place.
+    keras.saving.load_model(model).save(moved / "model.keras")
+    assert report_of(moved / "model.keras") is None
+    evaluate(capsys, "--run", moved)
+    assert report_of(moved / "model.keras") is not None
 
 
-def test_images_that_were_changed_after_the_training_are_refused(
-    run, photos, tmp_path, capsys
-):
+def test_images_that_were_changed_after_the_training_are_refused(run, capsys):
     """Other images would be held out, and the model was trained on some."""
     lines = evaluate(capsys, "--run", run)
-    new = photos / "test" / "digit 4" / "new.png"
-    shutil.copy(photos / "test" / "digit 4" / "0.png", new)
+    photos = run.parent / "photos"
+    file = photos / "test" / "four" / "0.png"
+    new = file.with_name("new.png")
+    shutil.copy(file, new)
     try:
         message = refused("evaluate", "--run", run)
     finally:
@@ -336,83 +310,65 @@ def test_images_that_were_changed_after_the_training_are_refused(
     assert f"new: '{new}'" in message
     assert message.endswith("use `--data FOLDER`.")
     # The images of the run can be named, and a touched file is the same.
-    os.utime(photos / "test" / "digit 4" / "0.png")
+    os.utime(file)
     assert evaluate(capsys, "--run", run, "--data", photos) == lines
 
 
-def test_other_images_have_another_report(run, photos, tmp_path, capsys):
-    for digit in (4, 6):
+@pytest.fixture
+def others(run, tmp_path):
+    """A folder of images of two classes, which has no parts."""
+    for name in ("four", "six"):
         shutil.copytree(
-            photos / "test" / f"digit {digit}",
-            tmp_path / "photos" / f"digit {digit}",
+            run.parent / "photos" / "test" / name, tmp_path / "others" / name
         )
-    command = ["--run", run, "--data", tmp_path / "photos"]
+    return tmp_path / "others"
+
+
+def test_other_images_have_another_report(run, others, tmp_path, capsys):
+    command = ["--run", run, "--data", others]
     evaluate(capsys, "--run", run)
     before = snapshot(run)
-    lines = evaluate(capsys, *command)
-    assert "See" not in lines[-1]
-    assert snapshot(run) == before
     folder = tmp_path / "report"
     lines = evaluate(capsys, *command, "--output", folder)
     rows = read_csv(folder / "confusion.csv")
-    # Digit 3 has no images; it is there only if it was predicted.
-    assert rows[0][:3] == ["true class", "digit 4", "digit 6"]
-    assert [row[0] for row in rows[1:]] == ["digit 4", "digit 6"]
+    # The other class has no images; it is there only if it was predicted.
+    assert rows[0][:3] == ["true class", "four", "six"]
+    assert [row[0] for row in rows[1:]] == ["four", "six"]
     # No part is held out: the model was trained on none of these images.
-    images = len(list((tmp_path / "photos").rglob("*.png")))
-    assert lines[0] == f"images: {images}"
-    accuracy = float(lines[1].removeprefix("accuracy: "))
+    count = len(list(others.rglob("*.png")))
+    assert lines[0] == f"images: {count}"
+    assert sum(int(cell) for row in rows[1:] for cell in row[1:]) == count
     correct = int(rows[1][1]) + int(rows[2][2])
-    count = sum(int(cell) for row in rows[1:] for cell in row[1:])
-    assert count == images
+    accuracy = float(lines[1].removeprefix("accuracy: "))
     assert accuracy == pytest.approx(correct / count, abs=1e-5)
-    message = refused("evaluate", "--run", run, "--output", folder)
-    assert f"data: '{tmp_path / 'photos'}' there" in message
-    message = refused("evaluate", "--run", run, "--output", run)
-    assert "is not a report of `evaluate`" in message
-    message = refused("evaluate", *command, "--output", run / "evaluation")
-    assert "has the report of another model or of other images" in message
+    for options, message in (
+        (["--output", folder], f"data: '{others}' there"),
+        (["--output", run], "is not a report of `evaluate`"),
+        (
+            ["--data", others, "--output", run / "evaluation"],
+            "has the report of another model or of other images",
+        ),
+        (["--output", "s3://b/r"], "`output` must be a path on this machine"),
+        (["--data", "gs://b/r"], "`data` must be a path on this machine"),
+    ):
+        assert message in refused("evaluate", "--run", run, *options)
     assert snapshot(run) == before
 
 
-def test_published_weights_measure_all_of_a_folder(photos, capsys):
-    lines = evaluate(capsys, "--data", photos / "test", "--few-shot", 2)
-    images = len(list((photos / "test").rglob("*.png")))
-    assert lines[0] == f"images: {images}"
-
-
-def test_unknown_classes_have_no_report(run, photos, tmp_path, capsys):
-    for digit, name in ((3, "three"), (4, "digit 4")):
-        shutil.copytree(
-            photos / "test" / f"digit {digit}", tmp_path / "photos" / name
-        )
-    command = ["--run", run, "--data", tmp_path / "photos", "--few-shot", "2"]
-    evaluate(capsys, *command)
+def test_unknown_classes_have_no_report(others, tmp_path, capsys):
+    command = ["--data", others, "--few-shot", 2]
+    lines = evaluate(capsys, *command)
+    assert lines[0] == f"images: {len(list(others.rglob('*.png')))}"
+    assert lines[1].startswith("accuracy with 2 images per class: ")
+    assert len(lines) == 2
     message = refused("evaluate", *command, "--output", tmp_path / "report")
-    assert "the model does not know: ['three']" in message
+    assert "the model does not know: ['four', 'six']" in message
     assert not (tmp_path / "report").exists()
 
 
-def test_report_without_matplotlib_has_tables(run, tmp_path):
-    """In a process that cannot import it."""
-    code = """
-import logging
-import sys
-from importlib.machinery import PathFinder
-
-class Without(PathFinder):
-    @classmethod
-    def find_spec(cls, name, *rest):
-        if name.partition(".")[0] == "matplotlib":
-            return None
-        return super().find_spec(name, *rest)
-
-sys.meta_path[sys.meta_path.index(PathFinder)] = Without
-logging.basicConfig(stream=sys.stdout)
-from keras_mixer import cli
-cli.main(["evaluate", "--run", sys.argv[1], "--output", sys.argv[2]])
-"""
-    said = python(code, run, tmp_path / "r")
-    assert said.count("Drawing needs Matplotlib, which is not installed") == 1
+def test_report_without_matplotlib_has_tables(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    reports.write_report(report(tmp_path / "r", measured(40, ["a", "b"])[0]))
+    assert "Drawing needs Matplotlib, which is not installed" in caplog.text
     names = sorted(path.name for path in (tmp_path / "r").iterdir())
     assert names == sorted(n for n in reports.FILES if not n.endswith(".png"))
