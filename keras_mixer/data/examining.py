@@ -65,11 +65,7 @@ class ImageIndex:
             content = json.loads(path.read_text("utf-8"))
             return cls({key: _checked(entry) for key, entry in content.items()})
         except (AttributeError, RecursionError, TypeError, ValueError):
-            logger.warning(
-                "'%s' is damaged: images are checked again, but not compared "
-                "with those of the training",
-                path,
-            )
+            logger.warning("'%s' is damaged: images are checked again", path)
             return cls()
 
     def write(self, path: pathlib.Path) -> None:
@@ -84,8 +80,8 @@ class ImageIndex:
     def check_unchanged(self, images: typing.Any) -> None:
         """Raises an error if images are not those that the index was read with.
 
-        Files that were touched or copied are the same if their content is.
-        Nothing is compared with an index that was empty.
+        Files that were touched or copied are the same if their content is. An
+        index that was empty cannot be compared; the log says so.
 
         Args:
             images: The `Data` that was loaded with this index.
@@ -108,12 +104,18 @@ class ImageIndex:
         ...     images = data.load_folder(folder, 8, index=index)
         ...     index.check_unchanged(images)
         """
-        if not self._digests:
-            return
         parts = images.train_paths, images.validation_paths, images.test_paths
         now = self._digests_of({p for paths in parts for p in paths})
         then = self._digests
-        common = now.keys() & then.keys()
+        if now and not then:
+            logger.warning(
+                "The images in '%s' are not compared with those that the "
+                "training began with: the record of these is missing or "
+                "damaged",
+                images.name,
+            )
+            return
+        common = {path for path in now if path in then}
         differences = {
             "changed": {path for path in common if now[path] != then[path]},
             "new": now.keys() - common,

@@ -149,11 +149,12 @@ def exchange_photos(folder):
     ],
 )  # fmt: skip
 def test_other_images_than_those_of_the_training_are_refused(
-    change, message, numbered, tmp_path
+    change, message, numbered, tmp_path, caplog
 ):
     index = data.ImageIndex()
     images = data.load_folder(numbered, 8, index=index)
-    index.check_unchanged(images)  # nothing is recorded yet
+    index.check_unchanged(images)
+    assert "the record of these is missing or damaged" in caplog.text
     index.write(tmp_path / "images.json")
     change(numbered)
     index = data.ImageIndex.read(tmp_path / "images.json")
