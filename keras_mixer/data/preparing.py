@@ -131,7 +131,7 @@ def decode(data, channels):
         return tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE")
 
     def png():
-        return on_white(tf.io.decode_png(data, 4))
+        return on_white(_with_opacity(tf.io.decode_png(data, 4), data))
 
     def other():
         pixels = tf.io.decode_image(data, 3, expand_animations=False)
@@ -146,6 +146,25 @@ def decode(data, channels):
         default=other,
     )
     return pixels if channels == 3 else grey(pixels)
+
+
+def _with_opacity(pixels, data):
+    """Repairs the opacity of a PNG of 1, 2 or 4 bits.
+
+    If a file has no opacity, TensorFlow 2.21 gives its pixels `2**bits - 1`,
+    where opaque is 255.
+    """
+    tf = require("tensorflow")
+    bits = tf.io.decode_raw(tf.strings.substr(data, 24, 1), "uint8")[0]
+
+    def repaired():
+        opacity = pixels[..., 3:]
+        wrong = tf.bitwise.left_shift(tf.constant(1, "uint8"), bits) - 1
+        is_wrong = tf.reduce_all(opacity == wrong)
+        opacity = tf.where(is_wrong, tf.constant(255, "uint8"), opacity)
+        return tf.concat([pixels[..., :3], opacity], axis=-1)
+
+    return tf.cond(bits < 8, repaired, lambda: pixels)
 
 
 def on_white(pixels):
