@@ -32,6 +32,28 @@ def check_local_path(name, path):
         )
 
 
+def check_model(model):
+    """Raises an error if `model` is not a model of Keras 3."""
+    import keras
+
+    if isinstance(model, keras.Model):
+        return
+    kind = type(model)
+    module = kind.__module__.partition(".")[0]
+    name = (
+        kind.__name__ if module == "builtins" else f"{module}.{kind.__name__}"
+    )
+    hint = ""
+    if any(base.__module__.startswith("tf_keras.") for base in kind.__mro__):
+        hint = (
+            ", a model of Keras 2. Use `keras.saving.load_model`, or build it "
+            "again with Keras 3"
+        )
+    raise TypeError(
+        f"`model` must be a Keras model. Received: model of type {name}{hint}"
+    )
+
+
 def check_positive_int(name, value):
     """Returns `value` as an `int`. Raises an error if it is not positive."""
     try:

@@ -18,6 +18,7 @@ import numpy as np
 
 from keras_mixer import atomic
 from keras_mixer.arguments import check_crop_ratio
+from keras_mixer.arguments import check_model
 from keras_mixer.data.photos import check_interpolation
 from keras_mixer.exporting import checks
 from keras_mixer.exporting.converting import Request
@@ -142,11 +143,7 @@ def export(
 
 
 def _check_model(model, format):
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be a Keras model. "
-            f"Received: model of type {type(model).__name__}"
-        )
+    check_model(model)
     inputs = getattr(model, "inputs", None) or []
     shapes = [tuple(tensor.shape) for tensor in inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:

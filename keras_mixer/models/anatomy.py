@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_mixer.arguments import check_model
 from keras_mixer.keras_private import flatten_layers
 from keras_mixer.layers.affine import Affine
 from keras_mixer.layers.mixing import Block
@@ -53,11 +54,7 @@ def inner_models(model):
 
 def check_holds_ours(model):
     """Raises an error if a model contains no model of this package."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be a Keras model. "
-            f"Received: model of type {type(model).__name__}"
-        )
+    check_model(model)
     if not inner_models(model):
         raise ValueError(
             "`model` must be a model of this package, or contain one as a "
@@ -114,11 +111,7 @@ def family_of(model):
             or fused.
         TypeError: If `model` is not a Keras model.
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be a Keras model. "
-            f"Received: model of type {type(model).__name__}"
-        )
+    check_model(model)
     if is_fused(model):
         raise ValueError(
             f"'{model.name}' is fused. Pass the model that it was made from."

@@ -78,17 +78,18 @@ def features(
 
 def _norm(body):
     norm = norm_of(body)
-    if norm is None and not is_fused(body):
-        raise ValueError(
-            f"'{body.name}' has no norm behind its last block. Use "
-            "`norm=False`."
-        )
     # `fuse` removes the norm, or its scale and offset.
-    if norm is None or getattr(norm, "scale", True) is False:
+    is_whole = norm is not None and getattr(norm, "scale", True)
+    if is_fused(body) and not is_whole:
         raise ValueError(
             f"The last norm of '{body.name}' is folded into its head. Use "
             "`norm=False`, or pass the model that the fused model was made "
             "from."
+        )
+    if norm is None:
+        raise ValueError(
+            f"'{body.name}' has no norm behind its last block. Use "
+            "`norm=False`."
         )
     return norm
 

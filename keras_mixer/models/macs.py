@@ -14,6 +14,7 @@ import math
 
 import keras
 
+from keras_mixer.arguments import check_model
 from keras_mixer.layers.mixing import Block
 
 
@@ -74,11 +75,7 @@ def macs(model: keras.Model) -> dict[str, int]:
 
 def _images(model):
     """Returns symbolic inputs for one image."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be a Keras model. "
-            f"Received: model of type {type(model).__name__}"
-        )
+    check_model(model)
     shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", [])]
     if not shapes or any(None in shape[1:] for shape in shapes):
         raise ValueError(

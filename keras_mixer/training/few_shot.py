@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mixer.arguments import check_model
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_real
 
@@ -149,12 +150,13 @@ def _places(y, y_test, needed):
 
 
 def _check_model(model):
+    check_model(model)
     shape = getattr(model, "output_shape", None)
-    if not isinstance(model, keras.Model) or len(shape or ()) != 2:
+    if not isinstance(shape, tuple) or len(shape) != 2:
         raise ValueError(
-            "`model` must be a Keras model that returns one vector per image: "
-            'build it with `include_top=False, pooling="avg"`. '
-            f"Received: model={model!r} with output_shape={shape}"
+            "`model` must be a Keras model with one output, one vector per "
+            'image: build it with `include_top=False, pooling="avg"`. '
+            f"Received: model='{model.name}' with output_shape={shape}"
         )
 
 

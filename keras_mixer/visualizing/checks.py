@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_mixer.arguments import check_model
 from keras_mixer.arguments import check_natural
 
 
@@ -20,11 +21,7 @@ def check_image(image, model):
             has another shape.
         TypeError: If `model` is not a Keras model.
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be a Keras model. "
-            f"Received: model of type {type(model).__name__}"
-        )
+    check_model(model)
     array = np.asarray(image, "float32")
     batch = array[None] if array.ndim == 3 else array
     expected = getattr(model, "input_shape", (None,) * 4)
@@ -47,9 +44,21 @@ def check_image(image, model):
     return batch
 
 
+def outputs_of(model, batch):
+    """Returns the outputs of a model as arrays, safely in several threads.
+
+    On JAX, Keras's `predict` gives the buffers of the weights away while it
+    runs: in two threads, one of them finds them deleted (Keras 3.15).
+    """
+    if keras.backend.backend() != "jax":
+        return model.predict_on_batch(batch)
+    outputs = model(batch, training=False)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+
 def scores_of(model, batch):
     """Returns the output of a model for one image, of shape `(classes,)`."""
-    output = model.predict_on_batch(batch)
+    output = outputs_of(model, batch)
     shape = getattr(output, "shape", None)
     if shape is None or len(shape) != 2:
         raise ValueError(

@@ -18,6 +18,7 @@ from keras_mixer.models.calls import output_of
 from keras_mixer.models.graph import with_front
 from keras_mixer.visualizing.checks import check_class
 from keras_mixer.visualizing.checks import check_image
+from keras_mixer.visualizing.checks import outputs_of
 from keras_mixer.visualizing.checks import scores_of
 
 
@@ -65,7 +66,7 @@ def class_activation_map(
     batch = check_image(image, model)
     index = check_class(class_index, scores_of(model, batch))
     head, tokens = _head_and_tokens(model)
-    values = tokens.predict_on_batch(batch)[0]
+    values = outputs_of(tokens, batch)[0]
     kernel = keras.ops.convert_to_numpy(head.kernel)[:, index]
     scores = values.astype("float32") @ kernel.astype("float32")
     return scores.reshape(grid_of(inner_model(model)))

@@ -9,6 +9,7 @@ from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_real
 from keras_mixer.visualizing.checks import check_class
 from keras_mixer.visualizing.checks import check_image
+from keras_mixer.visualizing.checks import outputs_of
 from keras_mixer.visualizing.checks import scores_of
 from keras_mixer.visualizing.drawing import is_channels_first
 
@@ -122,7 +123,7 @@ def _predictions(model, batch, boxes, fill, batch_size):
         some = boxes[start : start + len(images)]
         for image, (row, column) in zip(images, some, strict=False):
             _channels_last(image)[row, column] = fill
-        outputs.append(model.predict_on_batch(images)[: len(some)])
+        outputs.append(outputs_of(model, images)[: len(some)])
     return np.concatenate(outputs)
 
 

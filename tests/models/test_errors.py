@@ -10,6 +10,10 @@ from support.helpers import matches
 
 decode = keras_mixer.mixer.decode_predictions
 
+OfKeras2 = type(
+    "Functional", (), {"__module__": "tf_keras.src.engine.functional"}
+)
+
 # Options of a tiny model, the type of the error, and its message. "..." matches
 # any text.
 OPTIONS = [
@@ -198,7 +202,7 @@ OPTIONS = [
     (
         {"dropout_rate": float("nan")},
         ValueError,
-        "`dropout_rate` must be in [0, 1): ... dropout_rate=nan",
+        "`dropout_rate` must be a finite number. Received: dropout_rate=nan",
     ),
     (
         {"patch_size": (4, 5)},
@@ -276,6 +280,23 @@ CALLS = [
         "The `weights` argument should be either `None` (random "
         "initialization), 'imagenet_gsam' (published weights), ... Received: "
         "weights='imagenet'",
+    ),
+    (
+        lambda: keras_mixer.freeze(np.zeros(2), None),
+        TypeError,
+        "`model` must be a Keras model. Received: model of type numpy.ndarray",
+    ),
+    (
+        lambda: keras_mixer.macs(OfKeras2()),
+        TypeError,
+        "`model` must be a Keras model. Received: model of type "
+        "tf_keras.Functional, a model of Keras 2. Use "
+        "`keras.saving.load_model`, or build it again with Keras 3",
+    ),
+    (
+        lambda: keras_mixer.few_shot("model", None, None),
+        TypeError,
+        "`model` must be a Keras model. Received: model of type str",
     ),
     (
         lambda: keras_mixer.list_weights(3),

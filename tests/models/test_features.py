@@ -126,6 +126,22 @@ def test_norm_of_a_fused_model_is_used_only_if_it_is_whole(family, images):
     assert_close(received["block_1"], expected["block_1"])
 
 
+def test_norm_of_a_model_without_one_is_refused_for_that_reason():
+    image = keras.Input(IMAGE)
+    x = keras.layers.Conv2D(10, 4, 4, name="patches")(image)
+    x = keras.layers.Reshape((-1, 10))(x)
+    x = keras_mixer.MixerBlock(7, 11, name="block_0")(x)
+    model = keras.Model(image, x, name="own")
+    with pytest.raises(ValueError, match="'own' has no norm behind its last block"):
+        keras_mixer.features(model)
+    output = keras_mixer.features(model, norm=False).output
+    assert output["block_0"].shape == (None, 2, 3, 10)
+    # `fuse` did not remove this scale.
+    x = keras.layers.LayerNormalization(scale=False, center=False)(x)
+    normed = keras_mixer.features(keras.Model(image, x))
+    assert len(normed.layers) == len(keras.Model(image, x).layers) + 1
+
+
 @every_family
 @pytest.mark.parametrize("source", ["features", "constructor"])
 def test_grid_is_saved_and_resized(family, source, images, tmp_path):

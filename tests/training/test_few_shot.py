@@ -78,7 +78,7 @@ ERRORS = [
     ({"l2": 0}, ValueError, "must be positive"),
     ({"shots": [0]}, ValueError, "shots"),
     ({"repeats": 1.5}, TypeError, "repeats"),
-    ({"model": "model"}, ValueError, 'pooling="avg"'),
+    ({"model": "model"}, TypeError, "Keras model"),
 ]
 
 
@@ -96,3 +96,8 @@ def test_model_that_returns_tokens_raises_an_error():
     tokens = digits_model("mixer", include_top=False)
     with pytest.raises(ValueError, match=r"output_shape=\(None, 16, 48\)"):
         keras_mixer.few_shot(tokens, (X, Y), (X, Y), [2])
+    blocks = keras_mixer.features(tokens, form="pooled")  # a dict of two
+    with pytest.raises(
+        ValueError, match=r"with one output.*shape=\[\(None, 48"
+    ):
+        keras_mixer.few_shot(blocks, (X, Y), (X, Y), [2])

@@ -1,4 +1,6 @@
-"""Class activation maps and occlusion maps, on each backend."""
+"""Class activation maps and occlusion maps."""
+
+import concurrent.futures
 
 import keras
 import numpy as np
@@ -13,8 +15,6 @@ from support.helpers import compile_model
 from support.helpers import family_model
 from support.helpers import matches
 from support.helpers import randomise
-
-pytestmark = pytest.mark.backends
 
 GRID = (2, 3)
 
@@ -79,6 +79,7 @@ def nested_twice(family):
     return model, model, head
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "make",
@@ -112,6 +113,22 @@ def test_class_activation_map_is_the_head_on_each_token(family):
     for row, column in np.ndindex(GRID):
         expected = np.sum(tokens[row * 3 + column] * kernel[:, 2])
         np.testing.assert_allclose(values[row, column], expected, atol=1e-5)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize(
+    "draw", [visualizing.class_activation_map, visualizing.occlusion_map]
+)
+def test_maps_are_drawn_in_several_threads(draw):
+    model, _, _ = flat("mixer")
+    options = {"stride": 4} if draw is visualizing.occlusion_map else {}
+    expected = draw(model, photo(), 2, **options)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        drawn = [
+            pool.submit(draw, model, photo(), 2, **options) for _ in range(40)
+        ]
+    for future in drawn:
+        np.testing.assert_allclose(future.result(), expected, atol=1e-6)
 
 
 def max_pooled():
@@ -233,6 +250,7 @@ def occluded_by_hand(model, image, index, rows, columns, fill):
     return expected
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("batch_size", [1, 5, 32])
 def test_occlusion_map_equals_covering_by_hand(batch_size):
     model, _, _ = flat("mixer")
