@@ -132,7 +132,9 @@ def test_norm_of_a_model_without_one_is_refused_for_that_reason():
     x = keras.layers.Reshape((-1, 10))(x)
     x = keras_mixer.MixerBlock(7, 11, name="block_0")(x)
     model = keras.Model(image, x, name="own")
-    with pytest.raises(ValueError, match="'own' has no norm behind its last block"):
+    with pytest.raises(
+        ValueError, match="'own' has no norm behind its last block"
+    ):
         keras_mixer.features(model)
     output = keras_mixer.features(model, norm=False).output
     assert output["block_0"].shape == (None, 2, 3, 10)
