@@ -37,6 +37,7 @@ from keras_mixer.training.losses import check_one_hot_loss
 from keras_mixer.training.losses import check_outputs
 from keras_mixer.training.runs import locked
 from keras_mixer.types import Path
+from keras_mixer.weights import assigning
 
 ONE_DEVICE = Devices("none")
 
@@ -256,4 +257,4 @@ def _unshare(model):
     it.
     """
     for variable in model.trainable_variables:
-        variable.assign(keras.ops.copy(variable))
+        assigning.copy_value(variable, variable)
