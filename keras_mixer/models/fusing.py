@@ -56,8 +56,12 @@ def fuse(model: keras.Model) -> keras.Model:
     it. Keep the original model for that and for training.
 
     Source: section 2 of ResMLP (arXiv 2105.03404), where the linear layers
-    absorb the `Affine`. The scaling of the pixels folds exactly because the
-    stem has no padding.
+    absorb the `Affine`. The scaling of the pixels folds exactly if the stem has
+    no padding.
+
+    Layers of your own are checked by what they compute. What cannot be folded
+    is copied: a stem with padding or without a bias, a norm without a scale, or
+    a subclass of a block. A subclass of `keras.Model` keeps its `train_step`.
 
     Args:
         model: A model built by this package, a functional model that extends
@@ -71,7 +75,8 @@ def fuse(model: keras.Model) -> keras.Model:
         A `keras.Model` that is not compiled, or `model` if it is already fused.
 
     Raises:
-        ValueError: If the model is not one of this package's, or is quantised.
+        ValueError: If the model is not one of this package's, is quantised, or
+            is of a class with its own `__init__`.
         TypeError: If `model` is not a Keras model.
 
     Example:

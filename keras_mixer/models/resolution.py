@@ -49,7 +49,8 @@ def resize(
             one, or a model that contains such models as layers, such as
             `keras.Sequential([backbone, Dense(3)])`. All inner models must
             take images of the same shape. They are resized, and the other
-            layers are copied. The returned model has the same form.
+            layers are copied. The returned model has the same form, and a
+            subclass of `keras.Model` keeps its `train_step`.
         input_shape: Tuple `(height, width, channels)`, the new shape of one
             image, in the image data format. The number of channels must be the
             same.
@@ -69,7 +70,8 @@ def resize(
 
     Raises:
         ValueError: If the model is not one of this package's, is quantised or
-            fused, or cannot be resized this way.
+            fused, is of a class with its own `__init__`, or cannot be resized
+            this way.
         TypeError: If an argument has the wrong type.
 
     Example:

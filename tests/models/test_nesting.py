@@ -15,8 +15,6 @@ from support.helpers import family_model
 from support.helpers import matches
 from support.helpers import randomise
 
-pytestmark = pytest.mark.backends
-
 WIDE = (8, 24, 3)
 
 
@@ -184,6 +182,7 @@ def names(model):
     ]
 
 
+@pytest.mark.backends
 @every_form
 def test_resize_keeps_the_form_of_a_model(form, images):
     model = form()

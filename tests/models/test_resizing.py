@@ -21,12 +21,15 @@ from support.helpers import family_model
 from support.helpers import randomise
 from support.published import official
 
-pytestmark = pytest.mark.backends
-
 PATCH = SIZES["patch_size"]
 GRID = (2, 3)
 # The numbers of parts (down, across).
 PARTS = [(1, 1), (2, 2), (3, 3), (1, 2), (3, 2)]
+
+
+def outputs(model, images):
+    images = keras.ops.convert_to_tensor(images, "float32")
+    return keras.ops.convert_to_numpy(model(images, training=False))
 
 
 @pytest.fixture(params=FAMILIES)
@@ -186,6 +189,7 @@ def test_dtypes_and_other_weights_do_not_change():
     assert np.count_nonzero(tiled) == 4 * kernel.size
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tiled_model_averages_its_tiles(family):
     model = family_model(family, classifier_activation=None)
@@ -194,8 +198,8 @@ def test_tiled_model_averages_its_tiles(family):
     large = keras_mixer.resize(model, (24, 24, 3), "tile")
     assert large.input_shape == (None, 24, 24, 3)
     assert large.name == model.name
-    received = large.predict(mosaic(images, "tile"), verbose=0)[0]
-    expected = model.predict(images.reshape(-1, *IMAGE), verbose=0).mean(0)
+    received = outputs(large, mosaic(images, "tile"))[0]
+    expected = outputs(model, images.reshape(-1, *IMAGE)).mean(0)
     np.testing.assert_allclose(received, expected, atol=1e-5)
 
 
@@ -257,8 +261,8 @@ def test_interleave_is_exact_on_digits_enlarged_by_the_patch(trained, digits):
     large = patches.repeat(2, axis=1).repeat(2, axis=3).reshape(-1, 16, 16, 1)
     resized = keras_mixer.resize(model, (16, 16, 1), "interleave")
     np.testing.assert_allclose(
-        resized.predict(large, verbose=0),
-        model.predict(x, verbose=0),
+        outputs(resized, large),
+        outputs(model, x),
         atol=1e-4,
     )
 
@@ -290,6 +294,7 @@ def test_resized_model_shares_no_weights_and_keeps_options():
     assert block.tokens_mlp_dim == SIZES["tokens_mlp_dim"]
 
 
+@pytest.mark.backends
 def test_bfloat16_model_can_be_resized():
     keras.config.set_dtype_policy("bfloat16")
     try:
@@ -347,11 +352,6 @@ def test_resize_raises_for_unsupported_models():
     assert "before you add such layers" in resize_error(longer, (32, 48, 3))
     model.quantize("int8")
     assert "before it is quantised" in resize_error(model, (16, 24, 3))
-
-
-def outputs(model, images):
-    images = keras.ops.convert_to_tensor(images, "float32")
-    return keras.ops.convert_to_numpy(model(images, training=False))
 
 
 def own_model(*layers, shape=IMAGE):
