@@ -129,7 +129,7 @@ def probabilities_of(model):
     if activation == "softmax" or (
         is_categorical and _expected_by(loss) == "probabilities"
     ):
-        return model.output
+        return model.outputs[0]
     if not is_categorical and loss is not sigmoid_crossentropy:
         raise ValueError(
             "The model must be a classifier with one label for each image: its "
@@ -140,8 +140,8 @@ def probabilities_of(model):
         )
     options = {"name": "probabilities", "dtype": "float32"}
     if is_categorical:
-        return keras.layers.Softmax(**options)(model.output)
-    return keras.layers.Activation("sigmoid", **options)(model.output)
+        return keras.layers.Softmax(**options)(model.outputs[0])
+    return keras.layers.Activation("sigmoid", **options)(model.outputs[0])
 
 
 def check_one_hot_loss(loss):

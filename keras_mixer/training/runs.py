@@ -253,7 +253,10 @@ def save_model(
     ['model.keras']
     """
     check_local_path("folder", folder)
-    saved = keras.Model(model.input, probabilities_of(model), name=model.name)
+    # Keras 3.15 has no `Sequential.input`.
+    is_sequential = isinstance(model, keras.Sequential)
+    inputs = model.inputs[0] if is_sequential else model.input
+    saved = keras.Model(inputs, probabilities_of(model), name=model.name)
     with atomic.replacing(pathlib.Path(folder, file)) as part:
         saved.save(part)
 
