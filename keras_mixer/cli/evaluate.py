@@ -3,14 +3,12 @@
 import dataclasses
 import itertools
 import pathlib
-import typing
 
 from keras_mixer.cli.models import ModelArguments
+from keras_mixer.cli.models import find_published
+from keras_mixer.cli.models import load_chosen
 from keras_mixer.cli.models import load_published
-from keras_mixer.cli.models import load_training
-from keras_mixer.cli.models import published_record
 from keras_mixer.cli.models import settings_of
-from keras_mixer.cli.names import DEFAULT_MODEL
 from keras_mixer.cli.names import check_images
 from keras_mixer.cli.parsing import Command
 from keras_mixer.cli.parsing import changed
@@ -55,30 +53,22 @@ class EvaluateArguments(ModelArguments):
             check_images(self.data, self.dataset)
 
 
-class Source(typing.NamedTuple):
-    """Where the images are from."""
-
-    data: str | None
-    dataset: str | None
-    data_dir: str | None
-    # Whether they are the images of the training that made the model.
-    are_of_run: bool
-
-
 def evaluate(arguments):
     """Prints the accuracy of a model on images, and writes a report."""
     check_installed("sklearn")
     start_keras(tensorflow=True)
     from keras_mixer.cli import measuring
     from keras_mixer.cli import reports
+    from keras_mixer.training.finished import digest_of
 
-    source = _source_of(arguments)
-    folder = _folder_of(arguments, source)
-    about = _about(arguments, source, folder)
+    source, are_of_run = _source_of(arguments)
+    folder, about = _report_of(arguments, source, are_of_run)
     if folder is not None:
         reports.check_folder(folder, about)
-    loaded, images, digest = _load(arguments, source)
-    parts = _parts_to_measure(images, source)
+    loaded, images = _load(arguments, source, are_of_run)
+    parts = [images.test_images]
+    if not are_of_run and not _has_test(source):
+        parts.insert(0, images.train_images)
     print(f"images: {sum(part.count for part in parts)}")
     known = _check_classes(arguments, loaded, images)
     for shots, accuracy in _few_shot(arguments, loaded, images).items():
@@ -96,107 +86,101 @@ def evaluate(arguments):
     print("\n".join(reports.class_lines(measurement)))
     if folder is not None:
         paths = tuple(path for part in parts for path in part.paths)
+        digest = loaded.file and digest_of(loaded.file)
         report = reports.Report(folder, measurement, paths, about, digest)
         reports.write_report(report)
         print(f"See '{folder}'.")
 
 
 def _source_of(arguments):
-    given = arguments.data, arguments.dataset, arguments.data_dir
+    """Returns the source of the images, and whether it is that of the run."""
+    names = ("data", "dataset", "data_dir")
+    given = {name: getattr(arguments, name) for name in names}
     if arguments.run is None:
-        return Source(*given, are_of_run=False)
+        return given, False
     settings = settings_of(arguments.run)
-    own = settings.data, settings.dataset, settings.data_dir
-    data, dataset, _ = given
-    data = data and str(pathlib.Path(data).resolve())
-    if (data, dataset) in ((None, None), own[:2]):
-        return Source(*own, are_of_run=True)
-    return Source(*given, are_of_run=False)
+    own = {name: getattr(settings, name) for name in names}
+    data = arguments.data and str(pathlib.Path(arguments.data).resolve())
+    asked = data, arguments.dataset
+    if asked in ((None, None), (own["data"], own["dataset"])):
+        return own, True
+    return given, False
 
 
-def _folder_of(arguments, source):
-    """Returns the folder of the report, or `None`."""
-    if arguments.output is not None or not source.are_of_run:
-        return arguments.output and pathlib.Path(arguments.output)
+def _report_of(arguments, source, are_of_run):
+    """Returns the folder of the report or `None`, and what it is about.
+
+    The latter is a dict that names the model and the images.
+    """
     from keras_mixer.training.finished import model_file
     from keras_mixer.training.finished import report_folder
 
-    return report_folder(model_file(arguments.run, arguments.best))
-
-
-def _about(arguments, source, folder):
-    """Returns a dict that names the model and the images of a report."""
+    folder = arguments.output
+    images = source["dataset"] or str(pathlib.Path(source["data"]).resolve())
     if arguments.run is None:
-        record = _record_of(arguments)
-        about = {"weights": record.name}
-    else:
-        from keras_mixer.training.finished import model_file
-
-        run = pathlib.Path(arguments.run).resolve()
-        # A folder of a training can be moved together with its report.
-        is_inside = run in pathlib.Path(folder or ".").resolve().parents
-        file = model_file(run, arguments.best)
-        about = {"run": "this one" if is_inside else str(run)}
-        about["file"] = file.name
-    data = source.data and str(pathlib.Path(source.data).resolve())
-    return {**about, "data": source.dataset or data}
+        _, record = find_published(arguments.model, arguments.weights)
+        return folder, {"weights": record.name, "data": images}
+    file = model_file(arguments.run, arguments.best)
+    if folder is None and are_of_run:
+        folder = report_folder(file)
+    run = file.parent.resolve()
+    # A folder of a training can be moved together with its report.
+    is_inside = run in pathlib.Path(folder or ".").resolve().parents
+    about = {"run": "this one" if is_inside else str(run), "file": file.name}
+    return folder, {**about, "data": images}
 
 
-def _record_of(arguments):
-    model = arguments.model or DEFAULT_MODEL
-    return published_record(model, arguments.weights)
-
-
-def _load(arguments, source):
-    """Returns a model, images for it, and the digest of the model's file."""
-    from keras_mixer.training.finished import digest_of
+def _load(arguments, source, are_of_run):
+    """Returns a `LoadedModel`, and a `keras_mixer.data.Data` for it."""
+    from keras_mixer.cli.images import load_images
 
     if arguments.run is None:
-        record = _record_of(arguments)
+        model, record = find_published(arguments.model, arguments.weights)
         size = catalog.image_size(record.variant)
-        images = _load_images(source, image_size=size)
-        model = arguments.model or DEFAULT_MODEL
-        loaded = load_published(model, record, images.image_shape[-1])
-        return loaded, images, None
-    loaded = load_training(pathlib.Path(arguments.run), arguments.best)
+        images = load_images(**source, image_size=size)
+        return load_published(model, record, images.image_shape[-1]), images
+    loaded = load_chosen(arguments)
     *size, channels = shape = loaded.model.input_shape[1:]
-    images = _load_images(
-        source, loaded.run, image_size=size, channels=channels
-    )
+    options = {**source, "image_size": size, "channels": channels}
+    if are_of_run:
+        images = _images_of_run(arguments.run, options)
+    else:
+        images = load_images(**options)
     if images.image_shape != shape:
         raise ValueError(
             f"The model takes images of shape {shape}. "
             f"Received: images of shape {images.image_shape}"
         )
-    return loaded, images, digest_of(loaded.file)
+    return loaded, images
 
 
-def _load_images(source, run=None, **options):
-    """Returns the `keras_mixer.data.Data` of a source.
-
-    If it is that of the training in the folder `run`, the same images are held
-    out as in the training.
+def _images_of_run(run, options):
+    """Returns the images of a training. The same are held out as there.
 
     Raises:
-        ValueError: If the images of the training have changed.
+        ValueError: If the images have changed. Others would then be held out,
+            and the model was trained on some of them.
     """
     from keras_mixer.cli.images import load_images
     from keras_mixer.cli.trainer import IMAGES_FILE
     from keras_mixer.data import ImageIndex
     from keras_mixer.training.runs import read_run
 
-    given = {"data": source.data, "dataset": source.dataset}
-    given["data_dir"] = source.data_dir
-    if not source.are_of_run:
-        return load_images(**given, **options)
-    index = ImageIndex.read(run / IMAGES_FILE)
+    index = ImageIndex.read(pathlib.Path(run, IMAGES_FILE))
     seed = settings_of(run).seed
-    images = load_images(**given, **options, seed=seed, index=index)
+    images = load_images(**options, seed=seed, index=index)
+    recorded = read_run(run)["data"]
+    then = recorded["train_count"], recorded["test_count"]
+    now = images.train_count, images.test_count
     try:
         index.check_unchanged(images)
-        _check_counts(images, read_run(run)["data"])
+        if then != now:
+            raise ValueError(
+                f"The images of '{images.name}' are not those of the training. "
+                f"Restore them. Received: {now} images for training and test; "
+                f"there were {then}"
+            )
     except ValueError as error:
-        # Another part would be held out, with images that were trained on.
         error.add_note(
             "To measure the model on other images, use `--data FOLDER`."
         )
@@ -204,43 +188,19 @@ def _load_images(source, run=None, **options):
     return images
 
 
-def _check_counts(images, recorded):
-    now = {
-        "class_names": list(images.class_names),
-        "train_count": images.train_count,
-        "test_count": images.test_count,
-    }
-    differ = [
-        f"{key}: {recorded[key]} in the training, {value} now"
-        for key, value in now.items()
-        if recorded[key] != value
-    ]
-    if differ:
-        raise ValueError(
-            f"The images of '{images.name}' are not those of the training. "
-            "Restore them. Received: " + "; ".join(differ)
-        )
+def _has_test(source):
+    """Returns whether a source has images to validate or to test on.
 
-
-def _parts_to_measure(images, source):
-    """Returns a list of `keras_mixer.data.Images`.
-
-    Other images than those of the training are all measured, unless they have
-    a part for it: none was trained on, and none must be held out.
+    If it has none, a part of its images is held out. If the model was not
+    trained on the others, they can be measured too.
     """
-    if source.are_of_run:
-        return [images.test_images]
-    if source.data is not None:
+    if source["data"] is not None:
         from keras_mixer.data import finding
 
-        has_parts = len(finding.find(source.data).parts) > 1
-    else:
-        tfds = require("tensorflow_datasets")
-        builder = tfds.builder(source.dataset, data_dir=source.data_dir)
-        has_parts = not {"validation", "test"}.isdisjoint(builder.info.splits)
-    if has_parts:
-        return [images.test_images]
-    return [images.train_images, images.test_images]
+        return len(finding.find(source["data"]).parts) > 1
+    tfds = require("tensorflow_datasets")
+    builder = tfds.builder(source["dataset"], data_dir=source["data_dir"])
+    return not {"validation", "test"}.isdisjoint(builder.info.splits)
 
 
 def _batches(arguments, loaded, images, part):

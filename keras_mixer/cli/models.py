@@ -5,13 +5,12 @@ imported in the functions that load a model.
 """
 
 import dataclasses
+import os
 import pathlib
 import types
 import typing
 
 from keras_mixer.cli.names import DEFAULT_MODEL
-from keras_mixer.cli.names import default_weights
-from keras_mixer.cli.names import variant_name
 from keras_mixer.cli.parsing import Arguments
 from keras_mixer.cli.parsing import option
 from keras_mixer.cli.settings import MODEL
@@ -102,15 +101,17 @@ def load(text, best=False):
     if path.is_dir():
         return load_training(path, best)
     _check_best(None, best)
-    return _load_file(path) if path.is_file() else load_published(*_named(text))
+    if path.is_file():
+        return _load_file(path)
+    name, _, tag = os.fspath(text).partition(".")
+    return load_published(*find_published(name, tag))
 
 
 def load_chosen(arguments):
     """Loads the model that `ModelArguments` choose, as a `LoadedModel`."""
     if arguments.run is not None:
         return load_training(pathlib.Path(arguments.run), arguments.best)
-    model = arguments.model or DEFAULT_MODEL
-    return load_published(model, published_record(model, arguments.weights))
+    return load_published(*find_published(arguments.model, arguments.weights))
 
 
 def load_training(run, best=False):
@@ -143,7 +144,7 @@ def load_published(model, record, channels=3):
 
     Args:
         model: Name of its constructor.
-        record: Its `catalog.Record`, from `published_record`.
+        record: Its `catalog.Record`, from `find_published`.
         channels: Integer, the channels of the images. The stem is adapted to
             them.
     """
@@ -171,27 +172,34 @@ def load_published(model, record, channels=3):
     )
 
 
-def published_record(model, weights=None):
-    """Returns the `catalog.Record` of published weights that have a head.
+def find_published(name=None, tag=None):
+    """Finds published weights that have a head.
 
     Args:
-        model: Name of a constructor.
-        weights: Tag of its weights; see `default_weights` for the default.
+        name: Name of a constructor or of its variant, such as "MixerB16" or
+            "mixer_b16"; by default `DEFAULT_MODEL`.
+        tag: Tag of its weights; by default that of its constructor.
+
+    Returns:
+        The name of the constructor, and the `catalog.Record`.
 
     Raises:
         ValueError: If the weights do not exist or have no head.
     """
-    weights = weights or default_weights(model)
-    record = catalog.find(variant_name(model), weights)
-    if record is None:
-        raise ValueError(
-            f"There are no published weights '{weights}' of {model}. "
-            "`python -m keras_mixer weights` lists the published weights. For "
-            "a model that you trained, use the folder of the training."
-        )
-    if record.classes is None:
-        raise ValueError(f"The weights '{record.name}' have no trained head.")
-    return record
+    name = name or DEFAULT_MODEL
+    for model, variant in CONSTRUCTORS.items():
+        if name in (model, variant):
+            record = catalog.find(variant, tag or catalog.default_tag(variant))
+            if record is not None and record.classes is not None:
+                return model, record
+    known = ", ".join(
+        record.name for record in catalog.RECORDS if record.classes
+    )
+    raise ValueError(
+        "Expected the folder of a training, a `.keras` file, or the name of a "
+        "model whose published weights have a head, such as MixerNano or one "
+        f"of: {known}. Received: '{f'{name}.{tag}' if tag else name}'"
+    )
 
 
 def settings_of(run):
@@ -212,24 +220,6 @@ def _check_best(run, best):
             "`--best` is for the model of a training. Use the folder of a "
             f"training too. Received: best={best}"
         )
-
-
-def _named(text):
-    """Returns the constructor's name and the record of published weights."""
-    name, _, tag = text.partition(".")
-    for model, variant in CONSTRUCTORS.items():
-        if name in (model, variant):
-            record = catalog.find(variant, tag or catalog.default_tag(variant))
-            if record is not None and record.classes is not None:
-                return model, record
-    known = ", ".join(
-        record.name for record in catalog.RECORDS if record.classes
-    )
-    raise ValueError(
-        "Expected the folder of a training, a `.keras` file, or the name of a "
-        f"model with published weights, such as MixerNano or one of: {known}. "
-        f"Received: '{text}'"
-    )
 
 
 def _load_file(path):

@@ -112,21 +112,6 @@ def check_images(data, dataset):
         )
 
 
-def check_one_model(run, model, weights):
-    """Checks that a run or a published model is given, not both.
-
-    Args:
-        run: Path of the folder of a training, or `None`.
-        model: Name of a constructor, or `None`.
-        weights: Tag of its weights, or `None`.
-    """
-    if run is not None and (model, weights) != (None, None):
-        raise ValueError(
-            "Use either `--run`, or `--model` and `--weights`. "
-            f"Received: run={run}, model={model}, weights={weights}"
-        )
-
-
 def _check_weights(model, weights):
     if weights is None or weights.startswith(HUB) or os.path.isfile(weights):
         return

@@ -1,7 +1,6 @@
 """The command `predict`: the probabilities of the classes of photos."""
 
 import dataclasses
-import os
 import sys
 
 from keras_mixer.arguments import check_positive_int
@@ -63,26 +62,12 @@ def predict(arguments):
             write(file, result)
             if isinstance(result, str):
                 said = f"keras_mixer: {predictions.printable(file)}: {result}"
-                _print(said, sys.stderr)
+                print(said, file=sys.stderr)
                 failed += 1
             else:
-                text = "\n".join(lines.of(file, result))
-                is_read = _print(text, sys.stdout)
-                if not is_read and arguments.output is None:
-                    return
+                print("\n".join(lines.of(file, result)), flush=True)
     if failed:
         sys.exit(f"keras_mixer: {failed} paths could not be classified")
-
-
-def _print(text, stream):
-    """Prints a text. Returns `False` if nobody reads it, as after `head`."""
-    try:
-        print(text, file=stream, flush=True)
-    except BrokenPipeError:
-        # From now on, nothing is printed, also not when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return False
-    return True
 
 
 COMMAND = Command(

@@ -14,10 +14,10 @@ from keras_mixer import atomic
 from keras_mixer.cli.measuring import Measurement
 from keras_mixer.cli.measuring import draw_confusion
 from keras_mixer.cli.measuring import draw_mistakes
-from keras_mixer.cli.tables import aligned
 from keras_mixer.cli.tables import printable
 from keras_mixer.cli.tables import write_csv
 from keras_mixer.optional import is_installed
+from keras_mixer.optional import require
 from keras_mixer.training.finished import REPORT_FILE
 
 logger = logging.getLogger("keras_mixer")
@@ -173,13 +173,20 @@ def class_lines(measurement):
     score.
     """
     classes = measurement.classes()
-    title = "class"
+    order = np.arange(len(classes))
+    lines = []
     if len(classes) > MOST_PRINTED:
-        order = np.argsort([row[4] for row in classes], kind="stable")
-        classes = [classes[i] for i in order[:MOST_PRINTED]]  # NaN is last
-        title = f"class (the {MOST_PRINTED} with the lowest F1 score)"
-    rows = [[title, "images", "precision [%]", "recall [%]", "F1 [%]"]]
-    for name, images, *scores in classes:
-        cells = ["-" if math.isnan(s) else f"{100 * s:.1f}" for s in scores]
-        rows.append([printable(name), str(images), *cells])
-    return aligned(rows)
+        lines = [f"The {MOST_PRINTED} classes with the lowest F1 score:"]
+        scores = [row[4] for row in classes]  # NaN is last
+        order = np.argsort(scores, kind="stable")[:MOST_PRINTED]
+    table = require("sklearn.metrics").classification_report(
+        measurement.true,
+        measurement.predicted,
+        labels=order,
+        target_names=[printable(classes[i][0]) for i in order],
+        digits=3,
+        zero_division=np.nan,
+    )
+    header, _, *rows = table.splitlines()
+    # Behind the classes are averages over these classes only.
+    return [*lines, header, *rows[: len(order)]]

@@ -22,22 +22,6 @@ def printable(text):
     )
 
 
-def aligned(rows):
-    """Returns the lines of a table: the first column left, others right.
-
-    Args:
-        rows: List of lists of strings, with the same number of columns.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-
-
 def open_text(path):
     """Opens a text file to write. Bytes that are not text become `\\udcff`."""
     return path.open(
