@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
 import keras
 
 import keras_mixer
-from keras_mixer.weights import cache
+from keras_mixer.weights import downloads
 from keras_mixer.weights import loading
 from keras_mixer.weights import reading
 from support import published
@@ -46,7 +46,7 @@ def main():
         return
     with tempfile.TemporaryDirectory() as home:
         os.environ["KERAS_HOME"] = home
-        file = cache.folder() / RECORD.file
+        file = downloads.folder() / RECORD.file
         published.write(RECORD, file)
         file.read_bytes()
         for row in ROWS:
@@ -54,7 +54,7 @@ def main():
 
 
 def measure(row):
-    file = cache.folder() / RECORD.file
+    file = downloads.folder() / RECORD.file
     keras.ops.convert_to_numpy(keras.ops.ones(3) * 2)  # starts the backend
     before = peak()
     start = time.perf_counter()

@@ -92,11 +92,10 @@ def is_part(path: Path) -> bool:
 def _beside(path):
     """Returns a new name in the folder of `path`, with its ending.
 
-    The ending stays, since Keras and NumPy choose the format by it.
+    The ending stays, since Keras and NumPy choose the format by it. It can have
+    two parts, as in ".weights.h5".
     """
-    return path.with_name(
-        f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}"
-    )
+    return path.with_name(f".part-{uuid.uuid4().hex[:8]}-{path.name}")
 
 
 def _exchange(part, path):

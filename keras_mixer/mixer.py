@@ -130,6 +130,7 @@ def Mixer(
                 activation=activation,
                 dropout_rate=dropout_rate,
                 stochastic_depth_rate=rate * i / max(num_blocks - 1, 1),
+                tiles=widening,
                 name=f"block_{i}",
             )
             for i in range(num_blocks)

@@ -23,6 +23,7 @@ LIBRARIES = {
     "sklearn": ("Measuring a model", "scikit-learn", "train"),
     "tensorboard": ("Logging for TensorBoard", "TensorBoard", "train"),
     "tensorflow": ("Reading data sets", "TensorFlow", "train"),
+    "torch": ("A file of PyTorch", "PyTorch", "torch"),
     "tf2onnx": ("Exporting to ONNX", "tf2onnx", "onnx"),
     "tensorflow_datasets": (
         "Reading data sets of TFDS",

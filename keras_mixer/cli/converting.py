@@ -5,6 +5,8 @@ import pathlib
 
 import keras
 
+from keras_mixer import atomic
+from keras_mixer.arguments import check_local_path
 from keras_mixer.models.constructors import FAMILIES
 from keras_mixer.weights import assigning
 from keras_mixer.weights import catalog
@@ -13,6 +15,7 @@ from keras_mixer.weights import loading
 from keras_mixer.weights import naming
 from keras_mixer.weights import writing
 from keras_mixer.weights.errors import WeightsError
+from keras_mixer.weights.formats import ModelConfig
 
 KERAS_SUFFIXES = (".weights.h5", ".keras")
 
@@ -33,7 +36,9 @@ def convert(source, target):
         ValueError: If the target's name has another ending.
         OSError: If a file cannot be read or written.
     """
-    source, target = pathlib.Path(source), pathlib.Path(target)
+    check_local_path("source", source)
+    source = pathlib.Path(source)
+    target = writing.check_file("target", target)
     file = loading.open_weights(_check_file(source))
     sizes = _sizes(file)
     grid = file.grid or writing.square(sizes["tokens"])
@@ -49,14 +54,9 @@ def convert(source, target):
         _save(_model(file, sizes, grid), target)
     else:
         path, layout = writing.check_target(target, file.family)
-        writing.write(
-            path,
-            file.arrays,
-            layout,
-            grid,
-            file.activation or _usual_activation(file.family),
-            file.scaling,
-        )
+        activation = file.activation or _usual_activation(file.family)
+        config = ModelConfig(grid, activation, file.scaling, file.tiles)
+        writing.write(path, file.arrays, layout, config)
     return grid
 
 
@@ -82,24 +82,28 @@ def _sizes(file):
 def _model(file, sizes, grid):
     family, constructor = FAMILIES[file.family]
     # The initial LayerScale is not in the file; the weights replace it.
-    given = [sizes.get(name, 1.0) for name in family.sizes]
-    rows, columns = grid
+    given = {name: sizes.get(name, 1.0) for name in family.sizes}
+    if "tokens_mlp" in given:
+        given["tokens_mlp"] //= file.tiles  # the constructor widens it again
     patch = sizes["patch"]
+    patch = patch if isinstance(patch, tuple) else (patch, patch)
+    height, width = (n * size for n, size in zip(grid, patch, strict=True))
     return constructor(
-        *given,
+        *given.values(),
         include_top="classes" in sizes,
         classes=sizes.get("classes", 1),
         weights=file,
-        input_shape=(rows * patch, columns * patch, sizes["in_channels"]),
-        name=family.variant_of(sizes) or family.name,
+        input_shape=(height, width, sizes["in_channels"]),
+        name=family.variant_of(given) or family.name,
     )
 
 
 def _save(model, target):
-    if target.name.endswith(".keras"):
-        model.save(target)
-    else:
-        model.save_weights(target)
+    with atomic.replacing(target) as part:
+        if target.name.endswith(".keras"):
+            model.save(part)
+        else:
+            model.save_weights(part)
 
 
 def inspect_file(path):

@@ -44,7 +44,7 @@ def prefetch(arguments):
     from keras_mixer.weights import loading
 
     for record in records:
-        print(f"{record.name}: {loading.fetch(record)}")
+        print(f"{record.name}: {loading.fetch_record(record)}")
 
 
 def _matching(pattern):

@@ -12,6 +12,8 @@ from keras_mixer.optional import check_installed
 from keras_mixer.variants import CONSTRUCTORS
 from keras_mixer.variants import patch_size
 from keras_mixer.weights import catalog
+from keras_mixer.weights import resizing
+from keras_mixer.weights.loading import HUB
 
 # The model of all commands if none is given. Its weights are in the package.
 DEFAULT_MODEL = "MixerNano"
@@ -19,14 +21,10 @@ DEFAULT_MODEL = "MixerNano"
 # `distributing.KINDS`
 DEVICES = ("auto", "none", "mirrored", "tpu", "data", "model")
 
-# `weights.resizing.METHODS`
-RESIZE_METHODS = ("auto", "tile", "interleave", "interpolate")
+RESIZE_METHODS = ("auto", *resizing.METHODS)
 
 # `exporting.formats.FORMATS`
 FORMATS = ("saved_model", "onnx", "openvino", "litert", "torch")
-
-# `weights.loading.HUB`
-HUB = "hf://"
 
 
 def is_own(model):

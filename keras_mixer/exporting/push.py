@@ -32,7 +32,7 @@ from keras_mixer.models.anatomy import check_holds_ours
 from keras_mixer.optional import require
 from keras_mixer.training.finished import model_file
 from keras_mixer.types import Path
-from keras_mixer.weights import cache
+from keras_mixer.weights import downloads
 from keras_mixer.weights.hub import check_repository
 from keras_mixer.weights.loading import HUB
 
@@ -263,7 +263,7 @@ def _check_repository(repo, private, overwrite):
     hub = require("huggingface_hub")
     errors = require("huggingface_hub.errors")
     if (
-        cache.is_offline()
+        downloads.is_offline()
         or require("huggingface_hub.constants").HF_HUB_OFFLINE
     ):
         raise OSError(

@@ -34,9 +34,9 @@ def export_weights(model: keras.Model, path: Path) -> None:
     """Writes the weights of a model to a file for the official code or timm.
 
     If an error occurs, no incomplete file is left. Loading the file with
-    `weights=` restores exactly the same weights. A `.safetensors` file also
-    contains the name of the activation and the scaling of the pixels, so the
-    loaded model computes the same. timm does not read them.
+    `weights=` restores exactly the same weights. The file also has notes of the
+    grid, the activation and the scaling of the pixels, so the loaded model
+    computes the same. The official code and timm do not read them.
 
     Source: the layouts of google-research/vision_transformer (`.npz`) and of
     `timm.models.mlp_mixer` (`.safetensors`).
@@ -86,7 +86,7 @@ def export_weights(model: keras.Model, path: Path) -> None:
         "format.",
     )
     known = config_of(body)
-    writing.write(path, arrays, layout, grid, known.activation, known.scaling)
+    writing.write(path, arrays, layout, known._replace(grid=grid))
 
 
 def config_of(body):

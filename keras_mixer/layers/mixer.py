@@ -47,6 +47,9 @@ class MixerBlock(Block):
         dropout_rate: Float in [0, 1), the dropout rate after each dense layer.
         stochastic_depth_rate: Float in [0, 1), the probability that a sample
             skips a branch while training.
+        tiles: Positive integer, how many times resizing by "tile" widened the
+            token-mixing MLP. It changes nothing that is computed: a file of the
+            model says so, and can be loaded into the model before resizing.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
@@ -79,6 +82,7 @@ class MixerBlock(Block):
         activation: Activation = gelu_tanh,
         dropout_rate: float = 0.0,
         stochastic_depth_rate: float = 0.0,
+        tiles: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -91,6 +95,7 @@ class MixerBlock(Block):
         self.tokens_mlp_dim = check_positive_int(
             "tokens_mlp_dim", tokens_mlp_dim
         )
+        self.tiles = check_positive_int("tiles", tiles)
         mlp = {"activation": self.activation, "dropout_rate": self.dropout_rate}
         self.token_norm = self._norm("token_norm")
         self.token_mixing = self._composite(
@@ -125,7 +130,8 @@ class MixerBlock(Block):
         return direct.normalize(self, norm, _fork(x))
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "tokens_mlp_dim": self.tokens_mlp_dim}
+        config = {**super().get_config(), "tokens_mlp_dim": self.tokens_mlp_dim}
+        return config if self.tiles == 1 else {**config, "tiles": self.tiles}
 
     def fold(self, arrays):
         fold_norm(

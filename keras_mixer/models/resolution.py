@@ -129,6 +129,7 @@ def _resize(model, input_shape, method, name):
         config = layer.get_config()
         if "tokens_mlp_dim" in config:
             config["tokens_mlp_dim"] *= plan.widening
+            config["tiles"] = config.get("tiles", 1) * plan.widening
         elif is_grid(layer, grid):
             config["target_shape"] = (*new_grid, config["target_shape"][-1])
         return type(layer).from_config(config)

@@ -1,9 +1,10 @@
 """Assigns arrays to the variables of a model: to all variables or none."""
 
-import keras
-
 from keras_mixer.weights.errors import WeightsError
 from keras_mixer.weights.naming import HEAD
+
+# Has the width of the MLP over tokens.
+_WIDTH = "block_0/token_mixing/dense_0/bias"
 
 SHOWN = 8  # number of lines of a difference in an error message
 
@@ -50,6 +51,8 @@ def copy_value(source, target):
     the values of a model to JAX, which deletes them: the other model is then
     destroyed (Keras 3.15, no report found).
     """
+    import keras  # here: the tables of this room are used without Keras
+
     target.assign(keras.ops.copy(source))
 
 
@@ -66,10 +69,16 @@ def _advice(expected, received):
             "as the file, or with `include_top=False` and your own head."
         )
     if all("/token_mixing/" in path for path in differing):
+        widths = [each.get(_WIDTH, (None,))[0] for each in (received, expected)]
+        if widths[0] != widths[1]:
+            return (
+                f" Only token mixing differs: in the file, its MLP is "
+                f"{widths[0]} wide, in this model {widths[1]}. Build the model "
+                f"with `tokens_mlp_dim={widths[0]}`."
+            )
         return (
             " Only token mixing differs: the weights are for another grid of "
-            "tokens, or for another width of the token MLP. Build the model "
-            "with the `input_shape` and `tokens_mlp_dim` of the file. Then "
+            "tokens. Build the model with the `input_shape` of the file. Then "
             "change the size with `keras_mixer.resize`."
         )
     return " Build the same variant as the one in the file."

@@ -6,13 +6,14 @@ are not created from it, so code from the file cannot run.
 """
 
 import json
-import math
-from typing import NamedTuple
 
-from keras_mixer.weights import archives
+import numpy as np
+
 from keras_mixer.weights import catalog
 from keras_mixer.weights.errors import WeightsError
+from keras_mixer.weights.formats import ModelConfig
 from keras_mixer.weights.formats import parse_scaling
+from keras_mixer.weights.formats import read_member
 
 ARCHIVED = "config.json"
 
@@ -25,35 +26,28 @@ _ACTIVATIONS = {
 }
 
 
-class ModelConfig(NamedTuple):
-    """How to use the weights; `None` where the file does not specify it."""
-
-    grid: tuple | None = None  # (rows, columns) of the tokens
-    activation: str | None = None
-    scaling: tuple | None = None  # (mean, std) of pixels in [0, 1]
-
-
 def read(archive):
     """Reads the configuration in an archive.
 
     Args:
-        archive: A `zipfile.ZipFile`, opened by `archives.open_archive`.
+        archive: A `zipfile.ZipFile`, opened by `open_archive`.
 
     Returns:
         A `ModelConfig`.
 
     Raises:
-        WeightsError: If the configuration is larger than `MAX_BYTES`.
+        WeightsError: If the configuration is missing or is larger than
+            `MAX_BYTES`.
     """
     if ARCHIVED not in archive.namelist():
-        return ModelConfig()
+        raise WeightsError(f"'{ARCHIVED}' is missing")
     info = archive.getinfo(ARCHIVED)
     if info.file_size > MAX_BYTES:
         raise WeightsError(
             f"its configuration has {info.file_size} bytes. At most "
             f"{MAX_BYTES} bytes are allowed"
         )
-    return describe(json.loads(archives.read(archive, info)))
+    return describe(json.loads(read_member(archive, info)))
 
 
 def describe(config):
@@ -63,7 +57,13 @@ def describe(config):
         config: The content of `config.json`, of any type.
     """
     layers = _layers(config)
-    return ModelConfig(_grid(layers), _activation(layers), _scaling(layers))
+    block = layers.get("block_0", {})
+    return ModelConfig(
+        _grid(layers),
+        activation_name(block.get("activation")),
+        _scaling(layers.get("preprocessing", {})),
+        _tiles(block.get("tiles")),
+    )
 
 
 def _layers(config):
@@ -92,35 +92,48 @@ def _grid(layers):
         return None
 
 
-def _activation(layers):
-    return activation_name(layers.get("block_0", {}).get("activation"))
-
-
 def activation_name(serialized):
     """Returns the name of an activation for `ModelConfig`, or `None`.
+
+    A function that is neither Keras's nor of this package has a name that
+    Keras does not know. A model of such weights needs `activation=`.
 
     Args:
         serialized: What `keras.activations.serialize` returns, or any value
             from a file.
     """
-    if isinstance(serialized, dict):  # a function not from Keras
+    if isinstance(serialized, dict):  # a function or layer not from Keras
         name = serialized.get("config")
-        return _ACTIVATIONS.get(name) if isinstance(name, str) else None
+        if not isinstance(name, str):
+            name = serialized.get("class_name")
+        serialized = _ACTIVATIONS.get(name, name)
     return serialized if isinstance(serialized, str) else None
 
 
-def _scaling(layers):
-    """Returns mean and std per channel of the layer that scales pixels."""
-    config = layers.get("preprocessing", {})
+def _tiles(value):
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_count and value > 0 else 1
+
+
+def _scaling(config):
+    """Returns mean and std per channel of the layer that scales pixels.
+
+    Args:
+        config: The configuration of a `Rescaling` or a `Normalization`.
+    """
     try:
-        if "scale" in config:
-            std = 1 / (255 * config["scale"])
-            mean, std = [-config["offset"] * std] * 3, [std] * 3
+        if "scale" in config:  # scale * x + offset
+            scale, offset = np.float64(config["scale"]), config["offset"]
+            mean, std = -np.float64(offset) / scale, 1 / scale
         else:
-            mean = [value / 255 for value in config["mean"]]
-            std = [math.sqrt(value) / 255 for value in config["variance"]]
-    except (LookupError, TypeError, ValueError, ZeroDivisionError):
+            mean = np.float64(config["mean"])
+            std = np.sqrt(np.float64(config["variance"]))
+            if config.get("invert"):  # x * std + mean
+                mean, std = -mean / std, 1 / std
+        pair = [np.broadcast_to(value / 255, 3) for value in (mean, std)]
+    except (LookupError, TypeError, ValueError):
         return None
     # Removes rounding errors, so that a copy of a copy is equal.
-    rounded = ([float(f"{value:.12g}") for value in v] for v in (mean, std))
-    return parse_scaling(*rounded)
+    return parse_scaling(
+        *([float(f"{number:.12g}") for number in value] for value in pair)
+    )

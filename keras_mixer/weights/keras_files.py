@@ -17,12 +17,14 @@ import mmap
 
 import numpy as np
 
-from keras_mixer.weights import archives
 from keras_mixer.weights import hdf5_guard
 from keras_mixer.weights import keras_config
 from keras_mixer.weights.errors import WeightsError
+from keras_mixer.weights.formats import CRC
 from keras_mixer.weights.formats import File
 from keras_mixer.weights.formats import bfloat16
+from keras_mixer.weights.formats import open_archive
+from keras_mixer.weights.formats import read_member
 
 ARCHIVED = "model.weights.h5"  # the weights within a `.keras` file
 
@@ -55,11 +57,10 @@ def read_h5(path):
 
 def read_archive(path):
     """Reads a `.keras` file; see `read_h5`."""
-    with archives.open_archive(path) as archive:
-        content = archives.read(archive, archive.getinfo(ARCHIVED))
-        description = keras_config.read(archive)
-    arrays = _read(io.BytesIO(content), content)
-    return File(arrays, checksum=archives.CHECKSUM, **description._asdict())
+    with open_archive(path) as archive:
+        content = read_member(archive, archive.getinfo(ARCHIVED))
+        config = keras_config.read(archive)
+    return File(_read(io.BytesIO(content), content), config, CRC)
 
 
 def _read(file, content):
@@ -67,6 +68,10 @@ def _read(file, content):
 
     hdf5_guard.check(content)
     with h5py.File(file, "r") as h5:
+        if "layers" not in h5:
+            raise WeightsError(
+                "it has no group 'layers': it was not written by Keras 3"
+            )
         reader = _Reader(len(content))
         for layer in _groups(_child(h5, "layers")):
             reader.read_layer(layer, ())

@@ -13,17 +13,17 @@ import pathlib
 import re
 from typing import NamedTuple
 
+from keras_mixer.arguments import check_local_path
 from keras_mixer.weights import assigning
 from keras_mixer.weights import catalog
-from keras_mixer.weights import fetching
+from keras_mixer.weights import downloads
 from keras_mixer.weights import hub
-from keras_mixer.weights import hub_config
 from keras_mixer.weights import keras_files
 from keras_mixer.weights import naming
 from keras_mixer.weights import reading
 from keras_mixer.weights import resizing
 from keras_mixer.weights.errors import WeightsError
-from keras_mixer.weights.keras_config import ModelConfig
+from keras_mixer.weights.formats import ModelConfig
 
 logger = logging.getLogger("keras_mixer")
 
@@ -58,6 +58,7 @@ class WeightsFile(NamedTuple):
     tokens_mlp: int | None = None  # width of the MLP over tokens
     activation: str | None = None  # None: that of the family
     scaling: tuple | None = None  # (mean, std) of pixels; None: the family's
+    tiles: int = 1  # how many times resizing widened the MLP over tokens
     checksum: str | None = None  # kind of checksum in the file
 
 
@@ -83,6 +84,7 @@ def check_source(weights, variant):
             return record
         if weights.startswith(HUB):
             return _check_hub(weights, variant)
+    check_local_path("weights", weights)
     # `os.path.isfile` also returns `False` for an invalid path.
     if os.path.isfile(weights):
         return pathlib.Path(weights)
@@ -133,35 +135,37 @@ def open_weights(source, family=None, include_top=True):
     path, known = _locate(source)
     file = reading.read(path)
     try:
-        named, prefix = naming.remove_prefix(file.arrays)
-        layout = naming.layout_of(named)
-        if family not in (None, layout.family):
-            raise WeightsError(
-                f"expected the weights of a model of the family '{family}'. "
-                f"Received: weights of the family '{layout.family}'"
-            )
-        arrays = naming.rename(named, layout)
+        layout, arrays = _rename(file.arrays, family, path)
+        if not include_top:
+            arrays = {p: a for p, a in arrays.items() if not _is_head(p)}
+        sizes = _check_whole(arrays, layout)
+        config = _complete(file.config, known, layout, sizes)
     except WeightsError as error:
         raise WeightsError(f"Cannot load '{path}': {error}") from error
-    if prefix:
-        logger.info("%s: prefix '%s' removed from the names", path, prefix)
-    if not include_top:
-        arrays = {p: a for p, a in arrays.items() if not _is_head(p)}
-    sizes = _check_whole(arrays, layout.family, path)
-    activation = known.activation or file.activation
-    if activation is None and layout.name == "timm":
-        activation = catalog.GELU_EXACT  # timm uses it for all models
     return WeightsFile(
         source=str(path),
         family=layout.family,
         layout=layout.name,
         arrays=arrays,
-        grid=_grid(file.grid or known.grid, layout, sizes["tokens"]),
         tokens_mlp=sizes.get("tokens_mlp"),
-        activation=activation,
-        scaling=known.scaling or file.scaling,
         checksum=file.checksum,
+        **config._asdict(),
     )
+
+
+def _rename(arrays, family, path):
+    """Returns the layout of a file and `{path: array}`."""
+    named, prefix = naming.remove_prefix(arrays)
+    layout = naming.layout_of(named)
+    if family not in (None, layout.family):
+        raise WeightsError(
+            f"expected the weights of a model of the family '{family}'. "
+            f"Received: weights of the family '{layout.family}'"
+        )
+    renamed = naming.rename(named, layout)
+    if prefix:
+        logger.info("%s: prefix '%s' removed from the names", path, prefix)
+    return layout, renamed
 
 
 # Only the head can be left out.
@@ -175,49 +179,80 @@ def _locate(source):
         return source, ModelConfig()
     if isinstance(source, HubFile):
         path = hub.fetch(source.repo, source.names)
-        return path, hub_config.read(source.repo, path.name)
+        return path, hub.read_config(source.repo, path)
     scaling = (source.source.mean, source.source.std)
-    return fetch(source), ModelConfig(None, source.source.activation, scaling)
+    return fetch_record(source), ModelConfig(
+        None, source.source.activation, scaling
+    )
 
 
-def fetch(record):
+def fetch_record(record):
     """Returns the file of a `Record`; downloads it if it is not cached."""
     if record.packaged is not None:
         return pathlib.Path(record.packaged)
     if record.repo is None:
-        return fetching.fetch(
+        return downloads.download(
             record.file, record.url, record.size, record.sha256
         )
     _, _, name = record.file.rpartition("/")
     return hub.fetch(record.repo, (name,))
 
 
-def _check_whole(arrays, family, path):
+def _check_whole(arrays, layout):
     """Checks that the weights form one complete model; returns its sizes."""
     shapes = assigning.shapes(arrays)
-    sizes = naming.sizes_of(shapes, family)
+    sizes = naming.sizes_of(shapes, layout.family)
+    table = naming.axes_of(layout.family)
+    unknown = [path for path in arrays if not naming.axes(path, table)]
+    problem = (
+        "its weights do not form one complete model: it is a file of another "
+        "model, or was edited or fused"
+    )
+    if unknown:
+        problem = naming.another_model(unknown, layout)
     assigning.check(
-        naming.shapes_of(family, sizes),
-        shapes,
-        f"Cannot load '{path}': its weights do not form one complete model. It "
-        "was damaged, edited or fused, or contains more than the model.",
+        naming.shapes_of(layout.family, sizes), shapes, f"{problem}."
     )
     return sizes
 
 
-def _grid(noted, layout, tokens):
-    """Returns the rows and columns of the tokens of a file, or `None`.
+def _complete(noted, known, layout, sizes):
+    """Returns the `ModelConfig` of weights.
 
-    A `.keras` file has the grid in its configuration. A `.weights.h5` file does
-    not contain it. The published weights are for square images. `writing` adds
-    a note to a file if the grid is not square.
+    The published weights are for square images and, those of timm, for exact
+    GELU.
+
+    Args:
+        noted: The `ModelConfig` in the file.
+        known: What is known without the file, a `ModelConfig`.
+        layout: The `Layout` of the file.
+        sizes: The sizes of the model.
     """
+    config = ModelConfig(
+        noted.grid or known.grid,
+        known.activation or noted.activation,
+        known.scaling or noted.scaling,
+        max(noted.tiles, known.tiles),
+    )
+    if config.activation is None and layout.name == "timm":
+        config = config._replace(activation=catalog.GELU_EXACT)
+    if sizes.get("tokens_mlp", config.tiles) % config.tiles:
+        raise WeightsError(
+            f"it says that the MLP over tokens, {sizes['tokens_mlp']} wide, "
+            f"was widened {config.tiles} times"
+        )
+    tokens, grid = sizes["tokens"], config.grid
+    if grid is not None and math.prod(grid) != tokens:
+        if layout.name != "keras":
+            raise WeightsError(
+                f"it says that its grid is {grid[0]} x {grid[1]}, but has "
+                f"weights for {tokens} tokens"
+            )
+        grid = None  # a model with other layers before its stem
     side = math.isqrt(tokens)
-    if layout.name == "keras":
-        return noted if noted and math.prod(noted) == tokens else None
-    if side**2 != tokens and not noted:
-        return None
-    return noted or (side, side)
+    if grid is None and layout.name != "keras" and side**2 == tokens:
+        grid = (side, side)
+    return config._replace(grid=grid)
 
 
 def plan(file, grid, method):
@@ -233,28 +268,29 @@ def plan(file, grid, method):
 def widening(file, tokens_mlp):
     """Returns how many times wider the MLP over tokens is in a file.
 
-    It is wider if the file has a model of these sizes that was resized by
-    "tile" or "interleave".
+    It may be wider only if the file shows that its model was resized by "tile"
+    or "interleave": by its note, its configuration, or its weights.
 
     Args:
         file: A `WeightsFile`.
         tokens_mlp: The width in the model to build, or `None`.
 
     Returns:
-        A positive integer. It is 1 if the widths cannot be compared, or if the
-        one is no multiple of the other.
+        A positive integer. It is 1 if the file may not be wider.
     """
-    there = file.tokens_mlp
-    if not tokens_mlp or not there or there % tokens_mlp:
+    if not tokens_mlp or not file.tokens_mlp or file.tokens_mlp % tokens_mlp:
         return 1
-    times = there // tokens_mlp
-    if times > 1:
-        logger.info(
-            "%s: the MLP over tokens is %d times as wide, since the model in "
-            "the file was resized",
-            file.source,
-            times,
-        )
+    times = file.tokens_mlp // tokens_mlp
+    if times == 1 or (
+        file.tiles % times and not resizing.is_tiled(file.arrays, times)
+    ):
+        return 1
+    logger.info(
+        "%s: the MLP over tokens is %d times as wide, since the model in the "
+        "file was resized",
+        file.source,
+        times,
+    )
     return times
 
 

@@ -192,21 +192,36 @@ def layout_of(names):
     """Returns the layout that knows most of `names`.
 
     Raises:
-        WeightsError: If no layout knows any of them.
+        WeightsError: If no layout knows half of them.
     """
     counts = []
     for layout in LAYOUTS:
         known = set(layout.names().values())
         counts.append(sum(_template(name, known) in known for name in names))
     best = max(range(len(LAYOUTS)), key=counts.__getitem__)
-    if not counts[best]:
-        shown = ", ".join(sorted(names)[:3]) or "no names"
-        raise WeightsError(
-            "expected the weights of an MLP-Mixer or a ResMLP, named as in "
-            "Flax, timm, the authors' code or this package. "
-            f"Received: {shown}{_advice(names)}"
-        )
+    if 2 * counts[best] < max(len(names), 1):
+        raise WeightsError(f"{another_model(names)}{_advice(names)}")
     return LAYOUTS[best]
+
+
+def another_model(names, layout=None):
+    """Returns the beginning of the error message for unknown names.
+
+    Args:
+        names: The names in the file.
+        layout: The `Layout` of the other names in the file, if any.
+    """
+    expected = [
+        f"'{each.names()['block_{}/token_norm/beta'].format(0)}' ({each.name})"
+        for each in LAYOUTS
+        if layout in (None, each)
+    ]
+    shown = ", ".join(map(repr, sorted(names)[:3])) or "no names"
+    return (
+        "it is a file of another model or library than an MLP-Mixer or a "
+        f"ResMLP: its names begin with {shown}, expected names such as "
+        f"{', '.join(dict.fromkeys(expected))}"
+    )
 
 
 def _advice(names):
@@ -303,9 +318,9 @@ def _squeeze(array, rank):
     The Affine layer of timm has vectors of shape (1, 1, channels). Flax before
     Linen has kernels for a convolution of size 1.
     """
-    squeezed = tuple(size for size in array.shape if size != 1)
-    if array.ndim > rank == len(squeezed):
-        return array.reshape(squeezed)
+    extra = max(array.ndim - rank, 0)
+    if array.shape[:extra] == (1,) * extra:
+        return array.reshape(array.shape[extra:])
     return array
 
 

@@ -8,15 +8,17 @@ allocated.
 
 import logging
 import math
+import re
 
 import numpy as np
 
-from keras_mixer.weights import archives
 from keras_mixer.weights.errors import WeightsError
+from keras_mixer.weights.formats import CRC
 from keras_mixer.weights.formats import File
 from keras_mixer.weights.formats import bfloat16
+from keras_mixer.weights.formats import config_of
 from keras_mixer.weights.formats import not_weights
-from keras_mixer.weights.formats import parse_grid
+from keras_mixer.weights.formats import open_archive
 
 logger = logging.getLogger("keras_mixer")
 
@@ -40,15 +42,21 @@ def read(path):
         WeightsError: If the file is damaged or declares more than it stores.
     """
     arrays = {}
-    with archives.open_archive(path) as archive:
+    with open_archive(path) as archive:
         for info in _weights(path, archive.infolist()):
             with archive.open(info) as file:
                 name = info.filename.removesuffix(".npy")
                 if name in arrays:
                     raise WeightsError(f"it contains {name!r} twice")
                 arrays[name] = _read_npy(file, name, info.file_size)
-        note = archive.comment.decode("latin-1")
-        return File(arrays, parse_grid(note), archives.CHECKSUM)
+        config = config_of(_notes(archive.comment.decode("latin-1")), {})
+        return File(arrays, config, CRC)
+
+
+def _notes(comment):
+    """Returns the notes that `writing` added: a line has a key and a text."""
+    found = re.findall(r"^(keras_mixer \w+) (.*)$", comment, re.MULTILINE)
+    return dict(found)
 
 
 def _weights(path, infos):

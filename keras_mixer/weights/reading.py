@@ -12,13 +12,14 @@ library raises any error for a broken file, it becomes a `WeightsError`.
 
 import pathlib
 
-from keras_mixer.weights import archives
 from keras_mixer.weights import hdf5_guard
 from keras_mixer.weights import keras_files
 from keras_mixer.weights import npz_files
 from keras_mixer.weights import safetensors_files
 from keras_mixer.weights import torch_files
 from keras_mixer.weights.errors import WeightsError
+from keras_mixer.weights.formats import ZIP_SIGNATURES
+from keras_mixer.weights.formats import open_archive
 
 READERS = {
     ".weights.h5": keras_files.read_h5,
@@ -57,19 +58,19 @@ def read(path):
             if not array.size:
                 raise WeightsError(f"{name!r} is empty: {array.shape}")
         return file
-    except WeightsError as error:
-        raise WeightsError(
-            f"Cannot load '{path}': {error}{_other_format(path)}"
-        ) from error
     except (FileNotFoundError, ImportError, MemoryError, PermissionError):
         raise
     # The libraries can raise any exception for broken files.
     except Exception as error:
-        raise WeightsError(
-            f"Cannot load '{path}': expected a complete, undamaged weights "
-            f"file. Received: {type(error).__name__}: "
-            f"{_first_line(error)}{_other_format(path)}"
-        ) from error
+        reason = _other_format(path)
+        if isinstance(error, WeightsError):
+            reason = f"{error}. {reason}" if reason else error
+        elif not reason:
+            reason = (
+                "the file is damaged. Get it again. Received: "
+                f"{type(error).__name__}: {_first_line(error)}"
+            )
+        raise WeightsError(f"Cannot load '{path}': {reason}") from error
 
 
 def suffix_of_name(path):
@@ -87,7 +88,7 @@ def suffix_of_content(path):
         start = file.read(32)
     if start.startswith(hdf5_guard.SIGNATURE):
         return ".weights.h5"
-    if start.startswith(archives.SIGNATURES):
+    if start.startswith(ZIP_SIGNATURES):
         return _suffix_of_archive(path)
     if torch_files.is_legacy_start(start):
         return ".pth"
@@ -97,7 +98,7 @@ def suffix_of_content(path):
 
 
 def _suffix_of_archive(path):
-    with archives.open_archive(path) as archive:
+    with open_archive(path) as archive:
         names = archive.namelist()
     if keras_files.ARCHIVED in names:
         return ".keras"
@@ -135,15 +136,20 @@ def _flax_advice(path):
 
 
 def _other_format(path):
-    """Returns advice if name and content have different known formats."""
+    """Returns what the content is, if not what the name says; or `""`."""
     suffix = suffix_of_name(path)
     try:
         content = suffix_of_content(path)
-    except Exception:  # a damaged file
+    except Exception:  # a damaged archive
         return ""
-    if None in (suffix, content) or READERS[suffix] is READERS[content]:
+    if suffix is None or READERS[suffix] is READERS.get(content):
         return ""
-    return f". Its content is that of a {content} file: rename the file"
+    if content is not None:
+        return f"Its content is that of a {content} file: rename the file"
+    return (
+        f"Its content is not that of a {suffix} file. It is a file of another "
+        "library, or its beginning is damaged"
+    )
 
 
 def _first_line(error):

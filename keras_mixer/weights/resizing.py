@@ -99,6 +99,21 @@ def plan(old, new, method):
     return ResizePlan(old, new, method)
 
 
+def is_tiled(arrays, times):
+    """Returns whether the MLP over tokens still consists of copies.
+
+    Then each token is connected to one of `times` parts of the MLP. After more
+    training this cannot be seen.
+
+    Args:
+        arrays: `{path: array}` of a Mixer.
+        times: The number of parts, a divisor of the width.
+    """
+    kernel = arrays["block_0/token_mixing/dense_0/kernel"]
+    parts = kernel.reshape(len(kernel), times, -1).any(axis=2)
+    return bool((parts.sum(axis=1) == 1).all())
+
+
 def resize(arrays, family, plan):
     """Resizes the weights of a model.
 

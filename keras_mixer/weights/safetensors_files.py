@@ -10,16 +10,10 @@ import json
 
 from keras_mixer.optional import require
 from keras_mixer.weights.errors import WeightsError
-from keras_mixer.weights.formats import ACTIVATION_NOTE
 from keras_mixer.weights.formats import CHECKSUM_NOTE
-from keras_mixer.weights.formats import GRID_NOTE
-from keras_mixer.weights.formats import SCALING_NOTE
 from keras_mixer.weights.formats import File
-from keras_mixer.weights.formats import checksum
+from keras_mixer.weights.formats import config_of
 from keras_mixer.weights.formats import not_weights
-from keras_mixer.weights.formats import parse_activation
-from keras_mixer.weights.formats import parse_grid
-from keras_mixer.weights.formats import parse_scaling
 
 
 def read(path):
@@ -46,33 +40,12 @@ def read(path):
                 raise WeightsError(not_weights(name, dtype))
             arrays[name] = file.get_tensor(name)
         metadata = file.metadata() or {}
-    names = (GRID_NOTE, ACTIVATION_NOTE, SCALING_NOTE)
-    notes = [metadata.get(name, "") for name in names]
-    grid, activation, scaling = notes
-    file = File(
+    checksum = CHECKSUM_NOTE in metadata
+    return File(
         arrays,
-        parse_grid(grid),
-        activation=parse_activation(activation),
-        scaling=_scaling(scaling),
+        config_of(metadata, arrays),
+        "SHA-256 of the tensors" if checksum else None,
     )
-    expected = metadata.get(CHECKSUM_NOTE)
-    if expected is None:
-        return file
-    if checksum(arrays, *notes) != expected:
-        raise WeightsError(
-            "its tensors differ from the checksum in its metadata: the file is "
-            "damaged, or another program changed it and kept the metadata. Get "
-            f"the file again. If the change was intended, remove "
-            f"'{CHECKSUM_NOTE}' from the metadata"
-        )
-    return file._replace(checksum="SHA-256 of the tensors")
-
-
-def _scaling(note):
-    try:
-        return parse_scaling(*json.loads(note))
-    except (TypeError, ValueError, RecursionError):
-        return None
 
 
 def is_start(start, size):

@@ -1,30 +1,36 @@
 """Writes weights to a file that the official code or timm can load.
 
-If the grid is not square, a note of the grid is added. Without the note, a file
-for 9 x 16 tokens looks like a file for 12 x 12 tokens. The note is in the
-comment of the archive, or in the metadata of safetensors. Other programs ignore
-it. A safetensors file also gets notes of the activation and of the scaling of
-the pixels, and a checksum. An archive already has checksums.
+The file also gets notes, with a checksum: the comment of `.npz`, the metadata
+of `.safetensors`. Without the note of the grid, a file for 9 x 16 tokens looks
+like a file for 12 x 12 tokens. Without the notes of the activation and of the
+scaling, the loaded model would compute other values.
 """
 
-import json
 import math
 import os
 import pathlib
-import tempfile
 import zipfile
 
 import numpy as np
 
+from keras_mixer.arguments import check_local_path
+from keras_mixer.atomic import replacing
 from keras_mixer.optional import require
 from keras_mixer.weights import naming
-from keras_mixer.weights.formats import ACTIVATION_NOTE
-from keras_mixer.weights.formats import CHECKSUM_NOTE
-from keras_mixer.weights.formats import GRID_NOTE
-from keras_mixer.weights.formats import SCALING_NOTE
-from keras_mixer.weights.formats import checksum
+from keras_mixer.weights.formats import notes_of
 
 SUFFIXES = (".npz", ".safetensors")
+
+
+def check_file(name, path):
+    """Returns the path of a file to write or to replace, after checking it."""
+    check_local_path(name, path)
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"`{name}` must be a file. Received: the folder '{path}'"
+        )
+    return path
 
 
 def check_target(path, family):
@@ -34,7 +40,7 @@ def check_target(path, family):
             f"`path` must be a path. Received: path={path!r} (of type "
             f"{type(path).__name__})"
         )
-    path = pathlib.Path(path)
+    path = check_file("path", path)
     if path.suffix not in SUFFIXES:
         raise ValueError(
             "`path` must end in .npz (Flax, like the official Mixers) or in "
@@ -52,7 +58,7 @@ def check_target(path, family):
     )
 
 
-def write(path, arrays, layout, grid, activation=None, scaling=None):
+def write(path, arrays, layout, config):
     """Writes `{path: array}` in a layout.
 
     If writing fails, no new file is left, and an existing file is unchanged.
@@ -61,37 +67,29 @@ def write(path, arrays, layout, grid, activation=None, scaling=None):
         path: `pathlib.Path` of the file. An existing file is replaced.
         arrays: `{path: array}`, written in float32.
         layout: A `naming.Layout`.
-        grid: `(rows, columns)` of the tokens.
-        activation: Name of the activation of the MLPs, or `None`.
-        scaling: `(mean, std)` of the pixels, or `None`.
+        config: A `formats.ModelConfig`.
     """
     arrays = {key: array.astype("float32") for key, array in arrays.items()}
     named = naming.export_names(arrays, layout)
-    notes = {
-        GRID_NOTE: "" if grid[0] == grid[1] else "{}x{}".format(*grid),
-        ACTIVATION_NOTE: activation or "",
-        SCALING_NOTE: "" if scaling is None else json.dumps(scaling),
-    }
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        part = pathlib.Path(folder, path.name)
-        writer = _write_npz if path.suffix == ".npz" else _write_safetensors
-        writer(part, named, notes)
-        part.replace(path)
+    is_npz = path.suffix == ".npz"
+    if not is_npz:
+        require("safetensors.numpy")  # an error in the block is one of writing
+    with replacing(path) as part:
+        (_write_npz if is_npz else _write_safetensors)(part, named, config)
 
 
-def _write_npz(path, arrays, notes):
+def _write_npz(path, arrays, config):
     np.savez(path, **arrays)
-    if notes[GRID_NOTE]:
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.comment = f"{GRID_NOTE} {notes[GRID_NOTE]}".encode()
+    notes = notes_of(config, {})  # the archive has checksums of its arrays
+    lines = [f"{key} {text}" for key, text in notes.items()]
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = "\n".join(lines).encode()
 
 
-def _write_safetensors(path, arrays, notes):
+def _write_safetensors(path, arrays, config):
     safetensors = require("safetensors.numpy")
     # timm and transformers expect "pt".
-    metadata = {"format": "pt"}
-    metadata |= {name: note for name, note in notes.items() if note}
-    metadata[CHECKSUM_NOTE] = checksum(arrays, *notes.values())
+    metadata = {"format": "pt", **notes_of(config, arrays)}
     # `save_file` creates a file that only its owner can read.
     path.touch()
     mode = path.stat().st_mode

@@ -224,7 +224,6 @@ def test_hub_config_sets_the_pixel_range(offline, tiny, tmp_path):
     options = {"weights": "hf://someone/tiny", "input_shape": (8, 8, 3)}
     options["include_top"] = False
     for text, mean in (
-        ("not JSON", 0.5),
         ("[1, 2]", 0.5),
         (json.dumps({"pretrained_cfg": {"mean": [0.1] * 3}}), 0.5),
         (json.dumps({"mean": [0.1] * 3, "std": [0, 1, 1]}), 0.5),

@@ -12,6 +12,7 @@ import keras_mixer
 from keras_mixer.models.anatomy import weights_of
 from keras_mixer.weights import keras_config
 from keras_mixer.weights.errors import WeightsError
+from keras_mixer.weights.formats import ModelConfig
 from support.helpers import FAMILIES
 from support.helpers import IMAGE
 from support.helpers import assert_equal
@@ -73,35 +74,59 @@ def test_weights_h5_file_is_not_resized(tmp_path):
         )
 
 
-def test_activation_and_pixel_range_are_loaded(tmp_path):
+CHANGES = [
+    {"scale": 1 / 255, "offset": 0.0},  # of MIIL
+    {"scale": [0.02, 0.03, 0.05], "offset": [-1.0, 0.5, 2.0]},
+    {"mean": 100.0, "variance": 50.0, "axis": None},
+    {"mean": [90.0, 100.0, 120.0], "variance": [30.0, 40.0, 50.0]},
+    {"mean": [1.0, 2.0, 3.0], "variance": [0.1, 0.2, 0.3], "invert": True},
+]
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".npz", ".safetensors"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_activation_and_pixel_range_are_loaded(tmp_path, suffix, change):
     images = np.random.default_rng(0).uniform(0, 255, (3, *IMAGE))
-    backbone = family_model("mixer", activation="gelu", include_top=False)
-    normed = keras_mixer.Mixer(
-        4, 2, 10, 7, 11, input_shape=IMAGE, include_top=False
-    )
-    randomise(backbone)
-    # Scale pixels to [0, 1], as for the weights of MIIL.
-    config = backbone.get_config()
+    body = family_model("mixer", activation="relu", include_top=False)
+    randomise(body)
+    config = body.get_config()
     for layer in config["layers"]:
         if layer["name"] == "preprocessing":
-            layer["config"] |= {"scale": 1 / 255, "offset": 0.0}
+            if "mean" in change:
+                layer["class_name"] = "Normalization"
+                layer["config"] = {"name": "preprocessing"}
+            layer["config"] |= change
     model = keras.Model.from_config(config)
-    model.set_weights(backbone.get_weights())
-    model.save(tmp_path / "model.keras")
-    loaded = keras_mixer.Mixer(
-        *(4, 2, 10, 7, 11),
-        input_shape=IMAGE,
-        include_top=False,
-        weights=tmp_path / "model.keras",
-    )
-    assert loaded.get_layer("block_0").activation is keras.activations.gelu
-    assert normed.get_layer("block_0").activation is not keras.activations.gelu
-    np.testing.assert_allclose(
-        loaded.predict(images, verbose=0),
-        model.predict(images, verbose=0),
-        rtol=0,
-        atol=1e-6,
-    )
+    model.set_weights(body.get_weights())
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".keras":
+        model.save(path)
+    else:
+        keras_mixer.export_weights(model, path)
+    loaded = family_model("mixer", include_top=False, weights=path)
+    assert loaded.get_layer("block_0").activation is keras.activations.relu
+    expected = keras.ops.convert_to_numpy(model(images))
+    received = keras.ops.convert_to_numpy(loaded(images))
+    np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
+
+
+def squared(x):
+    return x * x
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".npz", ".safetensors"])
+def test_activation_of_the_user_must_be_given(tmp_path, suffix):
+    model = family_model("mixer", activation=squared)
+    arrays = randomise(model)
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".keras":
+        model.save(path)
+    else:
+        keras_mixer.export_weights(model, path)
+    with pytest.raises(ValueError, match="identifier: squared"):
+        family_model("mixer", weights=path)
+    loaded = family_model("mixer", weights=path, activation=squared)
+    assert_equal(weights_of(loaded), arrays)
 
 
 def archive_of(text):
@@ -122,7 +147,7 @@ def archive_of(text):
 )
 def test_missing_settings_are_none(config):
     received = keras_config.read(archive_of(json.dumps(config)))
-    assert received == keras_config.ModelConfig()
+    assert received == ModelConfig()
 
 
 def test_scaling_with_nan_is_ignored():
