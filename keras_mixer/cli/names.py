@@ -12,8 +12,7 @@ from keras_mixer.optional import check_installed
 from keras_mixer.variants import CONSTRUCTORS
 from keras_mixer.variants import patch_size
 from keras_mixer.weights import catalog
-from keras_mixer.weights import resizing
-from keras_mixer.weights.loading import HUB
+from keras_mixer.weights.catalog import HUB
 
 # The model of all commands if none is given. Its weights are in the package.
 DEFAULT_MODEL = "MixerNano"
@@ -21,7 +20,8 @@ DEFAULT_MODEL = "MixerNano"
 # `distributing.KINDS`
 DEVICES = ("auto", "none", "mirrored", "tpu", "data", "model")
 
-RESIZE_METHODS = ("auto", *resizing.METHODS)
+# `weights.resizing.METHODS`
+RESIZE_METHODS = ("auto", "tile", "interleave", "interpolate")
 
 # `exporting.formats.FORMATS`
 FORMATS = ("saved_model", "onnx", "openvino", "litert", "torch")

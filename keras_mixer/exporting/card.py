@@ -29,7 +29,7 @@ from keras_mixer.training.finished import report_of
 from keras_mixer.training.log import read_log
 from keras_mixer.training.runs import read_run
 from keras_mixer.weights import catalog
-from keras_mixer.weights.loading import HUB
+from keras_mixer.weights.catalog import HUB
 
 # The files that `push` writes, and what the card says about them.
 CARD = "README.md"

@@ -33,8 +33,8 @@ from keras_mixer.optional import require
 from keras_mixer.training.finished import model_file
 from keras_mixer.types import Path
 from keras_mixer.weights import downloads
+from keras_mixer.weights.catalog import HUB
 from keras_mixer.weights.hub import check_repository
-from keras_mixer.weights.loading import HUB
 
 logger = logging.getLogger("keras_mixer")
 

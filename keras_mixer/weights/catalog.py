@@ -21,6 +21,8 @@ import importlib.resources.abc
 
 IMAGE_SIZE = 224  # default of `Record.image_size`
 
+HUB = "hf://"  # of `"hf://organization/name"`, a repository of the hub
+
 GELU_TANH = "gelu_tanh"  # `keras_mixer.layers.gelu_tanh`
 GELU_EXACT = "gelu"
 

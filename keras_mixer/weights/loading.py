@@ -22,12 +22,12 @@ from keras_mixer.weights import keras_files
 from keras_mixer.weights import naming
 from keras_mixer.weights import reading
 from keras_mixer.weights import resizing
+from keras_mixer.weights.catalog import HUB
 from keras_mixer.weights.errors import WeightsError
 from keras_mixer.weights.formats import ModelConfig
 
 logger = logging.getLogger("keras_mixer")
 
-HUB = "hf://"
 # Of `keras_mixer.push` and timm, then of Keras's `model.save("hf://...")`.
 HUB_FILES = (
     "model.safetensors",

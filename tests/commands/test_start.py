@@ -18,6 +18,7 @@ from keras_mixer.models.constructors import MODELS
 from keras_mixer.variants import CONSTRUCTORS
 from keras_mixer.variants import MIXER
 from keras_mixer.variants import RESMLP
+from keras_mixer.weights import resizing
 from support.helpers import ROOT
 from support.helpers import python
 
@@ -179,6 +180,7 @@ def test_names_of_the_command_line_are_those_of_the_registries():
         parameters = inspect.signature(MODELS[name]).parameters
         assert parameters["name"].default == variant
     assert names.DEVICES == distributing.KINDS
+    assert ("auto", *resizing.METHODS) == names.RESIZE_METHODS
     assert tuple(formats.FORMATS) == names.FORMATS
 
 
