@@ -22,9 +22,6 @@ from keras_mixer.data.photos import INTERPOLATIONS
 from keras_mixer.data.photos import centred_box
 from keras_mixer.optional import require
 
-CROPS = ("inception", "pad", "resize")
-
-
 # The official inception crop: `decode_jpeg_and_inception_crop` of big_vision.
 CROP_AREA = (0.05, 1.0)
 
@@ -86,10 +83,6 @@ def training_preparation(images, image_shape, classes, augmentation, seeds):
 def _cropping(images, image_shape, classes, crop, seeds):
     """A function from number and index to an image of that size and a label."""
     tf = require("tensorflow")
-    if crop not in (None, *CROPS):
-        raise ValueError(
-            f"`crop` must be one of {CROPS}. Received: crop={crop!r}"
-        )
     *size, channels = image_shape
 
     def inception(number, index):

@@ -107,7 +107,7 @@ def load_tfds(
         held = [_chosen(train, order[:count])]
         train = _chosen(train, order[count:])
     features = builder.info.features
-    channels = 1 if features[image_key].shape[-1] in (1, 2) else 3
+    channels = 1 if features[image_key].shape[-1] == 1 else 3
     return Data(
         builder.info.full_name,
         tuple(features[label_key].names),
@@ -193,7 +193,7 @@ def _split_images(tfds, builder, split, image_key, label_key):
             *((batch[image_key], batch[label_key]) for batch in batches),
             strict=True,
         )
-        if shape[-1] in (2, 4):
+        if shape[-1] == 4:
             images = (on_white(batch).numpy() for batch in images)
         return kept(
             itertools.chain.from_iterable(images),

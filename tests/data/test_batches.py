@@ -64,17 +64,20 @@ def test_images_that_do_not_fill_a_batch_are_in_the_next_epoch(numbered):
         assert_same(arrays(again, 4), batches[start : start + 4])
 
 
-# Written by the version before `drop_remainder`: 11 images, batches of 4.
+# 11 images, batches of 4. Another order would be other trainings.
 ORDER = [3, 1, 8, 6, 0, 5, 10, 9, 4, 10, 6, 9, 3, 7, 1, 2]
 ORDER += [8, 3, 9, 1, 4, 7, 10, 6]
 
 
-def test_order_is_that_of_earlier_versions():
-    """So that their trainings are resumed with the same images."""
+def test_order_of_the_images_does_not_change():
     order = indexed.numbered_indices(11, 4, np.arange(4), 5, 1, True)
     numbers, indices = zip(*order.take(20).as_numpy_iterator(), strict=True)
     assert list(numbers) == list(range(4, 24))
     assert list(indices) == ORDER[4:]
+
+
+# RandAugment takes seconds to trace: one test has it.
+MIXED = Augmentation(mixup=0.8, cutmix=1.0, erasing=0.5)
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
@@ -84,19 +87,19 @@ def test_batches_can_start_at_any_step(cifar, kept, monkeypatch):
     images = data.load_folder(cifar, (24, 20))
     assert images.train_images.decoded is kept
     assert images.steps_per_epoch(16) == 4
-    batches = arrays(images.train(EVERYTHING, 16, seed=5), 7)
+    batches = arrays(images.train(MIXED, 16, seed=5), 7)
     assert batches[0][0].shape == (16, 24, 20, 3)
     assert batches[0][0].dtype == "uint8"
     assert batches[0][1].shape == (16, 10)
     assert batches[0][1].dtype == "float32"
     for start in (1, 4, 6):  # in the first epoch, and in the second
-        again = images.train(EVERYTHING, 16, seed=5, start=start)
+        again = images.train(MIXED, 16, seed=5, start=start)
         assert_same(arrays(again, 7 - start), batches[start:])
-    few = images.train(EVERYTHING, 16, seed=5, start=2)
+    few = images.train(MIXED, 16, seed=5, start=2)
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     assert_same(arrays(few.with_options(options), 2), batches[2:4])
-    other = arrays(images.train(EVERYTHING, 16, seed=6), 1)
+    other = arrays(images.train(MIXED, 16, seed=6), 1)
     assert (other[0][0] != batches[0][0]).any()
 
 
@@ -127,13 +130,9 @@ def test_earlier_images_are_not_decoded_when_starting_late(cifar, monkeypatch):
 
 def test_parts_of_the_hosts_make_the_batch_of_one_host(cifar):
     images = data.load_folder(cifar, 16)
-    augmentation = Augmentation(mixup=0.8, cutmix=1.0, erasing=0.5)
-    whole = arrays(images.train(augmentation, 12, seed=1, start=3), 4)
+    whole = arrays(images.train(MIXED, 12, seed=1, start=3), 4)
     parts = [
-        arrays(
-            images.train(augmentation, 12, seed=1, start=3, hosts=3, host=host),
-            4,
-        )
+        arrays(images.train(MIXED, 12, seed=1, start=3, hosts=3, host=host), 4)
         for host in range(3)
     ]
     together = [
@@ -165,16 +164,15 @@ print(digest.hexdigest())
 
 
 def test_batches_do_not_depend_on_backend_or_threads(photos):
-    """In separate processes, with keras-cv on each backend of Keras."""
+    """In a process of its own, which starts at the third batch."""
     images = data.load_folder(photos, 48)
     digest = hashlib.sha256()
     for x, y in itertools.chain(
-        images.train(EVERYTHING, 10, seed=5, start=2).take(3), images.test(8)
+        images.train(EVERYTHING, 10, seed=5).skip(2).take(3), images.test(8)
     ):
         digest.update(x.numpy().tobytes() + y.numpy().tobytes())
-    for backend, threads in (("jax", 1), ("torch", 5)):
-        printed = python(BATCHES, photos, threads, backend=backend)
-        assert printed.strip() == digest.hexdigest(), (backend, threads)
+    printed = python(BATCHES, photos, 5, backend="jax")
+    assert printed.strip() == digest.hexdigest()
 
 
 @pytest.mark.parametrize("size", [(32, 48), (224, 224)])
@@ -211,8 +209,6 @@ def test_evaluation_batches_equal_load_image(
         ({"hosts": 3, "host": 3}, ValueError, "host=3 of hosts=3"),
         ({"start": -1}, ValueError, "`start` must be a non-negative"),
         ({"seed": None}, TypeError, "`seed` must be a non-negative"),
-        ({"augmentation": Augmentation(crop="some")}, ValueError,
-         "`crop` must be one of .*Received: crop='some'"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_of_train_raise_errors(

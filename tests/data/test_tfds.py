@@ -1,10 +1,13 @@
 """Real data sets of TensorFlow Datasets, and builders defined here."""
 
 import hashlib
+import re
 import shutil
+import socket
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_mixer import cli
 from keras_mixer import data
@@ -12,7 +15,6 @@ from keras_mixer.data import indexed
 from keras_mixer.data.photos import load_image
 from keras_mixer.recipes import Augmentation
 from support.helpers import matches
-from support.helpers import python
 from support.images import EVERYTHING
 from support.images import arrays
 from support.images import shared
@@ -70,6 +72,7 @@ def test_bangla_digits_are_loaded_from_tfds(kept, data_dir, monkeypatch):
 DIGESTS = {}
 
 
+@pytest.mark.nightly
 def test_mnist_is_loaded_from_tfds_with_one_channel(data_dir):
     images = data.load_tfds("mnist", 28, data_dir=data_dir)
     assert images.name.startswith("mnist/3.")
@@ -79,19 +82,6 @@ def test_mnist_is_loaded_from_tfds_with_one_channel(data_dir):
     ((x, y),) = arrays(images.train(padded, 96, start=1000), 1)
     assert x.shape == (96, 28, 28, 1)
     assert y.sum() == 96
-
-
-def test_evaluate_uses_tfds_data_sets(data_dir, capsys):
-    """The classes of MNIST, "0" to "9", must not match the ids of CIFAR-10."""
-    command = ["evaluate", "--dataset", "mnist", "--data-dir", str(data_dir)]
-    with pytest.raises(SystemExit, match="classes that the model does not kn"):
-        cli.main(command)
-    command[2] = "cmaterdb/bangla"
-    cli.main([*command, "--few-shot", "5"])
-    lines = capsys.readouterr().out.splitlines()
-    assert "images: 1000" in lines
-    (shots,) = (line for line in lines if "5 images per class" in line)
-    assert 20 < float(shots.split()[-2]) < 100
 
 
 def define_builders():
@@ -147,13 +137,17 @@ def define_builders():
         SPLITS = ("train", "validation", "test")
         SECRET = False
 
-    class TransparentDigits(Digits):
+    class TransparentPhotos(Digits):
+        CHANNELS = 4
+
         def _info(self):
             return tfds.core.DatasetInfo(
                 builder=self,
                 features=tfds.features.FeaturesDict(
                     {
-                        "image": tfds.features.Image(shape=(8, 9, 4)),
+                        "image": tfds.features.Image(
+                            shape=(8, 9, self.CHANNELS)
+                        ),
                         "label": tfds.features.ClassLabel(num_classes=10),
                     }
                 ),
@@ -162,7 +156,10 @@ def define_builders():
 
         def _generate_examples(self, split):
             for i in range(2):
-                yield i, {"image": transparent(i), "label": i}
+                yield i, {"image": noise(i, self.CHANNELS), "label": i}
+
+    class GrayPhotos(TransparentPhotos):
+        CHANNELS = 1
 
     class DigitsWithoutLabels(Digits):
         def _info(self):
@@ -201,25 +198,33 @@ def test_a_fifth_is_held_out_without_other_splits(builders, tmp_path):
     assert (arrays(other.test(50, 1.0), 1)[0][0] != x).any()
 
 
-def transparent(i):
-    """Random pixels of 8 x 9, and how opaque each of them is."""
-    return np.random.default_rng(i).integers(0, 256, (8, 9, 4), "uint8")
+def noise(i, channels):
+    shape = (8, 9, channels)
+    return np.random.default_rng(i).integers(0, 256, shape, "uint8")
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
-def test_transparent_pixels_are_blended_with_white(
-    kept, builders, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("name", "channels", "shape"),
+    [
+        ("gray_photos", 1, (8, 9, 1)),
+        ("transparent_photos", 4, (8, 9, 3)),
+    ],
+)
+def test_transparent_and_gray_images_equal_load_image(
+    kept, name, channels, shape, builders, tmp_path, monkeypatch
 ):
     if not kept:
         monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
     options = {"data_dir": tmp_path, "held_out": 0.5}
-    images = data.load_tfds("transparent_digits", (8, 9), **options)
+    images = data.load_tfds(name, (8, 9), **options)
     assert images.train_images.decoded is kept
+    assert images.image_shape == shape
     ((x, y),) = arrays(images.test(2, 1.0), 1)
-    expected = load_image(transparent(y[0].argmax()), (8, 9, 3), 1.0)
-    np.testing.assert_allclose(x, expected, atol=1)
-    with pytest.raises(ValueError, match="at most 2 in 'transparent_digits'"):
-        data.load_tfds("transparent_digits", 8, data_dir=tmp_path)
+    photo = Image.fromarray(noise(y[0].argmax(), channels).squeeze())
+    np.testing.assert_allclose(x, load_image(photo, shape, 1.0), atol=1)
+    with pytest.raises(ValueError, match=f"at most 2 in '{name}'"):
+        data.load_tfds(name, 8, data_dir=tmp_path)
 
 
 def test_test_split_without_labels_is_not_used(builders, tmp_path):
@@ -252,6 +257,19 @@ def test_validation_and_test_splits_are_used(builders, tmp_path):
     assert images.test_paths == ()
 
 
+def test_evaluate_uses_tfds_data_sets(builders, tmp_path, capsys):
+    """The classes "0" to "9" must not match the ids of CIFAR-10."""
+    command = ["evaluate", "--dataset", "digits_of_three_parts"]
+    command += ["--data-dir", str(tmp_path)]
+    with pytest.raises(SystemExit, match="classes that the model does not kn"):
+        cli.main(command)
+    cli.main([*command, "--few-shot", "3"])
+    printed = capsys.readouterr().out
+    assert "images: 50\n" in printed
+    (shots,) = re.findall(r"3 images per class: ([0-9.]+)", printed)
+    assert 20 < float(shots) < 100
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -273,21 +291,15 @@ def test_folder_on_another_machine_is_refused():
         data.load_tfds("mnist", 8, data_dir="gs://bucket/sets")
 
 
-def test_missing_network_is_reported(tmp_path):
-    code = """
-import socket
-import sys
-def refuse(*arguments, **options):
-    raise OSError("Network is unreachable")
-socket.socket.connect = socket.getaddrinfo = refuse
-from tensorflow_datasets.core.download import downloader
-downloader.MAX_RETRIES = 0  # the default, 10, takes minutes
-from keras_mixer import data
-try:
-    data.load_tfds("mnist", 8, data_dir=sys.argv[1])
-except OSError as error:
-    print(type(error).__name__, error)
-"""
-    printed = python(code, tmp_path, backend="jax")
-    assert f"'mnist' is not in '{tmp_path}" in printed
-    assert "could not be downloaded" in printed
+def test_missing_network_is_reported(tmp_path, monkeypatch):
+    from tensorflow_datasets.core.download import downloader
+
+    def refuse(*arguments, **options):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(downloader, "MAX_RETRIES", 0)  # 10 take minutes
+    with pytest.raises(OSError, match="could not be downloaded") as raised:
+        data.load_tfds("mnist", 8, data_dir=tmp_path)
+    assert f"'mnist' is not in '{tmp_path}" in str(raised.value)
