@@ -147,7 +147,7 @@ def _photo(model, loaded, title, image):
         _picture(
             _png_of(axes),
             f"The photo {title}",
-            f"What the model gets: the centre of the photo, {size} pixels.",
+            f"What the model gets: the center of the photo, {size} pixels.",
         )
     ]
     notes = []
@@ -180,7 +180,7 @@ def _occlusion(pixels, values, title, name):
         _overlay(pixels, values),
         f"Occlusion map of {name} over the photo {title}",
         f"Occlusion map: the change of the probability of {name} if a square "
-        f"of {side} x {side} pixels is grey. Red: it falls, by up to "
+        f"of {side} x {side} pixels is gray. Red: it falls, by up to "
         f"{max(0, 100 * values.max()):.1f} percentage points. Blue: it rises, "
         f"by up to {max(0, -100 * values.min()):.1f}.",
     )
