@@ -237,15 +237,17 @@ def _few_shot(arguments, loaded, images):
         return {}
     import keras
 
+    from keras_mixer.models.features import features
     from keras_mixer.training.few_shot import few_shot
 
-    model = loaded.model
-    features = keras.Model(model.input, model.get_layer("avg_pool").output)
+    pooled = features(loaded.model, blocks=-1, form="pooled")
+    (output,) = pooled.output.values()
+    model = keras.Model(pooled.input, output)
     train, test = (
         _batches(arguments, loaded, images, part)
         for part in (images.train_images, images.test_images)
     )
-    return few_shot(features, train, test, arguments.few_shot)
+    return few_shot(model, train, test, arguments.few_shot)
 
 
 COMMAND = Command(
