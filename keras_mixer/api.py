@@ -34,9 +34,9 @@ from keras_mixer.mixer import MixerS8
 from keras_mixer.mixer import MixerS16
 from keras_mixer.mixer import MixerS32
 from keras_mixer.models.features import features
-from keras_mixer.models.freezing import freeze
+from keras_mixer.models.finetuning import freeze
+from keras_mixer.models.finetuning import new_head
 from keras_mixer.models.fusing import fuse
-from keras_mixer.models.heads import new_head
 from keras_mixer.models.macs import macs
 from keras_mixer.models.resolution import resize
 from keras_mixer.resmlp import ResMLP

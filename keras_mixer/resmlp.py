@@ -75,7 +75,7 @@ def ResMLP(
     The image is cut into patches. Each patch becomes a token with
     `hidden_dim` channels. Each block applies a linear layer over the tokens and
     an MLP over the channels. Learned scales and offsets per channel replace
-    normalisation. `ResMLPS12` and the other variants have the sizes of the
+    normalization. `ResMLPS12` and the other variants have the sizes of the
     paper.
 
     Source: section 2 and table 3 of ResMLP (arXiv 2105.03404);

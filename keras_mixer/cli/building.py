@@ -9,8 +9,8 @@ import keras
 
 from keras_mixer.cli.names import is_own
 from keras_mixer.models.constructors import MODELS
-from keras_mixer.models.freezing import freeze
-from keras_mixer.models.heads import new_head
+from keras_mixer.models.finetuning import freeze
+from keras_mixer.models.finetuning import new_head
 
 
 def constructor_of(model):

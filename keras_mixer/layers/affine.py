@@ -66,7 +66,7 @@ class PerChannel(keras.Layer):
 class Affine(PerChannel):
     """Scales and shifts each channel: `alpha * x + beta`.
 
-    ResMLP uses this layer in place of normalisation. It computes no statistics:
+    ResMLP uses this layer in place of normalization. It computes no statistics:
     each value is scaled independently of the other tokens and channels. Its
     initial weights make it the identity. Under a mixed dtype policy it computes
     in float32.

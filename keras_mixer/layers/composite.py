@@ -3,12 +3,12 @@
 Works around three properties of Keras 3.15. A table in docs/state.md lists what
 each operation keeps.
 
-Dtypes. Keras quantises the `Dense` layers inside a composite layer one by one.
+Dtypes. Keras quantizes the `Dense` layers inside a composite layer one by one.
 Each of them then has its own dtype policy. The configuration stores these
 policies as a `DTypePolicyMap`. Its keys are paths relative to the composite
-layer. Without the map a saved quantised model cannot be loaded. The map itself
+layer. Without the map a saved quantized model cannot be loaded. The map itself
 is never passed to a `Dense`: in Keras 3.15 a `Dense` with a map does not save
-its quantisation scales.
+its quantization scales.
 
 State of the inner layers. Keras stores `trainable`, regularizers, constraints
 and LoRA in the configuration of each layer. A composite layer creates its inner
@@ -17,19 +17,19 @@ example, a frozen inner layer would be trainable again. `get_config` therefore
 stores the options of the inner layers that differ from their defaults, and the
 constructor passes them to the inner layers.
 
-Rematerialisation. A composite layer is rematerialised as a whole. The `Dense`
-and norm layers inside it are not rematerialised separately. Keras passes
+Rematerialization. A composite layer is rematerialized as a whole. The `Dense`
+and norm layers inside it are not rematerialized separately. Keras passes
 `training` to the function that is computed twice. TensorFlow raises an error
 for this argument in a graph and JAX turns it into a tracer, so `training` is
 bound to the function first. A function that draws random numbers would draw
 different numbers the second time, and the gradients would be wrong. A composite
-layer that draws random numbers is therefore not rematerialised. The composite
-layers inside it that draw no random numbers are rematerialised instead.
+layer that draws random numbers is therefore not rematerialized. The composite
+layers inside it that draw no random numbers are rematerialized instead.
 
 PyTorch ends the second computation early, by an exception from inside a layer.
 Keras adds the arguments of the layer to every exception, and the new exception
 refers to itself through its traceback. The recomputed activations then stay in
-memory until Python collects garbage, and rematerialisation saves nothing. The
+memory until Python collects garbage, and rematerialization saves nothing. The
 inner layers are therefore called without this, as after
 `keras.config.disable_traceback_filtering()`.
 """
@@ -105,8 +105,8 @@ class Composite(keras.Layer):
         }
         return _policy_map(self._default_policy, below) or policy[name]
 
-    def _part(self, layer, name, **options):
-        """Creates an inner layer that is not rematerialised separately."""
+    def _sublayer(self, layer, name, **options):
+        """Creates an inner layer that is not rematerialized separately."""
         with keras.RematScope(None):
             return self._make(layer, name, options)
 
@@ -121,7 +121,7 @@ class Composite(keras.Layer):
         if isinstance(initializer, keras.initializers.Initializer):
             # An initializer that is used twice draws the same numbers twice.
             initializer = initializer.clone()
-        return self._part(
+        return self._sublayer(
             keras.layers.Dense,
             name,
             units=units,

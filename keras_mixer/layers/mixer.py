@@ -1,7 +1,7 @@
 """The block of MLP-Mixer, and its fused form for inference.
 
 The scale and the offset of the second norm fold into the MLP after it. The
-normalisation itself remains. The first norm is not changed: it is followed by a
+normalization itself remains. The first norm is not changed: it is followed by a
 dense layer over the tokens. After that layer there would be one scale per
 channel and one offset per channel and hidden unit, which is not less work.
 """
@@ -14,10 +14,10 @@ from keras import ops
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.layers import direct
 from keras_mixer.layers.activations import gelu_tanh
-from keras_mixer.layers.folding import fold_norm
 from keras_mixer.layers.mixing import Block
 from keras_mixer.layers.mixing import ChannelMixing
 from keras_mixer.layers.mixing import TokenMixing
+from keras_mixer.layers.mixing import fold_norm
 from keras_mixer.types import Activation
 from keras_mixer.types import Config
 from keras_mixer.types import Tensor
@@ -32,7 +32,7 @@ class MixerBlock(Block):
     """One block of MLP-Mixer: token mixing, then channel mixing.
 
     Each is a residual branch, `x + mixing(norm(x))`. The norm is layer
-    normalisation over the channels.
+    normalization over the channels.
 
     Source: equation (1) of MLP-Mixer (arXiv 2105.01601); `MixerBlock` of
     `vit_jax/models_mixer.py` in google-research/vision_transformer.
@@ -110,7 +110,7 @@ class MixerBlock(Block):
         )
 
     def _norm(self, name, **options):
-        return self._part(
+        return self._sublayer(
             keras.layers.LayerNormalization,
             name,
             epsilon=NORM_EPSILON,

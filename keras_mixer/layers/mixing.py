@@ -5,7 +5,7 @@ between two transpositions. Alternatives are `EinsumDense` and a matrix product
 from the left. Compiled by XLA on a CPU, the three differ by less than 10 % in a
 forward pass of a whole B/16. All exporters support `Dense` (LiteRT refuses the
 transposed bias of `EinsumDense`). Its weights have the shapes of the published
-files. Keras can quantise it and add LoRA to it. On PyTorch, where XLA does not
+files. Keras can quantize it and add LoRA to it. On PyTorch, where XLA does not
 merge the operations, the same layers are multiplied from the left: `direct.py`.
 """
 
@@ -44,7 +44,7 @@ class _MLP(Composite):
         self.dropout_rate = check_rate("dropout_rate", dropout_rate)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.dense_0 = self._dense("dense_0", self.mlp_dim)
-        self.dropout = self._part(
+        self.dropout = self._sublayer(
             keras.layers.Dropout, "dropout", rate=self.dropout_rate
         )
 
@@ -251,7 +251,7 @@ class Block(Composite):
             "stochastic_depth_rate", stochastic_depth_rate
         )
         # Called once for each branch: each call draws new random numbers.
-        self.stochastic_depth = self._part(
+        self.stochastic_depth = self._sublayer(
             StochasticDepth, "stochastic_depth", rate=self.stochastic_depth_rate
         )
 
@@ -289,3 +289,27 @@ class Block(Composite):
             "dropout_rate": self.dropout_rate,
             "stochastic_depth_rate": self.stochastic_depth_rate,
         }
+
+
+# What the methods `fold` of the blocks and `keras_mixer.fuse` share. Weights
+# are NumPy arrays, `{path: array}`. Scales and offsets are converted to float64
+# when they are removed. The products are then float64 too, so each folded
+# weight is rounded only once.
+
+
+def fold_norm(arrays, norm, dense):
+    """Folds the scale and offset of a norm into the dense layer after it."""
+    scale, offset = pop_norm(arrays, norm)
+    kernel, bias = (f"{dense}/{name}" for name in ("kernel", "bias"))
+    arrays[bias] = arrays[bias] + offset @ arrays[kernel]
+    arrays[kernel] = arrays[kernel] * scale[:, None]
+
+
+def pop_norm(arrays, norm):
+    """Removes and returns the scale and offset of an `Affine` or a norm."""
+    name = "alpha" if f"{norm}/alpha" in arrays else "gamma"
+    return pop(arrays, f"{norm}/{name}"), pop(arrays, f"{norm}/beta")
+
+
+def pop(arrays, path):
+    return arrays.pop(path).astype("float64")

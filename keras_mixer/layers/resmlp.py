@@ -21,11 +21,11 @@ from keras_mixer.layers.affine import LayerScale
 from keras_mixer.layers.affine import TokenOffset
 from keras_mixer.layers.affine import authors_initializer
 from keras_mixer.layers.composite import Composite
-from keras_mixer.layers.folding import fold_norm
-from keras_mixer.layers.folding import pop
-from keras_mixer.layers.folding import pop_norm
 from keras_mixer.layers.mixing import Block
 from keras_mixer.layers.mixing import ChannelMixing
+from keras_mixer.layers.mixing import fold_norm
+from keras_mixer.layers.mixing import pop
+from keras_mixer.layers.mixing import pop_norm
 from keras_mixer.layers.mixing import token_shape
 from keras_mixer.types import Activation
 from keras_mixer.types import Config
@@ -183,10 +183,10 @@ class ResMLPBlock(Block):
         check_real("layer_scale_init", layer_scale_init)
         self.layer_scale_init = float(layer_scale_init)
         scale = functools.partial(LayerScale, init_value=self.layer_scale_init)
-        self.token_norm = self._part(Affine, "token_norm")
+        self.token_norm = self._sublayer(Affine, "token_norm")
         self.token_mixing = self._composite(TokenLinear, "token_mixing")
-        self.token_scale = self._part(scale, "token_scale")
-        self.channel_norm = self._part(Affine, "channel_norm")
+        self.token_scale = self._sublayer(scale, "token_scale")
+        self.channel_norm = self._sublayer(Affine, "channel_norm")
         self.channel_mixing = self._composite(
             ChannelMixing,
             "channel_mixing",
@@ -195,7 +195,7 @@ class ResMLPBlock(Block):
             dropout_rate=self.dropout_rate,
             kernel_initializer=authors_initializer(),
         )
-        self.channel_scale = self._part(scale, "channel_scale")
+        self.channel_scale = self._sublayer(scale, "channel_scale")
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
@@ -251,11 +251,13 @@ class FusedResMLPBlock(Block):
 
     def __init__(self, layer_scale_init=None, **config):
         super().__init__(**config)
-        self.token_offset = self._part(TokenOffset, "token_offset")
+        self.token_offset = self._sublayer(TokenOffset, "token_offset")
         self.token_mixing = self._composite(
             TokenLinear, "token_mixing", use_bias=False
         )
-        self.token_scale = self._part(LayerScale, "token_scale", init_value=1.0)
+        self.token_scale = self._sublayer(
+            LayerScale, "token_scale", init_value=1.0
+        )
         self.channel_mixing = self._composite(
             ChannelMixing,
             "channel_mixing",

@@ -31,7 +31,7 @@ weights: The initial weights. One of:
       the variant has these weights, else `None`.
     - The path of a weights file: from the official code (`.npz`), from timm
       (`.safetensors`, `.pth`) or from Keras (`.weights.h5`, `.keras`).
-    - `"hf://organisation/name"`: a repository on the Hugging Face hub.
+    - `"hf://organization/name"`: a repository on the Hugging Face hub.
     The weights must fit the model exactly, with four exceptions. If the grid
     of tokens differs, the token-mixing weights are resized: see `resize`. If
     the file has a model that was resized by "tile" or "interleave", the MLP

@@ -28,7 +28,7 @@ def features(
 
     Args:
         model: A model built by this package, with or without a head. It may be
-            trained, loaded from a file, resized, fused or quantised. If the
+            trained, loaded from a file, resized, fused or quantized. If the
             model contains such a model as a layer, the layers in front of the
             inner model are kept.
         blocks: Name or index of a block, a list of them, or `"all"`. Negative

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 from keras_mixer.layers.affine import Affine
-from keras_mixer.layers.folding import fold_norm
 from keras_mixer.layers.mixer import MixerBlock
+from keras_mixer.layers.mixing import fold_norm
 from keras_mixer.layers.resmlp import ResMLPBlock
 from keras_mixer.layers.stem import Conv2D
 from keras_mixer.models.anatomy import blocks_of

@@ -49,7 +49,7 @@ def class_activation_map(
         A float32 array of shape `(rows, columns)`, the grid of tokens.
 
     Raises:
-        ValueError: If the model has other last layers, or a quantised head; if
+        ValueError: If the model has other last layers, or a quantized head; if
             the image has another shape; or if there is no such class.
         TypeError: If an argument has the wrong type.
 
@@ -91,7 +91,7 @@ def _head_and_tokens(model):
 def _unsuitable(model, found):
     return ValueError(
         "A class activation map needs a model of this package that ends in the "
-        "mean over the tokens and one `Dense` layer that is not quantised. Use "
+        "mean over the tokens and one `Dense` layer that is not quantized. Use "
         "`occlusion_map`, which works for other models too. "
         f"Received: model='{model.name}' with {found}"
     )

@@ -29,7 +29,7 @@ def plot_heatmap(
     label: str = "",
     axes: Any = None,
 ) -> Any:
-    """Draws a photo with a map over it, and a colour bar.
+    """Draws a photo with a map over it, and a color bar.
 
     Red is for positive values and blue for negative ones. Values near zero are
     transparent.
@@ -39,7 +39,7 @@ def plot_heatmap(
             255], or a batch of one image as `keras_mixer.load_image` returns.
         heatmap: Array of shape `(rows, columns)`, from `class_activation_map`
             or `occlusion_map`. It is stretched over the image.
-        label: Text at the colour bar.
+        label: Text at the color bar.
         axes: Optional `matplotlib.axes.Axes` to draw in.
 
     Returns:
@@ -174,7 +174,7 @@ def to_pixels(image):
         image: As for `plot_heatmap`.
 
     Returns:
-        An array of shape `(height, width, 3)` or, for grey, `(height, width)`.
+        An array of shape `(height, width, 3)` or, for gray, `(height, width)`.
     """
     array = np.asarray(image)
     array = array[0] if array.ndim == 4 and len(array) == 1 else array

@@ -1,4 +1,4 @@
-"""Occlusion maps: what a model no longer recognises if a part is covered."""
+"""Occlusion maps: what a model no longer recognizes if a part is covered."""
 
 import math
 
@@ -13,8 +13,8 @@ from keras_mixer.visualizing.checks import outputs_of
 from keras_mixer.visualizing.checks import scores_of
 from keras_mixer.visualizing.drawing import is_channels_first
 
-# A middle grey for pixels in [0, 255].
-GREY = 127.5
+# A middle gray for pixels in [0, 255].
+GRAY = 127.5
 
 
 def occlusion_map(
@@ -24,18 +24,18 @@ def occlusion_map(
     *,
     window: int | None = None,
     stride: int | None = None,
-    fill: float = GREY,
+    fill: float = GRAY,
     batch_size: int = 32,
 ) -> np.ndarray:
-    """Returns how far the output for a class falls if a window is grey.
+    """Returns how far the output for a class falls if a window is gray.
 
-    A grey square is moved over the image. The map has one value for each
+    A gray square is moved over the image. The map has one value for each
     position: the output for the whole image minus the output for the image with
     the square. This is the fall of the probability if the model returns
     probabilities. Large values are where the class is seen. A negative value
     means that the model is surer of the class without this part.
 
-    The centres of the squares are spread evenly over the image, so the map
+    The centers of the squares are spread evenly over the image, so the map
     covers exactly the image. At the border, the square is cut off.
 
     Source: section 4.2 of Zeiler and Fergus (arXiv 1311.2901).
@@ -49,11 +49,11 @@ def occlusion_map(
             is the class with the highest score.
         window: Positive integer, the side of the square in pixels. The default
             is twice the stride.
-        stride: Positive integer, the largest distance between neighbouring
+        stride: Positive integer, the largest distance between neighboring
             positions in pixels. The default is a tenth of the shorter side of
             the image.
         fill: Number, the pixel value of the square. The default is a middle
-            grey for pixels in [0, 255]. Use 0 for a model that expects pixels
+            gray for pixels in [0, 255]. Use 0 for a model that expects pixels
             in [-1, 1].
         batch_size: Positive integer, how many images to predict at a time.
 

@@ -2,7 +2,7 @@
 
 Each hidden unit of Mixer's MLP over tokens has one weight for each token. Each
 output token of ResMLP's linear layer has one weight for each input token. So
-both are sets of small grey images, one weight for each patch, as the figures of
+both are sets of small gray images, one weight for each patch, as the figures of
 the two papers show them.
 """
 
@@ -20,11 +20,9 @@ from keras_mixer.models.anatomy import block_names
 from keras_mixer.models.anatomy import grid_of
 from keras_mixer.models.anatomy import inner_model
 from keras_mixer.optional import require
-from keras_mixer.visualizing.arranging import ORDERS
-from keras_mixer.visualizing.arranging import tiled
 from keras_mixer.visualizing.drawing import new_panels
 
-# Larger weights have the colour of the end of the scale. Without this, a few
+# Larger weights have the color of the end of the scale. Without this, a few
 # outliers would make all other weights pale.
 PERCENTILE = 99.5
 
@@ -50,7 +48,7 @@ def token_mixing_maps(model: keras.Model, block: str | int) -> np.ndarray:
         columns)` is the grid of tokens.
 
     Raises:
-        ValueError: If the model has no such block, or is quantised.
+        ValueError: If the model has no such block, or is quantized.
         TypeError: If an argument has the wrong type.
 
     Example:
@@ -76,9 +74,9 @@ def _maps(model, block):
     dense = mixing.dense if _is_linear(block) else mixing.dense_0
     if dense.quantization_mode:
         raise ValueError(
-            "The weights of a quantised model cannot be shown. Pass the model "
-            "as it was before it was quantised. "
-            f"Received: model='{model.name}', quantised to "
+            "The weights of a quantized model cannot be shown. Pass the model "
+            "as it was before it was quantized. "
+            f"Received: model='{model.name}', quantized to "
             f"'{dense.quantization_mode}'"
         )
     kernel = keras.ops.convert_to_numpy(
@@ -97,7 +95,7 @@ def meaning(model, limit):
         return (
             "Each small image has the weights from all tokens to one output "
             f"token. At most {limit} output tokens are shown, those in the "
-            "centre, where they are in the image."
+            "center, where they are in the image."
         )
     return (
         "Each small image has the weights from all tokens to one hidden unit. "
@@ -116,7 +114,7 @@ def plot_token_mixing(
     """Draws the token-mixing weights of blocks, with one panel for each block.
 
     A panel has the maps of `token_mixing_maps` side by side. All panels have
-    the same colours: white is zero, and the most intense colour is for the
+    the same colors: white is zero, and the most intense color is for the
     0.5 % of the weights with the largest magnitude.
 
     Source: as for `token_mixing_maps`. MLP-Mixer's figure has units of opposing
@@ -135,14 +133,14 @@ def plot_token_mixing(
             - `"auto"`: `"frequency"` for Mixer, `None` for ResMLP.
         limit: Optional positive integer, at most how many maps to show for each
             block. For Mixer, those with the largest norm are shown. For ResMLP,
-            those of the output tokens in the centre of the image are shown.
+            those of the output tokens in the center of the image are shown.
         axes: Optional `matplotlib.axes.Axes` to draw in, only for one block.
 
     Returns:
         The `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If the model has no such block, or is quantised; if `order`
+        ValueError: If the model has no such block, or is quantized; if `order`
             is unknown; or if there are `axes` and several blocks.
         TypeError: If an argument has the wrong type.
         ImportError: If Matplotlib is not installed.
@@ -223,7 +221,7 @@ def _central(maps, limit):
 
 
 def color_limit(values):
-    """Returns the weight that has the most intense colour."""
+    """Returns the weight that has the most intense color."""
     magnitudes = np.abs(values[np.isfinite(values)])
     return float(np.percentile(magnitudes, PERCENTILE)) or 1.0
 
@@ -233,3 +231,76 @@ def draw_mosaic(axes, values, scale):
     colors = require("matplotlib").colormaps["RdBu_r"].with_extremes(bad="0.7")
     axes.set_axis_off()
     return axes.imshow(values, cmap=colors, vmin=-scale, vmax=scale)
+
+
+# The order of maps, and maps side by side in one image.
+
+
+def mean_frequency(maps):
+    """Returns the mean spatial frequency of each map, in cycles per token.
+
+    The mean is weighted by the power spectrum. A constant map has frequency 0.
+    """
+    power = np.abs(np.fft.fft2(maps)) ** 2
+    rows, columns = map(np.fft.fftfreq, maps.shape[1:])
+    distance = np.hypot(rows[:, None], columns)
+    total = power.sum((1, 2))
+    weighted = (power * distance).sum((1, 2))
+    return weighted / np.where(total > 0, total, 1)
+
+
+def _by_frequency(maps):
+    return np.argsort(mean_frequency(maps), kind="stable")
+
+
+def _by_similarity(maps):
+    """Returns the order in which similar or opposite maps are neighbors.
+
+    The pair with the largest absolute cosine of all is taken first, then the
+    largest among the remaining maps, and so on.
+    """
+    flat = maps.reshape(len(maps), -1)
+    norms = np.linalg.norm(flat, axis=1, keepdims=True)
+    flat = flat / np.where(norms > 0, norms, 1)
+    first, second = np.triu_indices(len(maps), 1)
+    cosines = np.abs(flat @ flat.T)[first, second]
+    remaining, pairs = set(range(len(maps))), []
+    for i in np.argsort(-cosines, kind="stable"):
+        pair = [int(first[i]), int(second[i])]
+        if remaining.issuperset(pair):
+            remaining.difference_update(pair)
+            pairs.append(pair)
+    frequency = mean_frequency(maps)
+    pairs.sort(key=lambda pair: frequency[pair].mean())
+    return [i for pair in pairs for i in pair] + sorted(remaining)
+
+
+# `{name: function that returns the order of the maps}`.
+ORDERS = {"frequency": _by_frequency, "similarity": _by_similarity}
+
+
+def _columns(maps):
+    count, rows, columns = maps.shape
+    square = math.sqrt(count * (rows + 1) / (columns + 1))
+    return max(1, min(count, 2 * round(square / 2)))
+
+
+def tiled(maps, columns=None):
+    """Places maps side by side, with a line of NaN around each.
+
+    Args:
+        maps: Array of shape `(maps, rows, columns)`.
+        columns: How many maps to place in a row. By default, an even number
+            that makes the result about square.
+
+    Returns:
+        An array of shape `(height, width)`.
+    """
+    columns = columns or _columns(maps)
+    count, height, width = maps.shape
+    rows = math.ceil(count / columns)
+    image = np.full((rows * columns, height + 1, width + 1), np.nan, "float32")
+    image[:count, 1:, 1:] = maps
+    image = image.reshape(rows, columns, height + 1, width + 1)
+    image = image.swapaxes(1, 2).reshape(rows * (height + 1), -1)
+    return np.pad(image, ((0, 1), (0, 1)), constant_values=np.nan)

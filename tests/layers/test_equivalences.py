@@ -157,16 +157,16 @@ def test_token_linear_is_one_depthwise_convolution():
     assert_same(to_tokens(token_linear(to_grid(x), linear)), linear(x))
 
 
-def test_shared_kernel_is_a_convolution_of_each_channel_as_a_grey_image():
+def test_shared_kernel_is_a_convolution_of_each_channel_as_a_gray_image():
     """The same with as many weights as token mixing has."""
     mixing = built(keras_mixer.TokenMixing(TOKENS_MLP), TOKENS, CHANNELS)
     x = random(BATCH, ROWS, COLUMNS, CHANNELS)
-    grey = x.transpose(0, 3, 1, 2).reshape(-1, ROWS, COLUMNS, 1)
+    gray = x.transpose(0, 3, 1, 2).reshape(-1, ROWS, COLUMNS, 1)
     kernel, bias = mixing.dense_0.get_weights()
     conv = layers.Conv2D(TOKENS_MLP, (ROWS, COLUMNS), padding="valid")
     y = called(
         conv,
-        ops.convert_to_tensor(grey),
+        ops.convert_to_tensor(gray),
         kernel.reshape(ROWS, COLUMNS, 1, TOKENS_MLP),
         bias,
     )

@@ -341,7 +341,7 @@ def test_affine_computes_in_float32_under_mixed_precision():
     layer = Affine(dtype="mixed_bfloat16")
     layer.build((None, TOKENS, CHANNELS))
     layer.beta.assign(np.full(CHANNELS, -300.0))
-    # At 300, neighbours in bfloat16 are 2 apart.
+    # At 300, neighbors in bfloat16 are 2 apart.
     y = layer(300 + tokens())
     assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
     np.testing.assert_allclose(to_numpy(y), tokens(), atol=2e-2)
@@ -391,7 +391,7 @@ def test_branches_of_a_block_drop_samples_independently():
     assert (np.abs(y - x.reshape(64, -1)).max(1) == 0).any()
 
 
-def test_quantised_model_predicts_the_same_after_loading(images, tmp_path):
+def test_quantized_model_predicts_the_same_after_loading(images, tmp_path):
     model = tiny_resmlp()
     randomise(model)
     before = model.predict(images, verbose=0)

@@ -165,13 +165,13 @@ def test_integer_and_float_pixels_give_the_same_predictions(tiny):
 def test_model_includes_the_layers_before_input_tensor(tiny, images):
     inputs = keras.Input((4, 6, 2), name="small")
     upsampled = keras.layers.UpSampling2D(2)(inputs)
-    joined = keras.layers.Conv2D(3, 1, name="colours")(upsampled)
+    joined = keras.layers.Conv2D(3, 1, name="colors")(upsampled)
     model = tiny(input_tensor=joined)
     assert model.input is inputs
     assert [layer.name for layer in model.layers[:3]] == [
         "small",
         "up_sampling2d",
-        "colours",
+        "colors",
     ]
     assert model.predict(np.zeros((BATCH, 4, 6, 2)), verbose=0).shape == (
         BATCH,

@@ -126,7 +126,7 @@ def test_head_computes_in_float32_under_mixed_precision(images):
     assert call(model, images).dtype == "float32"
 
 
-def test_head_on_a_quantised_body_is_trained(images):
+def test_head_on_a_quantized_body_is_trained(images):
     model = family_model("mixer")
     model.quantize("int8")
     model = keras_mixer.new_head(model, 3)

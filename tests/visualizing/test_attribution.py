@@ -141,7 +141,7 @@ def two_layers():
     return keras.Sequential([backbone_of("mixer"), *layers], name="m")
 
 
-def quantised():
+def quantized():
     model = family_model("mixer", name="m")
     model.quantize("int8")
     return model
@@ -181,7 +181,7 @@ class Subclass(keras.Model):
     [
         (max_pooled, "another head"),
         (two_layers, "another head"),
-        (quantised, "another head"),
+        (quantized, "another head"),
         (by_operation, "another head"),
         (convolutional, "no model of this package"),
         (without_stem, "no model of this package"),
@@ -192,7 +192,7 @@ def test_other_models_are_referred_to_the_occlusion_map(make, found):
     model = make()
     message = (
         "A class activation map needs a model of this package that ends in the "
-        "mean over the tokens and one `Dense` layer that is not quantised. Use "
+        "mean over the tokens and one `Dense` layer that is not quantized. Use "
         "`occlusion_map`, which works for other models too. Received: "
         f"model='m' with {found}"
     )
@@ -266,7 +266,7 @@ def test_occlusion_map_equals_covering_by_hand(batch_size):
 def test_positions_are_spread_over_sides_that_the_stride_does_not_divide():
     model, _, _ = flat("mixer")
     values = visualizing.occlusion_map(model, photo(), window=3, stride=5)
-    # 8 rows: centres at 2 and 6; 12 columns: centres at 2, 6 and 10.
+    # 8 rows: centers at 2 and 6; 12 columns: centers at 2, 6 and 10.
     rows, columns = [(0, 3), (4, 7)], [(0, 3), (4, 7), (8, 11)]
     index = int(logits_of(model, photo()).argmax())
     expected = occluded_by_hand(model, photo(), index, rows, columns, 127.5)
@@ -316,7 +316,7 @@ def on_vectors():
         ),
         ({"stride": 0}, ValueError, "`stride` must be a positive integer..."),
         ({"window": 2.5}, TypeError, "`window` must be a positive integer..."),
-        ({"fill": "grey"}, TypeError, "`fill` must be a number..."),
+        ({"fill": "gray"}, TypeError, "`fill` must be a number..."),
         (
             {"model": several_outputs()},
             ValueError,

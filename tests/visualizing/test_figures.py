@@ -72,13 +72,13 @@ def test_panels_have_one_scale_around_zero():
     assert high == pytest.approx(np.percentile(np.abs(both), 99.5))
 
 
-def test_photo_may_be_a_batch_or_grey(drawn):
+def test_photo_may_be_a_batch_or_gray(drawn):
     photo = figures.photo()
     figure = visualizing.plot_heatmap(photo[None], figures.heatmap(), "logit")
     assert difference("heatmap", figure) < TOLERANCE
-    grey = visualizing.plot_heatmap(photo[..., :1], figures.heatmap())
+    gray = visualizing.plot_heatmap(photo[..., :1], figures.heatmap())
     np.testing.assert_array_equal(
-        grey.axes[0].images[0].get_array(), photo[..., 0].astype("uint8")
+        gray.axes[0].images[0].get_array(), photo[..., 0].astype("uint8")
     )
 
 

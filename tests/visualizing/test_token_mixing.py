@@ -6,7 +6,6 @@ import pytest
 
 import keras_mixer
 from keras_mixer import visualizing
-from keras_mixer.visualizing import arranging
 from keras_mixer.visualizing import token_mixing
 from support.helpers import FAMILIES
 from support.helpers import IMAGE
@@ -71,7 +70,7 @@ def test_lora_is_part_of_the_maps(tiny):
     )
 
 
-def quantised(tiny):
+def quantized(tiny):
     model = tiny()
     model.quantize("int8")
     return model
@@ -92,12 +91,12 @@ def test_maps_of_an_inner_model(tiny):
     ("make", "block", "error", "message"),
     [
         (
-            quantised,
+            quantized,
             0,
             ValueError,
-            "The weights of a quantised model cannot be shown. Pass the model "
-            "as it was before it was quantised. Received: model='mixer', "
-            "quantised to 'int8'",
+            "The weights of a quantized model cannot be shown. Pass the model "
+            "as it was before it was quantized. Received: model='mixer', "
+            "quantized to 'int8'",
         ),
         (
             lambda tiny: tiny(),
@@ -153,34 +152,34 @@ def waves():
 def test_mean_frequency_is_that_of_cosines():
     maps, frequencies = waves()
     np.testing.assert_allclose(
-        arranging.mean_frequency(maps), frequencies, atol=1e-12
+        token_mixing.mean_frequency(maps), frequencies, atol=1e-12
     )
     # Two waves of the same power have the mean of their frequencies.
-    both = arranging.mean_frequency(maps[:1] + maps[1:2])
+    both = token_mixing.mean_frequency(maps[:1] + maps[1:2])
     np.testing.assert_allclose(both, frequencies[:2].mean())
-    assert arranging.mean_frequency(np.zeros((1, 8, 12))) == [0]
+    assert token_mixing.mean_frequency(np.zeros((1, 8, 12))) == [0]
 
 
 def test_maps_are_sorted_by_frequency():
     maps, frequencies = waves()
-    order = arranging.ORDERS["frequency"](maps)
+    order = token_mixing.ORDERS["frequency"](maps)
     np.testing.assert_array_equal(order, np.argsort(frequencies))
 
 
-def test_similar_and_opposite_maps_are_neighbours():
+def test_similar_and_opposite_maps_are_neighbors():
     maps, _ = waves()
     noise = np.random.default_rng(0).normal(0, 0.1, (11, 8, 12))
     # 0 and 7 are opposite, 1 and 4 similar; the last map has no partner.
     mixed = np.stack([maps[i] for i in (0, 1, 2, 3, 1, 3, 2, 0, 4, 5, 5)])
     mixed[[7, 5]] *= -1
-    order = arranging.ORDERS["similarity"](mixed + noise)
+    order = token_mixing.ORDERS["similarity"](mixed + noise)
     pairs = [set(order[i : i + 2]) for i in range(0, 11, 2)]
     assert pairs == [{9, 10}, {0, 7}, {2, 6}, {1, 4}, {3, 5}, {8}]
 
 
 def test_maps_are_placed_side_by_side():
     maps = np.arange(5 * 2 * 3, dtype="float32").reshape(5, 2, 3)
-    image = arranging.tiled(maps, columns=2)
+    image = token_mixing.tiled(maps, columns=2)
     assert image.shape == (3 * 3 + 1, 2 * 4 + 1)
     for i in range(5):
         top, left = 1 + 3 * (i // 2), 1 + 4 * (i % 2)

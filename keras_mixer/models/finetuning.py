@@ -1,4 +1,4 @@
-"""Puts a new head on a model."""
+"""What fine-tuning changes: the head, and which layers are trained."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,15 @@ import keras
 
 from keras_mixer.arguments import check_positive_int
 from keras_mixer.arguments import check_rate
+from keras_mixer.keras_private import flatten_layers
 from keras_mixer.models import outputs
+from keras_mixer.models.anatomy import block_name
+from keras_mixer.models.anatomy import blocks_of
 from keras_mixer.models.anatomy import body_of
 from keras_mixer.models.anatomy import inner_model
 from keras_mixer.models.anatomy import is_fused
+from keras_mixer.models.anatomy import norm_of
+from keras_mixer.models.anatomy import stem_of
 from keras_mixer.models.calls import output_of
 from keras_mixer.models.graph import like
 from keras_mixer.models.graph import with_front
@@ -34,7 +39,7 @@ def new_head(
 
     Args:
         model: A model built by this package, with or without a head. It may be
-            trained, loaded from a file, resized or quantised. If the model
+            trained, loaded from a file, resized or quantized. If the model
             contains such a model as a layer, the inner model gets the new head
             and the layers in front of it are kept.
         classes: Positive integer, the number of classes. `0` or `None` returns
@@ -133,3 +138,65 @@ def _check_not_fused(model):
             f"'{inner.name}' is fused, so it is for inference only. Pass the "
             "model that it was made from."
         )
+
+
+def freeze(model: keras.Model, until: str | int | None) -> keras.Model:
+    """Freezes the first layers of a model, and makes all others trainable.
+
+    The model is changed in place: `trainable` of its layers is set. As always
+    in Keras, compile the model afterwards.
+
+    Args:
+        model: A model built by this package, or a model that contains one as a
+            layer.
+        until: The last layer to freeze. One of:
+            - The name of a block, such as `"block_8"`, or its index. Negative
+              indices count from the last block.
+            - `"stem"`: only the stem is frozen.
+            - `"norm"`: all layers except the head are frozen.
+            - `None`: no layer is frozen.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: If the model is not one of this package's, contains several
+            of them, or has no such block.
+        TypeError: If an argument has the wrong type.
+
+    Example:
+
+    >>> import keras_mixer
+    >>> model = keras_mixer.MixerNano(weights="cifar10")
+    >>> model = keras_mixer.freeze(model, until="block_5")
+    >>> [layer.name for layer in model.layers if layer.trainable_variables]
+    ['block_6', 'block_7', 'norm', 'predictions']
+    """
+    inner = inner_model(model)
+    layers = {
+        "stem": stem_of(inner),
+        **blocks_of(inner),
+        "norm": norm_of(inner),
+    }
+    frozen = []
+    if until is not None:
+        last = block_name(inner, until, others=("stem", "norm"))
+        frozen = [*layers.values()][: [*layers].index(last) + 1]
+    _set_trainable(model, True)
+    for layer in frozen:
+        if layer is not None:
+            _set_trainable(layer, False)
+    return model
+
+
+def _set_trainable(layer, value):
+    # On TensorFlow, an attribute that is set to its present value is ignored,
+    # although the inner layers may have another value (Keras 3.15).
+    layer.trainable = not value
+    layer.trainable = value
+    for inner in flatten_layers(layer):
+        # Keras would also train the kernel to which LoRA is added.
+        if getattr(inner, "lora_enabled", False):
+            for variable in inner.variables:
+                if variable.name == "kernel":
+                    variable.trainable = False
