@@ -16,7 +16,7 @@ TORCH = "torch==2.13.0"
 # Without its requirements: it asks for torchvision, which need not be there.
 TIMM = "timm==1.0.31"
 
-nox.options.sessions = ("lint", "tests", "wheel")
+nox.options.sessions = ("lint", "sizes", "tests", "wheel")
 
 
 @nox.session
@@ -26,6 +26,12 @@ def lint(session):
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+
+
+@nox.session(venv_backend="none")
+def sizes(session):
+    """Prints the lines and files of each part against their bounds."""
+    session.run("python", "tests/support/sizes.py")
 
 
 def install(session):
