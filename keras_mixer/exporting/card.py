@@ -50,20 +50,11 @@ PAPERS = {
     "resmlp": ("ResMLP", "2105.03404"),
 }
 
-OUTPUTS = {
-    "softmax": "probabilities",
-    "sigmoid": "probabilities of independent classes",
-    "linear": "logits",
-}
-
 # The settings of `run.json` that the card names. The others can be paths.
 SETTINGS = (
     *("epochs", "batch_size", "accumulate", "learning_rate", "layer_decay"),
     *("class_weights", "freeze", "precision", "seed"),
 )
-
-# The images that were used for each, in `run.json`.
-PARTS = ("train", "validation", "test")
 
 TEMPLATE = importlib.resources.files("keras_mixer") / "exporting" / "card.md"
 
@@ -123,32 +114,42 @@ def card(model, about, place, timm, files, license):
         files: Names of the files that were written.
         license: Identifier of the license, or `None`.
     """
-    require("jinja2")
     name, repo = place
     # Without weights the model is fused, quantized or has other layers.
     sizes = sizes_of(model) if WEIGHTS in files else {}
-    names = about.class_names
-    classes = sizes.get("classes") if names is None else len(names)
-    card_class = require("huggingface_hub").ModelCard
-    return str(
-        card_class.from_template(
-            _header(about, name, timm, sizes, classes, license),
-            template_str=TEMPLATE.read_text("utf-8"),
-            **_about_model(model, sizes, classes),
-            **_about_run(about),
-            about=about,
-            name=name,
-            repo=repo,
-            license=license,
-            timm=timm,
-            classes=classes,
-            files=[(f"`{n}`", t) for n, t in FILES.items() if n in files],
-            names=[escaped(each) for each in names or []],
-            escaped=escaped,
-            quoted=_quoted,
-            table=_table,
-        )
-    )
+    classes = sizes.get("classes")
+    if about.class_names is not None:
+        classes = len(about.class_names)
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    is_image = len(shapes) == 1 and len(shapes[0]) == 3 and all(shapes[0])
+    facts = {
+        **about._asdict(),
+        "name": name,
+        "repo": repo,
+        "license": license,
+        "timm": timm,
+        "files": {key: FILES[key] for key in FILES if key in files},
+        "sizes": sizes,
+        "classes": classes,
+        "model": model,
+        "paper": PAPERS.get(sizes.get("family")),
+        "image": channels_behind(shapes[0]) if is_image else None,
+        "shapes": shapes,
+        "inner_shape": tuple(inner_models(model)[0].inputs[0].shape[1:]),
+        "output": output_activation(model),
+        "constructor": _constructor(sizes) if sizes else None,
+        "data_format": keras.config.image_data_format(),
+        "start": about.record,
+        "escaped": escaped,
+        "quoted": lambda text: json.dumps(text, ensure_ascii=False),
+    }
+    if about.run is not None:
+        facts |= _of_run(about.run)
+    data = _header(about, facts)
+    template = TEMPLATE.read_text("utf-8")
+    model_card = require("huggingface_hub").ModelCard
+    require("jinja2")
+    return str(model_card.from_template(data, template_str=template, **facts))
 
 
 def escaped(text):
@@ -157,93 +158,46 @@ def escaped(text):
     return re.sub(r"([\\`*_{}\[\]<>|~$&])", r"\\\1", text).strip()
 
 
-def _quoted(text):
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _table(header, rows):
-    """Returns a table. Rows whose last cell is `None` are left out."""
-    rows = [row for row in rows if row[-1] is not None]
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def _header(about, name, timm, sizes, classes, license):
+def _header(about, facts):
     """Returns the `ModelCardData`, which becomes the header in YAML."""
     hub = require("huggingface_hub")
-    task = (
-        "image-feature-extraction" if classes == 0 else "image-classification"
-    )
+    task = "image-classification"
+    if facts["classes"] == 0:
+        task = "image-feature-extraction"
     tags = [task, "keras", "keras_mixer"]
-    if sizes:
-        title, number = PAPERS[sizes["family"]]
+    if facts["paper"]:
+        title, number = facts["paper"]
         tags += [title.lower(), f"arxiv:{number}"]
-    results = None
+    if facts["timm"].config:
+        tags.append("timm")
+    measured = {}
     if about.run is not None and about.accuracy is not None:
-        dataset = _dataset(about)
         result = hub.EvalResult(
             task_type=task,
-            dataset_type=dataset or "imagefolder",
-            dataset_name=_data_name(about),
+            dataset_type=facts["dataset"] or "imagefolder",
+            dataset_name=facts["data_name"],
             dataset_split="test",
             metric_type="accuracy",
             metric_name="top-1 accuracy",
             metric_value=round(about.accuracy, 6),
         )
-        results = [result]
+        measured = {
+            "metrics": ["accuracy"],
+            "model_name": facts["name"],
+            "eval_results": [result],
+        }
     return hub.ModelCardData(
-        license=license,
+        license=facts["license"],
         library_name="keras_mixer",
         pipeline_tag=task,
-        tags=[*tags, "timm"] if timm.config else tags,
-        datasets=[_dataset(about)] if _dataset(about) else None,
-        metrics=results and ["accuracy"],
-        model_name=results and name,
-        eval_results=results,
+        tags=tags,
+        datasets=[facts["dataset"]] if facts.get("dataset") else None,
+        **measured,
     )
-
-
-def _about_model(model, sizes, classes):
-    """Returns what the template says about the model itself."""
-    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    is_image = (
-        len(shapes) == 1 and len(shapes[0]) == 3 and None not in shapes[0]
-    )
-    image = channels_behind(shapes[0]) if is_image else None
-    takes = f"arrays of the shapes {shapes}"
-    if is_image:
-        height, width, channels = image
-        takes = f"images of {height} x {width} pixels, {channels} channels"
-    output = f"{len(model.outputs)} outputs"
-    if len(model.outputs) == 1:
-        kind = OUTPUTS.get(output_activation(model), "numbers")
-        sides = " x ".join(f"{n:,}" for n in model.outputs[0].shape[1:])
-        output = f"{sides} {'features' if classes == 0 else kind}"
-    constructor = _constructor(sizes)
-    rows = [
-        ("architecture", f"`{constructor[0]}`" if sizes else None),
-        ("input", takes),
-        ("output", output),
-        ("parameters", f"{model.count_params():,}"),
-        *((name.replace("_", " "), n) for name, n in sizes.items() if n),
-    ]
-    return {
-        "sizes": rows,
-        "image": image,
-        # `load_image` makes such images.
-        "photo": is_image and image[2] in (1, 3),
-        "shape": tuple(inner_models(model)[0].inputs[0].shape[1:]),
-        "constructor": constructor,
-        "paper": PAPERS.get(sizes.get("family")),
-        "has_weights": bool(sizes),
-        "channels_first": keras.config.image_data_format() == "channels_first",
-    }
 
 
 def _constructor(sizes):
     """Returns the name of the constructor, and the sizes that it takes."""
-    if not sizes:
-        return None, []
     family, constructor = FAMILIES[sizes["family"]]
     variant = family.variant_of(sizes)
     if variant is None:
@@ -253,54 +207,27 @@ def _constructor(sizes):
     return names[variant.replace("_", "")], []
 
 
-def _dataset(about):
-    """Returns the name of a data set without configuration and version."""
-    name = about.run and about.run["settings"]["dataset"]
-    return name and name.partition(":")[0].partition("/")[0]
-
-
-def _data_name(about):
-    settings = about.run["settings"]
-    return settings["dataset"] or pathlib.PurePath(settings["data"]).name
-
-
-def _about_run(about):
-    """Returns what the template says about the training."""
-    if about.run is None:
-        return {"run": None, "start": about.record}
-    settings, recipe, data = (
-        about.run[k] for k in ("settings", "recipe", "data")
-    )
-    weights = settings["weights"]
+def _of_run(run):
+    """Returns what the template says about a training, from `run.json`."""
+    settings, recipe = run["settings"], run["recipe"]
+    weights, dataset = settings["weights"], settings["dataset"]
     start = catalog.record_of(settings["model"], weights)
-    text = "random weights" if weights is None else "a file of weights"
+    source = "random weights" if weights is None else "a file of weights"
     if start is not None:
-        text = f"`{start.name}`, trained on {start.trained_on}"
+        source = f"`{start.name}`, trained on {start.trained_on}"
     elif str(weights).startswith(HUB):
-        text = escaped(weights)
+        source = escaped(weights)
     values = {**recipe, **recipe["augmentation"]}
     values |= {name: settings.get(name) for name in SETTINGS}
     # The size of the images is that of the input.
     del values["augmentation"], values["image_size"]
-    counts = {name: data.get(f"{name}_count") for name in PARTS}
-    versions = about.run.get("environment", {}).get("versions", {})
+    versions = run.get("environment", {}).get("versions", {})
     return {
-        "run": about.run,
         "start": start,
-        "data_name": _data_name(about),
-        "counts": counts.items(),
-        "tests_validate": counts["validation"] == counts["test"],
-        "settings": [
-            ("start", text),
-            *(
-                (
-                    name.replace("_", " "),
-                    None if value is None else escaped(value),
-                )
-                for name, value in values.items()
-            ),
-        ],
-        "versions": ", ".join(
-            f"{name} {each}" for name, each in versions.items()
-        ),
+        "source": source,
+        "values": values,
+        "data_name": dataset or pathlib.PurePath(settings["data"]).name,
+        # Without the configuration and the version.
+        "dataset": dataset and re.split("[:/]", dataset)[0],
+        "versions": ", ".join(f"{n} {each}" for n, each in versions.items()),
     }

@@ -64,22 +64,21 @@ def with_names(model, input_dtype="float32"):
     return keras.Model(image, outputs, name=model.name)
 
 
-def _signature(model):
-    """Returns what Keras's exporters need to keep the batch of the model.
-
-    By default they write a free batch.
-    """
+def _export(model, target, format, **options):
+    """Writes a file with Keras, which leaves the batch free by default."""
     (image,) = model.inputs
-    return [keras.InputSpec(image.dtype, shape=image.shape, name="image")]
+    spec = keras.InputSpec(image.dtype, shape=image.shape, name="image")
+    model.export(
+        str(target),
+        format=format,
+        verbose=False,
+        input_signature=[spec],
+        **options,
+    )
 
 
 def _to_saved_model(model, target, request):
-    model.export(
-        target,
-        format="tf_saved_model",
-        verbose=False,
-        input_signature=_signature(model),
-    )
+    _export(model, target, "tf_saved_model")
     # The folder that TensorFlow reserves for files of the user.
     extra = target / "assets.extra"
     for name, text in _texts(request).items():
@@ -94,12 +93,7 @@ def _to_onnx(model, target, request):
     with warnings.catch_warnings():
         # Keras's code for tf2onnx asks for `np.object`.
         warnings.simplefilter("ignore", FutureWarning)
-        model.export(
-            str(target),
-            format="onnx",
-            verbose=False,
-            input_signature=_signature(model),
-        )
+        _export(model, target, "onnx")
     if request.dtype == "float16":
         convert_to_half = require(
             "onnxruntime.transformers.float16"
@@ -161,12 +155,7 @@ def _to_openvino(model, target, request):
         file.unlink()
     else:
         file = target.with_name("float32_" + target.name)
-        model.export(
-            str(file),
-            format="openvino",
-            verbose=False,
-            input_signature=_signature(model),
-        )
+        _export(model, file, "openvino")
         converted = openvino.Core().read_model(str(file))
     for output in converted.outputs:
         # TensorFlow's names of operations are names of the outputs, too.
@@ -189,13 +178,7 @@ def _to_litert(model, target, request):
         options["representative_dataset"] = lambda: _calibration_batches(
             request, model.input.shape[0], 1
         )
-    model.export(
-        str(target),
-        format="litert",
-        verbose=False,
-        input_signature=_signature(model),
-        **options,
-    )
+    _export(model, target, "litert", **options)
     if request.metadata:
         _add_metadata_to_litert(target, _texts(request))
 

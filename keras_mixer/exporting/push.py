@@ -41,11 +41,6 @@ logger = logging.getLogger("keras_mixer")
 # The hub creates this file in each new repository.
 CREATED_BY_HUB = ".gitattributes"
 
-LOG_IN = (
-    "Log in with `hf auth login`, or set HF_TOKEN. The token must have write "
-    "access."
-)
-
 
 def push(
     model: keras.Model | Path,
@@ -184,19 +179,16 @@ def push_model(
 
 
 def _check_license(license):
-    if license is None:
+    is_text = isinstance(license, str)
+    if license is None or (
+        is_text and re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license)
+    ):
         return
-    if not isinstance(license, str):
-        raise TypeError(
-            "`license` must be a string. "
-            f"Received: license={license!r} (of type {type(license).__name__})"
-        )
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
-        raise ValueError(
-            "`license` must be an identifier of the Hugging Face hub, in lower "
-            "case, such as 'apache-2.0', 'mit', 'cc-by-4.0' or 'other'. "
-            f"Received: license={license!r}"
-        )
+    raise (ValueError if is_text else TypeError)(
+        "`license` must be an identifier of the Hugging Face hub, in lower "
+        "case, such as 'apache-2.0', 'mit', 'cc-by-4.0' or 'other'. "
+        f"Received: license={license!r}"
+    )
 
 
 def _is_pushed(folder):
@@ -260,24 +252,15 @@ def _check_repository(repo, private, overwrite):
     is not known before the upload.
     """
     check_repository(repo)
-    hub = require("huggingface_hub")
-    errors = require("huggingface_hub.errors")
-    if (
-        downloads.is_offline()
-        or require("huggingface_hub.constants").HF_HUB_OFFLINE
-    ):
+    if downloads.is_offline():
         raise OSError(
-            f"Cannot push to '{repo}': KERAS_MIXER_OFFLINE or HF_HUB_OFFLINE "
-            "is set. Unset it, or push to a local folder."
+            f"Cannot push to '{repo}': KERAS_MIXER_OFFLINE is set. Unset it, "
+            "or push to a local folder."
         )
-    if hub.get_token() is None:
-        raise PermissionError(
-            f"Cannot push to '{repo}': there is no token of the Hugging Face "
-            f"hub. {LOG_IN}"
-        )
+    errors = require("huggingface_hub.errors")
     with _explained(repo):
         try:
-            found = hub.HfApi().model_info(repo)
+            found = require("huggingface_hub").HfApi().model_info(repo)
         except errors.GatedRepoError:
             raise
         except errors.RepositoryNotFoundError:
@@ -321,14 +304,13 @@ def _explained(repo):
     # The library raises its own errors, `OSError` and those of its HTTP client.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        text = f"Cannot push to '{repo}': {reason}"
-        response = getattr(error, "response", None)
-        if getattr(response, "status_code", None) in (401, 403):
+        text = f"Cannot push to '{repo}': {reason}\nThe files in the "
+        text += "repository have not changed. "
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        token = require("huggingface_hub").get_token()
+        if status in (401, 403) or token is None:
             raise PermissionError(
-                f"{text}\nYour token has no write access to this repository, "
-                f"or you may not create it. {LOG_IN}"
+                f"{text}Log in with `hf auth login`, or set HF_TOKEN. The "
+                "token must have write access to the repository."
             ) from error
-        raise OSError(
-            f"{text}\nThe files in the repository have not changed. Try again, "
-            "or push to a local folder."
-        ) from error
+        raise OSError(f"{text}Try again, or push to a local folder.") from error

@@ -51,7 +51,7 @@ def export_weights(model: keras.Model, path: Path) -> None:
 
     Raises:
         ValueError: If the model is not one of this package's, contains several
-            of them, is quantised or fused, or has weights that the file format
+            of them, is quantized or fused, or has weights that the file format
             does not support, or if `path` has another extension.
         TypeError: If an argument has the wrong type.
         ImportError: If safetensors is not installed.

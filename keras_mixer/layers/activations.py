@@ -59,7 +59,7 @@ def gelu_exact(x: Tensor) -> Tensor:
     0.8413
     """
     # Delete the `erf` form when onnx/tensorflow-onnx#2347 is solved:
-    # test_onnx.py then passes without it. JAX keeps Keras's form, because
+    # test_export.py then passes without it. JAX keeps Keras's form, because
     # TensorFlow 2.21 cannot read the `erf` of JAX 0.10 in a SavedModel.
     if keras.backend.backend() != "tensorflow":
         return ops.gelu(x, approximate=False)

@@ -48,7 +48,7 @@ class PixelNormalization(keras.layers.Normalization):
     On TensorFlow, Keras 3.15 stores the mean and the variance as tensors that
     are not in the graph. In an ONNX file they become two additional inputs.
     NumPy arrays become constants in the graph. Delete this class when
-    test_onnx.py passes with `keras.layers.Normalization`.
+    test_export.py passes with `keras.layers.Normalization`.
     """
 
     def build(self, input_shape):

@@ -70,3 +70,10 @@ def test_file_notes_the_activation(tmp_path, images, tiny, activation):
     np.testing.assert_array_equal(
         outputs(again, images), outputs(model, images)
     )
+
+
+def test_address_of_a_cloud_is_no_path(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="`path` must be a path on this mach"):
+        keras_mixer.export_weights(tiny(), "s3://bucket/a.safetensors")
+    assert list(tmp_path.iterdir()) == []
