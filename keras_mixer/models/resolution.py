@@ -153,6 +153,13 @@ def _image_shape(model):
 def _token_size(model):
     """Returns the height and width of the part of an image for each token."""
     shape = _image_shape(model)
+    names = {layer.name for layer in model.layers}
+    if ("channels_last" in names) != (_channel_axis() == 0):
+        raise ValueError(
+            f"'{model.name}' takes images of shape {shape}, which is not in "
+            f"the format '{keras.config.image_data_format()}'. Use "
+            "`keras.config.set_image_data_format` with that of the model."
+        )
     if len(model.inputs) != 1 or len(shape) != 3 or None in shape:
         raise _not_whole(model)
     pairs = [*zip(_sides(shape), grid_of(model), strict=True)]

@@ -116,10 +116,10 @@ class Record:
         return self.source.url.format(file=self.file, repo=repo, name=name)
 
 
-_PAPER = "MLP-Mixer, table 3: short side 256, centre crop 224"
+_PAPER = "MLP-Mixer, table 3: short side 256, center crop 224"
 _KECAM = "keras_cv_attention_models' README, which does not say how"
-_TIMM = "timm's results: short side 256, centre crop 224, bilinear"
-_DEIT = "the authors' README: short side 248, centre crop 224, bicubic"
+_TIMM = "timm's results: short side 256, center crop 224, bilinear"
+_DEIT = "the authors' README: short side 248, center crop 224, bicubic"
 _NONE = "none that could be verified"
 _NO_1K = "none: the head is for other classes"
 _NO_HEAD = "none: the head was not trained"

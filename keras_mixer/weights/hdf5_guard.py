@@ -6,7 +6,7 @@ libhdf5 hang or accept an incomplete file.
 
 libhdf5 1.14.6 (in h5py 3.14) hangs if an object in a heap has the size 0. We
 did not find an upstream report of this bug. Delete this module when
-test_hostile.py passes without it.
+test_keras_files.py passes without it.
 """
 
 import struct

@@ -44,7 +44,7 @@ def read_h5(path):
         number of the variable in its layer: `block_0/token_norm/0`.
 
     Raises:
-        WeightsError: If the file stores data elsewhere, or contains a quantised
+        WeightsError: If the file stores data elsewhere, or contains a quantized
             or nested model. For damaged files, h5py raises other exceptions.
     """
     with (
@@ -162,6 +162,6 @@ def _array(dataset):
     if dataset.dtype.kind != "f":
         raise WeightsError(
             f"'{dataset.name}' holds {dataset.dtype}, not floating-point "
-            "weights. Load a quantised model with `keras.saving.load_model`"
+            "weights. Load a quantized model with `keras.saving.load_model`"
         )
     return np.asarray(dataset)

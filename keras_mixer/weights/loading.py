@@ -108,7 +108,7 @@ def _expected(weights, variant):
     published = f"{tags} (published weights), " if tags else ""
     return (
         "The `weights` argument should be either `None` (random "
-        f"initialization), {published}'hf://organisation/name' (a repository "
+        f"initialization), {published}'hf://organization/name' (a repository "
         "of the Hugging Face hub), or the path to the weights file to be "
         f"loaded ({', '.join(reading.SUFFIXES)}). "
         f"Received: weights={weights!r}"
@@ -204,14 +204,13 @@ def _check_whole(arrays, layout):
     sizes = naming.sizes_of(shapes, layout.family)
     table = naming.axes_of(layout.family)
     unknown = [path for path in arrays if not naming.axes(path, table)]
-    problem = (
-        "its weights do not form one complete model: it is a file of another "
-        "model, or was edited or fused"
-    )
     if unknown:
-        problem = naming.another_model(unknown, layout)
+        raise WeightsError(naming.another_model(unknown, layout))
     assigning.check(
-        naming.shapes_of(layout.family, sizes), shapes, f"{problem}."
+        naming.shapes_of(layout.family, sizes),
+        shapes,
+        "its weights do not form one complete model: it is a file of another "
+        "model, or was edited or fused.",
     )
     return sizes
 

@@ -200,27 +200,25 @@ def layout_of(names):
         counts.append(sum(_template(name, known) in known for name in names))
     best = max(range(len(LAYOUTS)), key=counts.__getitem__)
     if 2 * counts[best] < max(len(names), 1):
-        raise WeightsError(f"{another_model(names)}{_advice(names)}")
+        raise WeightsError(f"{another_model(names, *LAYOUTS)}{_advice(names)}")
     return LAYOUTS[best]
 
 
-def another_model(names, layout=None):
-    """Returns the beginning of the error message for unknown names.
+def another_model(names, *layouts):
+    """Returns the error message for a file with unknown names.
 
     Args:
-        names: The names in the file.
-        layout: The `Layout` of the other names in the file, if any.
+        names: The unknown names.
+        *layouts: The layouts that the file can have.
     """
-    expected = [
-        f"'{each.names()['block_{}/token_norm/beta'].format(0)}' ({each.name})"
-        for each in LAYOUTS
-        if layout in (None, each)
-    ]
-    shown = ", ".join(map(repr, sorted(names)[:3])) or "no names"
+    expected = dict.fromkeys(
+        each.names()["block_{}/token_norm/beta"].format(0) for each in layouts
+    )
+    shown = ", ".join(map(repr, [*names][:3])) or "no names"
     return (
-        "it is a file of another model or library than an MLP-Mixer or a "
-        f"ResMLP: its names begin with {shown}, expected names such as "
-        f"{', '.join(dict.fromkeys(expected))}"
+        "it is a file of another model or library, or contains more than one "
+        f"MLP-Mixer or ResMLP: its names begin with {shown}, expected names "
+        f"such as {', '.join(map(repr, expected))}"
     )
 
 

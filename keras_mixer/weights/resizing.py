@@ -209,8 +209,8 @@ def _resampling_1d(old, new):
     each row is scaled to the sum 1.
     """
     step = old / new
-    centres = (np.arange(new)[:, None] + 0.5) * step - 0.5
-    distance = np.abs(np.arange(old) - centres) / max(step, 1.0)
+    centers = (np.arange(new)[:, None] + 0.5) * step - 0.5
+    distance = np.abs(np.arange(old) - centers) / max(step, 1.0)
     weights = np.maximum(1 - distance, 0)
     return weights / weights.sum(axis=1, keepdims=True)
 
@@ -219,7 +219,7 @@ def adapt_channels(arrays, channels):
     """Adapts the stem of RGB weights to other channels, in place.
 
     This is the method of timm. For one channel, the three kernels are added, so
-    a grey image gives the same output as its RGB copy. For any other number,
+    a gray image gives the same output as its RGB copy. For any other number,
     the kernels are repeated in order and scaled, so that their sum stays about
     the same. A stem that is not for RGB is not changed.
 

@@ -1,13 +1,12 @@
 """`python -m keras_mixer`: commands, their output and their errors."""
 
-import http.server
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from safetensors.numpy import save
 from safetensors.numpy import save_file
 
 import keras_mixer
@@ -51,46 +50,36 @@ def test_weights_are_listed(capsys):
     assert "no published weights 'mixer_b17*'. Use one of: mixer_b16" in message
 
 
-def test_prefetch_downloads_and_prints_the_path(capsys, tmp_path, monkeypatch):
-    """Downloads from a local server. The content is not checked."""
-    body = b"weights" * 1000
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def do_HEAD(self):
-            self.do_GET()
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-        mirror = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setenv("KERAS_MIXER_WEIGHTS_URL", mirror)
-        out = printed(capsys, "prefetch", "resmlp_s12.imagenet")
-        (record,) = keras_mixer.list_weights("resmlp_s12.imagenet")
-        file = tmp_path / "models" / "keras_mixer" / record.file
-        assert out.splitlines()[-1] == f"resmlp_s12.imagenet: {file}"
-        assert file.read_bytes() == body
-        # The size of this file is known, and it is another one.
-        with pytest.raises(SystemExit, match=r"239564448.*7000"):
-            cli.main(["prefetch", "mixer_b16.imagenet"])
-        monkeypatch.setenv("KERAS_MIXER_OFFLINE", "1")
-        with pytest.raises(SystemExit, match="KERAS_MIXER_OFFLINE is set"):
-            cli.main(["prefetch", "mixer_l16.*"])
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def test_prefetch_keeps_only_weights_and_prints_their_path(
+    capsys, tmp_path, monkeypatch
+):
+    """A network that one must sign in to answers with a page."""
+    (record,) = keras_mixer.list_weights("resmlp_s12.imagenet")
+    mirror = tmp_path / "mirror"
+    published = mirror / record.file
+    published.parent.mkdir(parents=True)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_MIXER_WEIGHTS_URL", mirror.as_uri())
+    file = tmp_path / "models" / "keras_mixer" / record.file
+    for body in (b"four", b"<html>Sign in</html>"):
+        published.write_bytes(body)
+        with pytest.raises(SystemExit, match=f"{record.file} is not the file"):
+            cli.main(["prefetch", record.name])
+        assert not file.exists()
+    published.write_bytes(save({"a": np.ones(3, "float32")}))
+    out = printed(capsys, "prefetch", record.name)
+    assert out.splitlines()[-1] == f"{record.name}: {file}"
+    assert file.read_bytes() == published.read_bytes()
+    # The size of this file is known, and it is another one.
+    google = mirror / "imagenet1k" / "Mixer-B_16.npz"
+    google.parent.mkdir()
+    google.write_bytes(bytes(7000))
+    with pytest.raises(SystemExit, match="has 7000 bytes, not 239564448"):
+        cli.main(["prefetch", "mixer_b16.imagenet"])
+    capsys.readouterr()
+    monkeypatch.setenv("KERAS_MIXER_OFFLINE", "1")
+    message = refused(capsys, "prefetch", "mixer_l16.*")
+    assert "KERAS_MIXER_OFFLINE is set" in message
 
 
 def test_file_is_converted_through_all_formats(capsys, official_file, tmp_path):
@@ -165,7 +154,7 @@ def test_wrong_arguments_are_reported(capsys, official_file, tmp_path, tiny):
         arguments = [*command, official_file]
         if command == ("convert",):
             arguments.append(target)
-        assert "complete, undamaged weights" in refused(capsys, *arguments)
+        assert "the file is damaged" in refused(capsys, *arguments)
     missing = tmp_path / "missing" / "out.npz"
     np.savez(official_file, **official(tokens=4))
     assert "missing" in refused(capsys, "convert", official_file, missing)

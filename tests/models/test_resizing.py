@@ -451,3 +451,16 @@ def test_file_of_a_resized_model_is_loaded_and_resized_again(
     assert larger.get_layer("block_0").tokens_mlp_dim == 4 * 7
     expected = keras_mixer.resize(large, (16, 24, 3))
     assert_equal(weights_of(larger), weights_of(expected))
+
+
+def test_model_of_the_other_data_format_is_refused_by_its_reason(tiny):
+    last = tiny()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        first = tiny(input_shape=(3, 8, 12))
+        with pytest.raises(ValueError, match=r"\(8, 12, 3\), which is not in"):
+            keras_mixer.resize(last, (3, 16, 24))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    with pytest.raises(ValueError, match=r"\(3, 8, 12\), which is not in the"):
+        keras_mixer.resize(first, (16, 24, 3))
