@@ -1,5 +1,6 @@
 """Folders of real and generated images."""
 
+import numpy as np
 import pytest
 from PIL import Image
 from PIL import ImageOps
@@ -8,9 +9,15 @@ from support.images import unpack
 
 
 @pytest.fixture(scope="session")
-def cifar(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cifar")
-    return unpack("cifar10-jpeg.tar.gz", folder, 7)
+def jpegs(tmp_path_factory):
+    """30 random images of each of three classes."""
+    folder = tmp_path_factory.mktemp("jpegs")
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 32, 32, 3), "uint8")
+    for i, image in enumerate(pixels):
+        path = folder / ("cat", "dog", "eel")[i % 3] / f"{i}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+    return folder
 
 
 @pytest.fixture(scope="session")

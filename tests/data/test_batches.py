@@ -18,6 +18,7 @@ from keras_mixer.recipes import Augmentation
 from keras_mixer.training import balanced_class_weights
 from support.helpers import python
 from support.images import EVERYTHING
+from support.images import MIXED
 from support.images import arrays
 from support.images import assert_same
 from support.images import model_of
@@ -76,21 +77,17 @@ def test_order_of_the_images_does_not_change():
     assert list(indices) == ORDER[4:]
 
 
-# RandAugment takes seconds to trace: one test has it.
-MIXED = Augmentation(mixup=0.8, cutmix=1.0, erasing=0.5)
-
-
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "read"])
-def test_batches_can_start_at_any_step(cifar, kept, monkeypatch):
+def test_batches_can_start_at_any_step(jpegs, kept, monkeypatch):
     if not kept:
         monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
-    images = data.load_folder(cifar, (24, 20))
+    images = data.load_folder(jpegs, (24, 20))
     assert images.train_images.decoded is kept
     assert images.steps_per_epoch(16) == 4
     batches = arrays(images.train(MIXED, 16, seed=5), 7)
     assert batches[0][0].shape == (16, 24, 20, 3)
     assert batches[0][0].dtype == "uint8"
-    assert batches[0][1].shape == (16, 10)
+    assert batches[0][1].shape == (16, 3)
     assert batches[0][1].dtype == "float32"
     for start in (1, 4, 6):  # in the first epoch, and in the second
         again = images.train(MIXED, 16, seed=5, start=start)
@@ -103,9 +100,9 @@ def test_batches_can_start_at_any_step(cifar, kept, monkeypatch):
     assert (other[0][0] != batches[0][0]).any()
 
 
-def test_earlier_images_are_not_decoded_when_starting_late(cifar, monkeypatch):
+def test_earlier_images_are_not_decoded_when_starting_late(jpegs, monkeypatch):
     monkeypatch.setattr(indexed, "MAX_BYTES_KEPT", 0)
-    images = data.load_folder(cifar, 32)
+    images = data.load_folder(jpegs, 32)
     read = []
 
     def counting(index):
@@ -128,8 +125,8 @@ def test_earlier_images_are_not_decoded_when_starting_late(cifar, monkeypatch):
     np.testing.assert_array_equal(x, expected)
 
 
-def test_parts_of_the_hosts_make_the_batch_of_one_host(cifar):
-    images = data.load_folder(cifar, 16)
+def test_parts_of_the_hosts_make_the_batch_of_one_host(jpegs):
+    images = data.load_folder(jpegs, 16)
     whole = arrays(images.train(MIXED, 12, seed=1, start=3), 4)
     parts = [
         arrays(images.train(MIXED, 12, seed=1, start=3, hosts=3, host=host), 4)

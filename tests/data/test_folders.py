@@ -68,9 +68,9 @@ def test_folder_with_parts_is_not_split(parts, tmp_path):
         assert len(paths) == len(x) == 2 * count
 
 
-def test_unreadable_images_are_skipped_and_reported(cifar, tmp_path):
+def test_unreadable_images_are_skipped_and_reported(jpegs, tmp_path):
     for name in ("cat", "dog"):
-        shutil.copytree(cifar / "train" / name, tmp_path / name)
+        shutil.copytree(jpegs / name, tmp_path / name)
     good = sorted((tmp_path / "cat").iterdir())[0].read_bytes()
     broken = {
         "cat/empty.jpg": b"",
@@ -97,7 +97,7 @@ def test_unreadable_images_are_skipped_and_reported(cifar, tmp_path):
     assert reasons["cat/empty.jpg"] == "the file is empty"
     assert reasons["dog/text.png"].endswith("format is unknown to Pillow")
     assert "exceeds limit of" in reasons["dog/large.tiff"]
-    assert images.train_count + images.test_count == 14
+    assert images.train_count + images.test_count == 60
     for name, content in broken.items():
         (tmp_path / "cow").mkdir(exist_ok=True)
         (tmp_path / "cow" / pathlib.Path(name).name).write_bytes(content)
@@ -106,7 +106,7 @@ def test_unreadable_images_are_skipped_and_reported(cifar, tmp_path):
     # The error lists the unreadable files of the class, with reasons.
     message = str(raised.value)
     assert message.count(str(tmp_path / "cow")) == 3
-    assert re.search("cow/half.jpg': Truncated", message)
+    assert re.search("cow/half.jpg': (?i:.*truncated)", message)
     assert message.endswith("; and 2 more files")
     assert str(tmp_path / "cat") not in message
 

@@ -15,7 +15,7 @@ from keras_mixer.data import indexed
 from keras_mixer.data.photos import load_image
 from keras_mixer.recipes import Augmentation
 from support.helpers import matches
-from support.images import EVERYTHING
+from support.images import MIXED
 from support.images import arrays
 from support.images import shared
 
@@ -60,7 +60,7 @@ def test_bangla_digits_are_loaded_from_tfds(kept, data_dir, monkeypatch):
         for image, label in zip(x, y.argmax(axis=1), strict=True)
     ]
     assert set(received) == expected
-    late = images.train(EVERYTHING, 32, start=155)
+    late = images.train(MIXED, 32, start=155)
     digest = hashlib.sha256()
     for x, y in arrays(late, 3):
         digest.update(x.tobytes() + y.tobytes())
@@ -84,7 +84,8 @@ def test_mnist_is_loaded_from_tfds_with_one_channel(data_dir):
     assert y.sum() == 96
 
 
-def define_builders():
+@pytest.fixture(scope="session")
+def builders():
     """Defines data sets of real digits, as a user would write them."""
     import tensorflow_datasets as tfds
     from sklearn.datasets import load_digits
@@ -93,19 +94,20 @@ def define_builders():
 
     class Digits(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.2.3")
-        SECRET = True
         SPLITS = ("train",)
+        SHAPE = (None, None, 3)  # of the images
+        KEYS = ("image", "label")
+        SECRET = False
 
         def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=self.SHAPE),
+                "label": tfds.features.ClassLabel(num_classes=10),
+            }
             return tfds.core.DatasetInfo(
                 builder=self,
-                features=tfds.features.FeaturesDict(
-                    {
-                        "image": tfds.features.Image(shape=(None, None, 3)),
-                        "label": tfds.features.ClassLabel(num_classes=10),
-                    }
-                ),
-                supervised_keys=("image", "label"),
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=self.KEYS,
             )
 
         def _split_generators(self, dl_manager):
@@ -119,63 +121,32 @@ def define_builders():
                 pixels = digits.images[i][..., None] * (255 / 16)
                 image = np.repeat(pixels.astype("uint8"), 3, axis=-1)
                 secret = self.SECRET and split == "test"
-                yield (
-                    i,
-                    {
-                        "image": image,
-                        "label": -1 if secret else digits.target[i],
-                    },
-                )
+                label = -1 if secret else digits.target[i]
+                yield i, {"image": image, "label": label}
 
     class DigitsOfOnePart(Digits):
         pass
 
-    class DigitsWithSecrets(Digits):
-        SPLITS = ("train", "validation", "test")
-
     class DigitsOfThreeParts(Digits):
         SPLITS = ("train", "validation", "test")
-        SECRET = False
+
+    class DigitsWithSecrets(DigitsOfThreeParts):
+        SECRET = True
+
+    class DigitsWithoutLabels(Digits):
+        KEYS = None
 
     class TransparentPhotos(Digits):
-        CHANNELS = 4
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(
-                    {
-                        "image": tfds.features.Image(
-                            shape=(8, 9, self.CHANNELS)
-                        ),
-                        "label": tfds.features.ClassLabel(num_classes=10),
-                    }
-                ),
-                supervised_keys=("image", "label"),
-            )
+        SHAPE = (8, 9, 4)
 
         def _generate_examples(self, split):
             for i in range(2):
-                yield i, {"image": noise(i, self.CHANNELS), "label": i}
+                yield i, {"image": noise(i, self.SHAPE[-1]), "label": i}
 
     class GrayPhotos(TransparentPhotos):
-        CHANNELS = 1
-
-    class DigitsWithoutLabels(Digits):
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(
-                    {"image": tfds.features.Image(shape=(None, None, 3))}
-                ),
-            )
+        SHAPE = (8, 9, 1)
 
     return digits
-
-
-@pytest.fixture(scope="session")
-def builders():
-    return define_builders()
 
 
 def test_a_fifth_is_held_out_without_other_splits(builders, tmp_path):
