@@ -15,8 +15,6 @@ from keras import ops
 import keras_mixer
 from support.helpers import randomise
 
-pytestmark = pytest.mark.backends
-
 # Every axis has another size.
 PATCH, IMAGE_CHANNELS, CLASSES, BATCH = 2, 4, 8, 13
 ROWS, COLUMNS = 3, 5

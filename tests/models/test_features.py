@@ -10,11 +10,10 @@ from support.helpers import BATCH
 from support.helpers import FAMILIES
 from support.helpers import IMAGE
 from support.helpers import SIZES
+from support.helpers import call
 from support.helpers import compile_model
 from support.helpers import family_model
 from support.helpers import randomise
-
-pytestmark = pytest.mark.backends
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -22,17 +21,11 @@ NETWORKS = {"mixer": oracle.mixer, "resmlp": oracle.resmlp}
 NORMS = {"mixer": oracle.layer_norm, "resmlp": oracle.affine}
 
 
-def call(model, images):
-    images = keras.ops.convert_to_tensor(images, "float32")
-    return keras.tree.map_structure(
-        keras.ops.convert_to_numpy, model(images, training=False)
-    )
-
-
 def assert_close(received, expected):
     np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.backends
 @every_family
 @pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("form", ["grid", "tokens", "pooled"])
@@ -189,6 +182,7 @@ def test_grid_has_the_image_data_format(images):
     assert_close(call(model, images.transpose(0, 3, 1, 2)), expected)
 
 
+@pytest.mark.backends
 def test_segmentation_head_on_a_grid_is_trained(images):
     maps = keras_mixer.features(family_model("mixer"), [0, 1])
     x = keras.layers.Concatenate()(list(maps.output.values()))

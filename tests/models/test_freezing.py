@@ -13,8 +13,6 @@ from support.helpers import compile_model
 from support.helpers import family_model
 from support.helpers import randomise
 
-pytestmark = pytest.mark.backends
-
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 ALL = ("stem", "block_0", "block_1", "norm", "predictions")
@@ -36,6 +34,7 @@ def trained_layers(model, images, inner=None):
     }
 
 
+@pytest.mark.backends
 @every_family
 @pytest.mark.parametrize(
     ("until", "frozen"),
@@ -57,6 +56,7 @@ def test_only_layers_that_are_not_frozen_are_trained(
     assert trained_layers(model, images) == set(ALL[frozen:])
 
 
+@pytest.mark.backends
 def test_freezing_again_frees_the_other_layers(images):
     model = family_model("mixer")
     randomise(model)
@@ -114,6 +114,7 @@ def test_freeze_raises_and_changes_nothing(until, message):
     assert len(model.trainable_variables) == count
 
 
+@pytest.mark.backends
 def test_keras_ignores_trainable_on_tensorflow():
     """If this test fails, simplify `_set_trainable`."""
     model = family_model("mixer")

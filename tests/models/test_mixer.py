@@ -18,6 +18,7 @@ from support.helpers import BATCH
 from support.helpers import CLASSES
 from support.helpers import IMAGE
 from support.helpers import SIZES
+from support.helpers import call
 from support.helpers import randomise
 
 # Published: `vit_jax/models_test.py` of google-research/vision_transformer has
@@ -95,7 +96,7 @@ def test_every_stage_equals_the_oracle(tiny, images):
     stages = keras.Model(
         model.input, {name: model.get_layer(name).output for name in expected}
     )
-    received = stages.predict(images, verbose=0)
+    received = call(stages, images)
     assert expected["block_1"].shape == (BATCH, 6, SIZES["hidden_dim"])
     for name, stage in expected.items():
         np.testing.assert_allclose(
@@ -103,20 +104,18 @@ def test_every_stage_equals_the_oracle(tiny, images):
         )
 
 
-@pytest.mark.backends
 def test_probabilities_are_the_softmax_of_the_logits(tiny, images):
     model = tiny()
     weights = randomise(model)
     logits = oracle.mixer(images, weights, SIZES["patch_size"])
     exponents = np.exp(logits["predictions"])
     np.testing.assert_allclose(
-        model.predict(images, verbose=0),
+        call(model, images),
         exponents / exponents.sum(-1, keepdims=True),
         atol=1e-5,
     )
 
 
-@pytest.mark.backends
 def test_tiny_model_equals_timm(tiny, images):
     import torch
 
@@ -136,11 +135,10 @@ def test_tiny_model_equals_timm(tiny, images):
     scaled = torch.tensor((images / 127.5 - 1).transpose(0, 3, 1, 2)).float()
     with torch.no_grad():
         expected = theirs(scaled).numpy()
-    received = model.predict(images, verbose=0)
+    received = call(model, images)
     np.testing.assert_allclose(received, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.backends
 def test_initial_values_equal_the_official_code(tiny):
     model = tiny(hidden_dim=400)
     stem = model.get_layer("stem").kernel.numpy()
@@ -152,7 +150,6 @@ def test_initial_values_equal_the_official_code(tiny):
     assert norm.epsilon == model.get_layer("block_0").token_norm.epsilon == 1e-6
 
 
-@pytest.mark.backends
 def test_stochastic_depth_grows_linearly_from_zero(tiny):
     model = tiny(num_blocks=5, stochastic_depth_rate=0.4)
     rates = [
@@ -163,14 +160,6 @@ def test_stochastic_depth_grows_linearly_from_zero(tiny):
     assert single.get_layer("block_0").stochastic_depth.rate == 0
 
 
-@pytest.mark.backends
-def test_preprocess_input_returns_its_input():
-    x = np.array([0.0, 255.0])
-    assert keras_mixer.mixer.preprocess_input(x) is x
-    assert keras_mixer.mixer.preprocess_input(x, data_format=None) is x
-
-
-@pytest.mark.backends
 def test_variant_accepts_positional_arguments_and_reports_unknown_ones():
     model = keras_mixer.MixerS32(False, False, None, None, (32, 64, 3), "max")
     assert model.output_shape == (None, 512)

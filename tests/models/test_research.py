@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-import pytest
 from keras import ops
 
 import keras_mixer
@@ -10,10 +9,9 @@ from support import oracle
 from support.helpers import BATCH
 from support.helpers import IMAGE
 from support.helpers import SIZES
+from support.helpers import call
 from support.helpers import family_model
 from support.helpers import randomise
-
-pytestmark = pytest.mark.backends
 
 
 def float64(weights):
@@ -31,12 +29,12 @@ def test_activations_inside_a_mixer_block_equal_the_oracle(tiny, images):
     after = mlp.activation(before)
     mixed = x + ops.swapaxes(mlp.dense_1(after), 1, 2)
     inside = keras.Model(model.input, [before, after, mixed])
-    received = inside.predict(images, verbose=0)
+    received = call(inside, images)
     # In a model of its own: both MLPs have a layer `dense_0`.
     u = x + block.token_mixing(block.token_norm(x))
     channels = block.channel_mixing.dense_0(block.channel_norm(u))
     inside = keras.Model(model.input, channels)
-    received.append(inside.predict(images, verbose=0))
+    received.append(call(inside, images))
 
     # The same in NumPy.
     stages = oracle.mixer(images, weights, SIZES["patch_size"])
@@ -56,7 +54,7 @@ def test_activations_inside_a_mixer_block_equal_the_oracle(tiny, images):
 
     # The model itself is not changed.
     np.testing.assert_allclose(
-        keras.Model(model.input, block.output).predict(images, verbose=0),
+        call(keras.Model(model.input, block.output), images),
         stages["block_1"],
         rtol=0,
         atol=1e-5,
@@ -70,11 +68,11 @@ def test_activations_inside_a_resmlp_block_equal_the_oracle(images):
     x = model.get_layer("block_0").output
     mixed = block.token_mixing(block.token_norm(x))
     inside = keras.Model(model.input, x + block.token_scale(mixed))
-    x = keras.Model(model.input, x).predict(images, verbose=0)
+    x = call(keras.Model(model.input, x), images)
     y = oracle.affine(x.astype("float64"), weights, "block_1/token_norm")
     y = oracle.token_linear(y, weights, "block_1/token_mixing")
     expected = x + oracle.layer_scale(y, weights, "block_1/token_scale")
-    received = inside.predict(images, verbose=0)
+    received = call(inside, images)
     np.testing.assert_allclose(received, expected, rtol=0, atol=1e-5)
 
 
@@ -97,7 +95,7 @@ def test_model_without_token_mixing_equals_the_oracle(tiny, images, tmp_path):
         y = oracle.layer_norm(x, weights, f"norm_{i}")
         x = x + oracle.channel_mixing(y, weights, f"mixing_{i}")
     for each in (model, loaded):
-        received = each.predict(images, verbose=0)
+        received = call(each, images)
         np.testing.assert_allclose(received, x, rtol=0, atol=1e-5)
 
     counts = keras_mixer.macs(loaded)
@@ -106,6 +104,6 @@ def test_model_without_token_mixing_equals_the_oracle(tiny, images, tmp_path):
     # A patch changes only its own token.
     changed = np.array(images)
     changed[:, : IMAGE[0] // 2, : IMAGE[1] // 3] += 9
-    difference = loaded.predict(changed, verbose=0) - received
+    difference = call(loaded, changed) - received
     tokens = np.abs(difference).max(axis=(0, 2))
     assert (tokens > 1e-4).tolist() == [True] + 5 * [False]

@@ -109,6 +109,14 @@ def randomise(model, seed=0):
     return arrays
 
 
+def call(model, images):
+    """The outputs of a model as arrays. `predict` would compile it."""
+    images = keras.ops.convert_to_tensor(images, "float32")
+    return keras.tree.map_structure(
+        keras.ops.convert_to_numpy, model(images, training=False)
+    )
+
+
 def assert_equal(arrays, expected):
     assert arrays.keys() == expected.keys()
     for path, array in expected.items():

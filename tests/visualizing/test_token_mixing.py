@@ -25,7 +25,6 @@ def expected_maps(model, arrays, block):
     return maps
 
 
-@pytest.mark.backends
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("change", ["none", "saved", "fused", "extended"])
 def test_maps_are_columns_of_the_kernel(family, change, tmp_path):
@@ -46,7 +45,6 @@ def test_maps_are_columns_of_the_kernel(family, change, tmp_path):
     np.testing.assert_allclose(maps, expected_maps(model, arrays, 1))
 
 
-@pytest.mark.backends
 def test_maps_of_a_resized_model_have_its_grid(tiny):
     model = keras_mixer.resize(tiny(), (16, 24, 3), method="interpolate")
     assert visualizing.token_mixing_maps(model, 0).shape == (7, 4, 6)
@@ -54,7 +52,6 @@ def test_maps_of_a_resized_model_have_its_grid(tiny):
     assert visualizing.token_mixing_maps(tiled, 0).shape == (28, 4, 6)
 
 
-@pytest.mark.backends
 def test_lora_is_part_of_the_maps(tiny):
     model = tiny()
     dense = model.get_layer("block_0").token_mixing.dense_0
@@ -76,7 +73,6 @@ def quantized(tiny):
     return model
 
 
-@pytest.mark.backends
 def test_maps_of_an_inner_model(tiny):
     backbone = tiny(include_top=False, pooling="avg")
     outer = keras.Sequential([backbone, keras.layers.Dense(2)])
@@ -86,7 +82,6 @@ def test_maps_of_an_inner_model(tiny):
     )
 
 
-@pytest.mark.backends
 @pytest.mark.parametrize(
     ("make", "block", "error", "message"),
     [
