@@ -13,7 +13,6 @@ import keras_mixer
 from keras_mixer import cli
 from keras_mixer.models.anatomy import weights_of
 from keras_mixer.weights import reading
-from support.helpers import IMAGE
 from support.helpers import assert_equal
 from support.helpers import randomise
 from support.published import official
@@ -162,19 +161,9 @@ def test_wrong_arguments_are_reported(capsys, official_file, tmp_path, tiny):
     assert not missing.parent.exists()
 
 
-def test_module_runs_as_a_program(tmp_path, tiny):
-    model = tiny(input_shape=IMAGE)
-    keras_mixer.export_weights(model, tmp_path / "tiny.npz")
-    command = [sys.executable, "-m", "keras_mixer"]
+def test_module_runs_as_a_program(tmp_path):
     result = subprocess.run(
-        [*command, "verify", tmp_path / "tiny.npz"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "tokens: 6 (2 x 3)" in result.stdout
-    result = subprocess.run(
-        [*command, "verify", tmp_path / "none.npz"],
+        [sys.executable, "-m", "keras_mixer", "verify", tmp_path / "none.npz"],
         capture_output=True,
         text=True,
         check=False,
