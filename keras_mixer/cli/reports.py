@@ -56,8 +56,8 @@ def check_folder(folder, about):
         about: Dict of JSON values that name the model and the images.
 
     Raises:
-        ValueError: If the folder has other files, or a report of another model
-            or of other images.
+        ValueError: If the folder has files that are not a report, or the report
+            of another model or of other images.
     """
     folder = pathlib.Path(folder)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):

@@ -196,8 +196,8 @@ def devices(
     A batch is split into equal parts, one per replica. So the batch size must
     be a multiple of the number of replicas, also for the last batch of an epoch
     (drop the remainder). With several processes (`join`), all of them build,
-    load and train the model, and each feeds its own part of a batch, of
-    `local_batch_size`.
+    load and train the model, and each process feeds its own part of a batch:
+    `local_batch_size` images.
 
     Process 0 saves the model, after the context: while Keras saves, it creates
     an optimizer, which in the context would need all processes. The checkpoints

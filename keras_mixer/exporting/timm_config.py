@@ -104,7 +104,9 @@ def sizes_of(model):
 
 
 def why_different(model, scaling, output):
-    """Compares a model with its stem, blocks and head alone, as timm has them.
+    """Checks that a model computes nothing besides stem, blocks and head.
+
+    These are all that timm has.
 
     Args:
         model: A model that `export_weights` accepts.

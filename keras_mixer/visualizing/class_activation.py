@@ -76,7 +76,7 @@ def _head_and_tokens(model):
     """Returns the head, and a model that computes the tokens before the mean.
 
     If the model is fused, the scale of the last norm is part of the head. The
-    tokens are then without it, and the map is the same.
+    tokens are then not scaled, and the map does not change.
     """
     if not inner_models(model):
         raise _unsuitable(model, "no model of this package")
