@@ -133,7 +133,9 @@ def export(
             file = pathlib.Path(folder, "calibration.npy")
             np.save(file, images)
             request = request._replace(calibration=str(file))
-        made = pathlib.Path(folder, target.name)
+        # No other file in this folder can have the name of the target.
+        made = pathlib.Path(folder, "made", target.name)
+        made.parent.mkdir()
         _convert(model, made, found, request)
         if check:
             _check(model, made, request)
@@ -244,8 +246,9 @@ def _convert(model, target, format, request):
         "Keras writes this format with the backend %s: starting a process",
         format.backend,
     )
-    source = target.with_name("model.keras")
-    file = target.with_name("request.json")
+    source, file = (
+        target.parents[1] / name for name in ("model.keras", "request.json")
+    )
     model.save(source)
     file.write_text(json.dumps(request._asdict()), "utf-8")
     code = "from keras_mixer.exporting.converting import main; main()"

@@ -8,6 +8,11 @@ import pathlib
 # graph needs some of them.
 MAX_BYTES = 2_000_000_000
 
+ALL = ("float32", "float16", "int8")
+# TensorFlow and PyTorch compute with the dtype of the weights.
+NO_HALF = ("float32", "int8")
+ONNX = ("tf2onnx", "onnx", "onnxruntime")
+
 
 @dataclasses.dataclass(frozen=True)
 class Format:
@@ -39,7 +44,7 @@ class Format:
     runtime: str
     modules: tuple = ()
     int8_modules: tuple = ()
-    dtypes: tuple = ("float32", "float16", "int8")
+    dtypes: tuple = ALL
     limited: tuple = ()
     calibration: str = "optional"
     runs_int8_of_keras: bool = True
@@ -101,55 +106,29 @@ FORMATS = {
     each.name: each
     for each in (
         Format(
-            "saved_model",
-            "",
-            backend="tensorflow",
-            runtime="tensorflow",
-            # TensorFlow computes with the dtype of the weights.
-            dtypes=("float32", "int8"),
-            calibration="unused",
+            "saved_model", "", "tensorflow", "tensorflow",
+            dtypes=NO_HALF, calibration="unused",
         ),
+        # The other dtypes are made of a file in float32.
         Format(
-            "onnx",
-            ".onnx",
-            backend="tensorflow",
-            runtime="onnxruntime",
-            modules=("tf2onnx", "onnx", "onnxruntime"),
-            # The other dtypes are made of a file in float32.
-            limited=("float32", "float16", "int8"),
+            "onnx", ".onnx", "tensorflow", "onnxruntime", ONNX, limited=ALL,
         ),
+        # The file for int8 is made of an ONNX file.
         Format(
-            "openvino",
-            ".xml",
-            backend="tensorflow",
-            runtime="openvino",
-            modules=("openvino", "scipy"),
-            # It is made of an ONNX file.
-            int8_modules=("tf2onnx", "onnx", "onnxruntime"),
-            limited=("int8",),
-            calibration="needed",
+            "openvino", ".xml", "tensorflow", "openvino", ("openvino", "scipy"),
+            int8_modules=ONNX, limited=("int8",), calibration="needed",
             second_suffix=".bin",
         ),
         Format(
-            "litert",
-            ".tflite",
-            backend="tensorflow",
-            runtime="ai_edge_litert",
-            modules=("ai_edge_litert",),
-            limited=("float32",),
-            runs_int8_of_keras=False,
+            "litert", ".tflite", "tensorflow", "ai_edge_litert",
+            ("ai_edge_litert",), limited=("float32",), runs_int8_of_keras=False,
         ),
         Format(
-            "torch",
-            ".pt2",
-            backend="torch",
-            runtime="torch",
-            # PyTorch computes with the dtype of the weights, too.
-            dtypes=("float32", "int8"),
-            calibration="unused",
+            "torch", ".pt2", "torch", "torch",
+            dtypes=NO_HALF, calibration="unused",
         ),
     )
-}
+}  # fmt: skip
 
 
 def find_format(name, path):
