@@ -255,7 +255,7 @@ def test_layer_decay_lowers_the_rates_of_early_blocks(family, images):
         assert np.abs(moved).max() > 1e-5 or path.endswith("bias"), path
 
 
-UPDATES, BATCHES = 5, 3
+UPDATES, BATCHES = 4, 3
 
 
 def after_updates(recipe, gradients, accumulate):
@@ -283,7 +283,7 @@ def after_updates(recipe, gradients, accumulate):
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("name", SOME[1:])
+@pytest.mark.parametrize("name", ["finetune.cifar", "resmlp.imagenet"])
 def test_accumulated_batches_update_as_one_large_batch(name):
     """With the clipping, schedule, decay and averages of the recipe."""
     recipe = RECIPES[name]
@@ -371,16 +371,6 @@ def test_wrong_options_raise_errors(changed, error, message):
     given = {"steps": 1000, **changed}
     with pytest.raises(error, match=message):
         recipes.compile_options(RECIPES["finetune.cifar"], **given)
-
-
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, 0, -0.1])
-def test_learning_rate_must_be_finite(wrong):
-    with pytest.raises(ValueError, match="`learning_rate` must be"):
-        dataclasses.replace(RECIPES["nano.cifar10"], learning_rate=wrong)
-    # What the recipe does not have is `None`.
-    for name in ("clip_norm", "weight_decay", "ema", "final_fraction"):
-        with pytest.raises(ValueError, match=f"`{name}` must be a finite"):
-            dataclasses.replace(RECIPES["nano.cifar10"], **{name: np.inf})
 
 
 def test_more_metrics_are_compiled():
