@@ -1,11 +1,10 @@
-"""Layers of ResMLP: comparison with the oracle and timm, use in Keras."""
+"""ResMLP: comparison with the oracle and timm, and errors of its layers."""
 
 import keras
 import numpy as np
 import pytest
 
 import keras_mixer
-from keras_mixer.layers.affine import Affine
 from keras_mixer.layers.affine import LayerScale
 from keras_mixer.layers.resmlp import ResMLPBlock
 from keras_mixer.layers.resmlp import TokenLinear
@@ -14,39 +13,20 @@ from support import oracle
 from support import peers
 from support.helpers import CLASSES
 from support.helpers import IMAGE
-from support.helpers import computations_of_gelu
+from support.helpers import call
 from support.helpers import fit_tiny
 from support.helpers import matches
 from support.helpers import randomise
 
-pytestmark = pytest.mark.backends
-
 TOKENS, CHANNELS, CHANNELS_MLP, BATCH = 6, 5, 11, 3
 PATCH = 4
 
-# For each layer: a function that creates it, and its oracle.
-LAYERS = {
-    "norm": (lambda **options: Affine(**options), oracle.affine),
-    "scale": (
-        lambda **options: LayerScale(0.1, **options),
-        oracle.layer_scale,
-    ),
-    "mixing": (
-        lambda **options: TokenLinear(**options),
-        oracle.token_linear,
-    ),
-    "block_0": (
-        lambda **options: ResMLPBlock(CHANNELS_MLP, 0.1, **options),
-        oracle.resmlp_block,
-    ),
-}
 
-
-def model_of(name, **options):
-    """Returns the layer `name` as a model, and its random weights."""
-    make, _ = LAYERS[name]
+def block_model():
+    """Returns a block as a model, and its random weights."""
     inputs = keras.Input((TOKENS, CHANNELS))
-    model = keras.Model(inputs, make(name=name, **options)(inputs))
+    block = ResMLPBlock(CHANNELS_MLP, 0.1, name="block_0")
+    model = keras.Model(inputs, block(inputs))
     return model, randomise(model)
 
 
@@ -69,20 +49,7 @@ def tokens():
     return rng.standard_normal((BATCH, TOKENS, CHANNELS)).astype("float32")
 
 
-def to_numpy(x):
-    return keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_layer_equals_the_oracle(name):
-    model, weights = model_of(name)
-    weights = {path: array.astype("float64") for path, array in weights.items()}
-    expected = LAYERS[name][1](tokens().astype("float64"), weights, name)
-    np.testing.assert_allclose(
-        model.predict(tokens(), verbose=0), expected, rtol=0, atol=1e-5
-    )
-
-
+@pytest.mark.backends
 def test_every_stage_equals_the_oracle(images):
     model = tiny_resmlp()
     weights = randomise(model)
@@ -91,7 +58,7 @@ def test_every_stage_equals_the_oracle(images):
     stages = keras.Model(
         model.input, {name: model.get_layer(name).output for name in expected}
     )
-    received = stages.predict(images, verbose=0)
+    received = call(stages, images)
     assert expected["block_1"].shape == (len(images), TOKENS, CHANNELS)
     for name, stage in expected.items():
         np.testing.assert_allclose(
@@ -152,13 +119,13 @@ def test_block_equals_timm():
     peers.import_timm()
     from timm.models.mlp_mixer import ResBlock
 
-    model, weights = model_of("block_0")
+    model, weights = block_model()
     theirs = ResBlock(CHANNELS, TOKENS, mlp_ratio=CHANNELS_MLP / CHANNELS)
     names = {f"block_0/{path}": name for path, name in TIMM_BLOCK.items()}
     load_into_timm(theirs, weights, names)
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens())).numpy()
-    received = model.predict(tokens(), verbose=0)
+    received = call(model, tokens())
     assert np.abs(expected - tokens()).max() > 0.1
     np.testing.assert_allclose(received, expected, rtol=0, atol=1e-4)
 
@@ -196,166 +163,7 @@ def test_oracle_equals_timm(images):
     np.testing.assert_allclose(received, expected, rtol=0, atol=1e-4)
 
 
-def test_paths_and_shapes_of_the_weights_of_a_block():
-    _, weights = model_of("block_0")
-    shapes = {path: array.shape for path, array in weights.items()}
-    assert list(shapes.items()) == [
-        ("block_0/token_norm/alpha", (CHANNELS,)),
-        ("block_0/token_norm/beta", (CHANNELS,)),
-        ("block_0/token_mixing/dense/kernel", (TOKENS, TOKENS)),
-        ("block_0/token_mixing/dense/bias", (TOKENS,)),
-        ("block_0/token_scale/gamma", (CHANNELS,)),
-        ("block_0/channel_norm/alpha", (CHANNELS,)),
-        ("block_0/channel_norm/beta", (CHANNELS,)),
-        ("block_0/channel_mixing/dense_0/kernel", (CHANNELS, CHANNELS_MLP)),
-        ("block_0/channel_mixing/dense_0/bias", (CHANNELS_MLP,)),
-        ("block_0/channel_mixing/dense_1/kernel", (CHANNELS_MLP, CHANNELS)),
-        ("block_0/channel_mixing/dense_1/bias", (CHANNELS,)),
-        ("block_0/channel_scale/gamma", (CHANNELS,)),
-    ]
-
-
-def test_initial_values_equal_the_official_code():
-    block = ResMLPBlock(300, layer_scale_init=1e-5)
-    block.build((None, 250, 200))
-    kernels = [
-        block.token_mixing.dense.kernel.numpy(),
-        block.channel_mixing.dense_0.kernel.numpy(),
-        block.channel_mixing.dense_1.kernel.numpy(),
-    ]
-    for kernel in kernels:
-        assert kernel.std() == pytest.approx(0.02, rel=0.02)
-        assert np.abs(kernel).max() > 0.05  # not cut off at 0.04
-    for layer in (
-        block.token_mixing.dense,
-        block.channel_mixing.dense_0,
-        block.channel_mixing.dense_1,
-    ):
-        assert not layer.bias.numpy().any()
-    for affine in (block.token_norm, block.channel_norm):
-        assert (affine.alpha.numpy() == 1).all()
-        assert not affine.beta.numpy().any()
-    for scale in (block.token_scale, block.channel_scale):
-        assert (scale.gamma.numpy() == np.float32(1e-5)).all()
-
-
-def test_all_kernels_have_different_initial_values():
-    starts = []
-    for _ in range(2):
-        block = ResMLPBlock(CHANNELS, layer_scale_init=0.1)
-        block.build((None, CHANNELS, CHANNELS))  # three kernels of one shape
-        starts += [w.numpy() for w in block.weights if w.name == "kernel"]
-    assert len(np.unique(np.stack(starts).reshape(6, -1), axis=0)) == 6
-
-
-def test_mlps_use_a_given_initializer():
-    layer = keras_mixer.ChannelMixing(
-        CHANNELS, kernel_initializer=keras.initializers.RandomNormal(3.0, 0.1)
-    )
-    again = keras_mixer.ChannelMixing.from_config(layer.get_config())
-    for mixing in (layer, again):
-        mixing.build((None, TOKENS, CHANNELS))
-        first, second = mixing.dense_0.kernel, mixing.dense_1.kernel
-        assert first.numpy().mean() == pytest.approx(3, abs=0.1)
-        assert (first.numpy() != second.numpy()).all()
-    assert again.get_config() == layer.get_config()
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_layer_is_restored_from_its_configuration(name):
-    layer = LAYERS[name][0](dtype="mixed_bfloat16", name=name)
-    again = type(layer).from_config(layer.get_config())
-    for _ in range(2):
-        assert again.get_config() == layer.get_config()
-        assert again(tokens()).dtype == layer(tokens()).dtype
-        again = type(layer).from_config(layer.get_config())  # of a built one
-
-
-def test_all_options_of_a_block_are_restored_from_its_configuration():
-    block = ResMLPBlock(CHANNELS_MLP, 1e-6, "relu", 0.25, 0.125)
-    config = keras.saving.serialize_keras_object(block)
-    again = keras.saving.deserialize_keras_object(config)
-    assert config["registered_name"] == "keras_mixer>ResMLPBlock"
-    assert again.get_config() == block.get_config()
-    assert again.channels_mlp_dim == CHANNELS_MLP
-    assert again.channel_mixing.activation is keras.activations.relu
-    assert again.channel_mixing.dropout_rate == 0.25
-    assert again.stochastic_depth.rate == 0.125
-    assert again.token_scale.init_value == 1e-6
-    assert again.channel_scale.init_value == 1e-6
-
-
-def test_dtypes_of_inner_layers_are_restored_from_the_configuration():
-    policies = keras.dtype_policies.DTypePolicyMap(
-        keras.DTypePolicy("float32"),
-        {
-            "token_mixing/dense": keras.DTypePolicy("bfloat16"),
-            "channel_mixing/dense_1": keras.DTypePolicy("float16"),
-            "channel_scale": keras.DTypePolicy("mixed_bfloat16"),
-        },
-    )
-    block = ResMLPBlock(CHANNELS_MLP, 0.1, dtype=policies)
-    for _ in range(2):
-        block(tokens())
-        assert block.token_mixing.dense.compute_dtype == "bfloat16"
-        assert block.channel_mixing.dense_0.compute_dtype == "float32"
-        assert block.channel_mixing.dense_1.compute_dtype == "float16"
-        assert block.token_scale.compute_dtype == "float32"
-        assert block.channel_scale.compute_dtype == "bfloat16"
-        block = ResMLPBlock.from_config(block.get_config())
-
-
-@pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float16"])
-def test_symbolic_shape_and_dtype_equal_the_eager_ones(name, dtype):
-    make, _ = LAYERS[name]
-    symbolic = make(dtype=dtype)(keras.Input((TOKENS, CHANNELS)))
-    eager = make(dtype=dtype)(tokens())
-    assert tuple(symbolic.shape) == (None, TOKENS, CHANNELS)
-    assert tuple(eager.shape) == (BATCH, TOKENS, CHANNELS)
-    assert symbolic.dtype == keras.backend.standardize_dtype(eager.dtype)
-
-
-def test_token_mixing_processes_channels_separately():
-    model, _ = model_of("mixing")
-    changed = tokens()
-    changed[:, :, 3] += 1
-    difference = model.predict(changed, verbose=0) - model.predict(
-        tokens(), verbose=0
-    )
-    assert set(np.flatnonzero(np.abs(difference).max((0, 1)))) == {3}
-
-
-def test_bfloat16_is_close_to_float32():
-    model, weights = model_of("block_0")
-    half, same = model_of("block_0", dtype="mixed_bfloat16")
-    np.testing.assert_equal(same, weights)
-    assert half.output.dtype == "bfloat16"
-    expected = model.predict(tokens(), verbose=0)
-    received = to_numpy(half(tokens()))
-    assert (received != expected).any()
-    np.testing.assert_allclose(received, expected, atol=0.03, rtol=0.02)
-
-
-def test_affine_computes_in_float32_under_mixed_precision():
-    layer = Affine(dtype="mixed_bfloat16")
-    layer.build((None, TOKENS, CHANNELS))
-    layer.beta.assign(np.full(CHANNELS, -300.0))
-    # At 300, neighbors in bfloat16 are 2 apart.
-    y = layer(300 + tokens())
-    assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
-    np.testing.assert_allclose(to_numpy(y), tokens(), atol=2e-2)
-    assert layer.alpha.dtype == "float32"
-
-
-def test_scale_too_small_for_float16_has_an_effect():
-    layer = LayerScale(1e-8, dtype="mixed_float16")
-    x = keras.ops.cast(1e4 * tokens(), "float16")
-    y = layer(x)
-    assert keras.backend.standardize_dtype(y.dtype) == "float16"
-    np.testing.assert_allclose(to_numpy(y), 1e-4 * tokens(), atol=1e-6)
-
-
+@pytest.mark.backends
 def test_training_changes_every_weight(images):
     model = tiny_resmlp(classifier_activation="softmax")
     before = randomise(model)
@@ -363,114 +171,6 @@ def test_training_changes_every_weight(images):
     assert loss[-1] < loss[0]
     for path, variable in loading.variables_of(model.layers).items():
         assert (variable.numpy() != before[path]).all(), path
-
-
-def test_dropout_is_only_active_in_training():
-    # Only the channel branch has dropout.
-    block = ResMLPBlock(CHANNELS_MLP, 1.0, dropout_rate=0.5)
-    block.build((None, TOKENS, CHANNELS))
-    block.channel_mixing.dense_1.bias.assign(np.ones(CHANNELS))
-    still = to_numpy(block(tokens()))
-    assert (still == to_numpy(block(tokens()))).all()
-    after_tokens = tokens() + to_numpy(
-        block.token_mixing(block.token_norm(tokens()))
-    )
-    branch = to_numpy(block(tokens(), training=True)) - after_tokens
-    assert 0.3 < (np.abs(branch) < 1e-6).mean() < 0.7
-    assert (np.abs(still - after_tokens) > 1e-6).all()
-
-
-def test_branches_of_a_block_drop_samples_independently():
-    block = ResMLPBlock(CHANNELS_MLP, 0.7, stochastic_depth_rate=0.5)
-    x = np.repeat(tokens()[:1], 64, axis=0)
-    still = to_numpy(block(x)).reshape(64, -1)
-    assert np.ptp(still, axis=0).max() < 1e-5
-    y = to_numpy(block(x, training=True)).reshape(64, -1)
-    # Neither, one, the other, both.
-    assert len(np.unique(y.round(4), axis=0)) == 4
-    assert (np.abs(y - x.reshape(64, -1)).max(1) == 0).any()
-
-
-def test_quantized_model_predicts_the_same_after_loading(images, tmp_path):
-    model = tiny_resmlp()
-    randomise(model)
-    before = model.predict(images, verbose=0)
-    model.quantize("int8")
-    expected = model.predict(images, verbose=0)
-    assert 0 < np.abs(expected - before).max() < 0.1 * np.ptp(before)
-    for generation in range(2):
-        model.save(tmp_path / f"{generation}.keras")
-        model = keras.saving.load_model(tmp_path / f"{generation}.keras")
-        block = model.get_layer("block_1")
-        assert block.token_mixing.dense.quantization_mode == "int8"
-        assert block.channel_mixing.dense_1.quantization_mode == "int8"
-        np.testing.assert_array_equal(
-            model.predict(images, verbose=0), expected
-        )
-
-
-def test_saved_model_predicts_the_same_after_loading(images, tmp_path):
-    model = tiny_resmlp(stochastic_depth_rate=0.1, dropout_rate=0.1)
-    randomise(model)
-    model.save(tmp_path / "tiny.keras")
-    again = keras.saving.load_model(tmp_path / "tiny.keras")
-    np.testing.assert_array_equal(
-        again.predict(images, verbose=0), model.predict(images, verbose=0)
-    )
-
-
-LISTED = {"mode": "list_of_layers", "layer_names": ["token_mixing"]}
-
-
-@pytest.mark.parametrize(
-    ("scope", "options"),
-    [
-        ({"mode": "full"}, {}),
-        (LISTED, {"stochastic_depth_rate": 0.2}),
-    ],
-)
-def test_rematerialisation_gives_equal_gradients(images, scope, options):
-    results = []
-    for own_scope in ({"mode": None}, scope):
-        keras.utils.set_random_seed(3)
-        with keras.RematScope(**own_scope):
-            blocks = [
-                ResMLPBlock(CHANNELS_MLP, 0.1, name=f"block_{i}", **options)
-                for i in range(2)
-            ]
-        model = keras.Sequential([keras.Input(IMAGE[:2]), *blocks])
-        model.add(keras.layers.GlobalAveragePooling1D())
-        model.add(keras.layers.Softmax())
-        randomise(model)
-        results.append((fit_tiny(model, images[..., 0]), model.get_weights()))
-    (loss, weights), (remat_loss, remat_weights) = results
-    np.testing.assert_allclose(remat_loss, loss, rtol=1e-4)
-    for received, expected in zip(remat_weights, weights, strict=True):
-        np.testing.assert_allclose(received, expected, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("scope", "options", "count"),
-    [
-        ({"mode": None}, {}, 2),
-        ({"mode": "full"}, {}, 4),
-        ({"mode": "full"}, {"stochastic_depth_rate": 0.2}, 4),
-        ({"mode": "full"}, {"dropout_rate": 0.2}, 2),
-        ({**LISTED, "layer_names": ["block_1"]}, {}, 3),
-        (LISTED, {}, 2),
-    ],
-)
-def test_only_deterministic_layers_are_rematerialised(scope, options, count):
-    x = inputs = keras.Input((TOKENS, CHANNELS))
-    with keras.RematScope(**scope):
-        blocks = [
-            ResMLPBlock(CHANNELS_MLP, 0.1, name=f"block_{i}", **options)
-            for i in range(2)
-        ]
-    for block in blocks:
-        x = block(x)
-    # Each of the two blocks has one MLP. Token mixing has no activation.
-    assert computations_of_gelu(keras.Model(inputs, x), tokens()) == count
 
 
 ERRORS = [
