@@ -11,7 +11,7 @@ class Family:
     The names and axes of its weights are in a table in `weights.naming`.
 
     Args:
-        name: Name of the family, a key of `naming.FAMILIES`.
+        name: Name of the family, a key of `layouts.FAMILIES`.
         sizes: Names of the first arguments of the general constructor, in their
             order, as they are called in `naming`. The first three are "patch",
             "num_blocks" and "hidden".

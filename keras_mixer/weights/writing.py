@@ -66,7 +66,7 @@ def write(path, arrays, layout, config):
     Args:
         path: `pathlib.Path` of the file. An existing file is replaced.
         arrays: `{path: array}`, written in float32.
-        layout: A `naming.Layout`.
+        layout: A `layouts.Layout`.
         config: A `formats.ModelConfig`.
     """
     arrays = {key: array.astype("float32") for key, array in arrays.items()}

@@ -17,14 +17,11 @@ import torch
 
 import keras_mixer
 from keras_mixer.models.anatomy import weights_of
-from keras_mixer.weights import naming
 from keras_mixer.weights import reading
 from support import damages
 from support import peers
 from support.damages import unzipped
 from support.damages import zipped
-from support.helpers import CLASSES
-from support.helpers import IMAGE
 from support.helpers import assert_equal
 from support.layouts import as_ours
 from support.layouts import as_timm
@@ -217,33 +214,6 @@ def test_common_prefix_of_names_is_removed(tmp_path, tiny, caplog, prefix):
         )
 
 
-def test_prefixes_added_by_pytorch_are_removed(tmp_path, tiny):
-    """`DataParallel` and `torch.compile` add prefixes."""
-    peers.import_timm()
-    from timm.models import mlp_mixer
-
-    theirs = mlp_mixer.MlpMixer(
-        num_classes=CLASSES,
-        img_size=IMAGE[:2],
-        patch_size=4,
-        num_blocks=3,
-        embed_dim=16,
-        mlp_ratio=(0.5, 2),
-    )
-    compiled = torch.compile(torch.nn.DataParallel(theirs))
-    state = compiled.state_dict()
-    assert all(name.startswith("_orig_mod.module.") for name in state)
-    plain = save(theirs.state_dict(), tmp_path / "plain.pth")
-    path = save({"state_dict": state}, tmp_path / "compiled.pth")
-    expected = reading.read(plain).arrays
-    assert_equal(naming.remove_prefix(reading.read(path).arrays)[0], expected)
-    sizes = {"num_blocks": 3, "hidden_dim": 16, "channels_mlp_dim": 32}
-    model = tiny(weights=path, tokens_mlp_dim=8, **sizes)
-    np.testing.assert_array_equal(
-        weights_of(model)["stem/bias"], expected["stem.proj.bias"]
-    )
-
-
 def checkpoint_of_lightning(state):
     """Like `Trainer.save_checkpoint` of Lightning 2."""
     return {
@@ -325,7 +295,7 @@ def test_python_objects_are_refused_by_name(tmp_path, tiny, is_zip):
     message = str(caught.value)
     assert message.startswith(
         f"Cannot load '{path}': it contains Python objects that PyTorch does "
-        "not load without running code: `test_torch_files.Config`. "
+        f"not load without running code: `{__name__}.Config`. "
     )
     assert "runs code from the file: do it only if you trust" in message
     # Runs the code that the message recommends.
