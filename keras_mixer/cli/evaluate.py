@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import pathlib
 
+from keras_mixer.arguments import check_positive_int
 from keras_mixer.cli.models import ModelArguments
 from keras_mixer.cli.models import find_published
 from keras_mixer.cli.models import load_chosen
@@ -49,6 +50,9 @@ class EvaluateArguments(ModelArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        check_positive_int("batch_size", self.batch_size)
+        for shots in self.few_shot:
+            check_positive_int("few_shot", shots)
         if self.run is None or self.data or self.dataset:
             check_images(self.data, self.dataset)
 

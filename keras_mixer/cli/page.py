@@ -25,6 +25,7 @@ from keras_mixer.training import finished
 from keras_mixer.training.runs import BEST_FILE
 from keras_mixer.visualizing import drawing
 from keras_mixer.visualizing import token_mixing
+from keras_mixer.visualizing.checks import scores_of
 from keras_mixer.visualizing.class_activation import class_activation_map
 from keras_mixer.visualizing.occlusion import default_stride
 from keras_mixer.visualizing.occlusion import occlusion_map
@@ -69,7 +70,7 @@ def document(loaded, photos):
 
 def _with_probabilities(model, image):
     """Returns a model that returns probabilities, if `model` returns logits."""
-    scores = _scores(model, image)
+    scores = scores_of(model, image)
     returned = output_activation(model)
     if returned == "linear":
         softmax = keras.layers.Softmax(name="probabilities", dtype="float32")
@@ -81,17 +82,6 @@ def _with_probabilities(model, image):
             f"layer. Received: the model '{model.name}'"
         )
     return model
-
-
-def _scores(model, image):
-    scores = model.predict_on_batch(image)
-    if not isinstance(scores, np.ndarray) or scores.ndim != 2:
-        raise ValueError(
-            "To classify photos, the model must return one score for each "
-            f"class. Received: a model with output of shape "
-            f"{model.output_shape}"
-        )
-    return scores[0]
 
 
 def _summary(loaded):
@@ -135,7 +125,7 @@ def _sizes(shape):
 
 def _photo(model, loaded, title, image):
     """Returns the part of the page about one photo."""
-    scores = _scores(model, image)
+    scores = scores_of(model, image)
     names = loaded.class_names or [f"class {i}" for i in range(len(scores))]
     order = np.argsort(-scores, kind="stable")[:MOST_BARS]
     best = int(order[0])

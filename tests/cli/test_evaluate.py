@@ -129,6 +129,8 @@ def test_other_images_have_another_report(run, others, tmp_path, capsys):
             "has the report of another model or of other images",
         ),
         (["--output", "s3://b/r"], "`output` must be a path on this machine"),
+        (["--batch-size", "0"], "`batch_size` must be a positive integer"),
+        (["--few-shot", "5", "0"], "`few_shot` must be a positive integer"),
         (["--data", "gs://b/r"], "`data` must be a path on this machine"),
     ):
         assert message in refused("evaluate", "--run", run, *options)

@@ -183,6 +183,8 @@ def test_file_of_another_model(photo, tmp_path):
     assert len(parsed.images) == 2
     assert "There is no class activation map." in parsed.text
     assert "The weights cannot be shown." in parsed.text
+    # The names of the classes are unknown, and `export` writes none.
+    assert models.load(tmp_path / "other.keras").class_names is None
 
 
 def test_large_models_show_some_of_their_blocks(tmp_path):
@@ -233,7 +235,7 @@ def test_errors_write_nothing(capsys, photo, run, tmp_path):
         ([tmp_path / "run", "--best"], "A training keeps it if it is started"),
         ([tmp_path / "broken.keras"], "Cannot load the model"),
         ([tmp_path / "weights.npz"], "must be a `.keras` file"),
-        ([tmp_path / "headless.keras", photo], "must return one score"),
+        ([tmp_path / "headless.keras", photo], "one vector with a score"),
         ([tmp_path / "tanh.keras", photo], "must be a softmax or a sigmoid"),
         (["https://host/m.keras"], "`model` must be a path on this machine"),
         (["MixerNano", "--best"], "`--best` is for the model of a training"),
