@@ -1,24 +1,16 @@
 """`examples/serve.py`: real requests to real processes on loopback."""
 
-import concurrent.futures
 import contextlib
-import functools
 import importlib
-import io
 import json
-import os
 import pathlib
 import re
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 
 import httpx
 import numpy as np
-import onnx
 import pytest
 from PIL import Image
 
@@ -27,8 +19,16 @@ from keras_mixer.cli import predictions
 from support.helpers import ROOT
 from support.helpers import python
 from support.helpers import run_example
+from support.serving import CLIENTS
+from support.serving import Service
+from support.serving import ask_together
+from support.serving import content
+from support.serving import noise
+from support.serving import photos_of_all_kinds
+from support.serving import probabilities
+from support.serving import rotated
+from support.serving import write_onnx
 
-CLIENTS = 50
 MAX_BYTES = 300_000
 MAX_PIXELS = 1_000_000
 
@@ -59,44 +59,10 @@ def models(tmp_path_factory):
     return folder
 
 
-def noise(seed, width=60, height=40):
-    """A colored photo with large and small shapes."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), "uint8")
-    size = (width, height)
-    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-
-
-def content(image, kind="png", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def rotated():
-    """A camera's photo: the tag says how it is turned."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return content(noise(91, 90, 50), "jpeg", exif=exif, quality=95)
-
-
 @pytest.fixture(scope="module")
 def photos():
     """Files of all kinds, as `{name: bytes}`."""
-    several = {f"{seed}.png": content(noise(seed)) for seed in range(CLIENTS)}
-    transparent = noise(92, 30, 70).convert("RGBA")
-    transparent.putalpha(noise(93, 30, 70).convert("L"))
-    return {
-        "rotated.jpg": rotated(),
-        "transparent.webp": content(transparent, "webp", lossless=True),
-        "grey.gif": content(noise(94).convert("L"), "gif"),
-        "16 bits.png": content(
-            Image.fromarray(
-                np.arange(1200, dtype="uint16").reshape(30, 40) * 50
-            )
-        ),
-        "small.bmp": content(noise(95, 9, 7), "bmp"),
-        **several,
-    }
+    return photos_of_all_kinds()
 
 
 @pytest.fixture(scope="module")
@@ -122,58 +88,6 @@ def expected(photos, tmp_path_factory):
     return answers
 
 
-class Service:
-    """A running service. Stops at the end of a `with` block."""
-
-    def __init__(self, *arguments, backend="jax"):
-        self.process = subprocess.Popen(
-            [sys.executable, ROOT / "examples" / "serve.py", *arguments]
-            + ["--port", "0"],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "KERAS_BACKEND": backend},
-        )
-
-    def __enter__(self):
-        line = self.process.stdout.readline()  # empty if it has failed
-        self.url = line.rpartition(" ")[2].strip()
-        self.client = httpx.Client(base_url=self.url, timeout=60)
-        return self
-
-    def __exit__(self, *error):
-        self.client.close()
-        if self.process.poll() is None:
-            self.stop()
-        self.process.stdout.close()
-
-    @property
-    def address(self):
-        return "127.0.0.1", int(self.url.rpartition(":")[2])
-
-    def stop(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        return self.process.wait(timeout=60)
-
-    def post(self, data, **options):
-        """Posts the form of the page."""
-        return self.client.post("/classify", files={"photo": data}, **options)
-
-    def health(self):
-        answer = self.client.get("/health")
-        assert answer.status_code == 200
-        return answer.json()
-
-    def peak_memory(self):
-        """Returns the most memory that the process has used, in bytes."""
-        status = pathlib.Path("/proc", str(self.process.pid), "status")
-        (line,) = (
-            line
-            for line in status.read_text().splitlines()
-            if line.startswith("VmHWM")
-        )
-        return 1024 * int(line.split()[1])
-
-
 @pytest.fixture(scope="module")
 def service(models):
     options = ("--max-bytes", str(MAX_BYTES), "--max-pixels", str(MAX_PIXELS))
@@ -182,14 +96,6 @@ def service(models):
         yield running
         running.health()
         assert running.stop(signal.SIGINT) == 0
-
-
-def probabilities(answer):
-    assert answer.status_code == 200, answer.text
-    classes = answer.json()["classes"]
-    values = [each["probability"] for each in classes]
-    assert values == sorted(values, reverse=True)
-    return {each["name"]: each["probability"] for each in classes}
 
 
 def check_all(received, expected):
@@ -217,28 +123,12 @@ def test_photo_may_be_the_body_of_the_request(service, photos, expected):
     assert list(received) == best
 
 
-def ask_together(service, photos, names):
-    """Each client asks for its own photo, at the same moment."""
-    barrier = threading.Barrier(len(names))
-
-    def ask(name):
-        with httpx.Client(base_url=service.url, timeout=60) as client:
-            barrier.wait()
-            answer = client.post(
-                "/classify?top=10", files={"photo": photos[name]}
-            )
-        return probabilities(answer)
-
-    with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
-        return dict(zip(names, pool.map(ask, names), strict=True))
-
-
 def test_concurrent_clients_get_their_own_answers_from_batches(
     service, photos, expected
 ):
     before = service.health()
     names = list(photos)[-CLIENTS:]
-    received = ask_together(service, photos, names)
+    received = ask_together(service, {name: photos[name] for name in names})
     check_all(received, {name: expected[name] for name in names})
     after = service.health()
     assert after["photos"] - before["photos"] == CLIENTS
@@ -385,31 +275,6 @@ def test_port_in_use_is_an_error(service, models):
     assert "Traceback" not in result.stderr
 
 
-def write_onnx(path, outputs=1, names=None):
-    """Writes a model that returns the mean of each channel, per output."""
-    info = functools.partial(
-        onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT
-    )
-    results = [f"mean_{i}" for i in range(outputs)]
-    graph = onnx.helper.make_graph(
-        [
-            onnx.helper.make_node(
-                "ReduceMean", ["image"], [result], axes=[1, 2], keepdims=0
-            )
-            for result in results
-        ],
-        "means",
-        [info("image", shape=["batch", 8, 12, 3])],
-        [info(result, shape=["batch", 3]) for result in results],
-    )
-    model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8
-    )
-    if names is not None:
-        onnx.helper.set_model_props(model, {"class_names": json.dumps(names)})
-    onnx.save(model, path)
-
-
 def write_folder(path):
     path.mkdir()
     (path / "saved_model.pb").write_bytes(b"junk")
@@ -474,6 +339,6 @@ def test_full_service_refuses_and_shutdown_waits_for_answers(models, photos):
 def test_saved_model_is_served(models, photos, expected):
     with Service(models / "nano", backend="tensorflow") as service:
         names = list(photos)[:12]
-        received = ask_together(service, photos, names)
+        received = ask_together(service, {name: photos[name] for name in names})
         check_all(received, {name: expected[name] for name in names})
         assert service.stop() == 0
