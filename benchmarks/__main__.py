@@ -1,31 +1,26 @@
-"""Compares the speed of models with that of other libraries.
+"""Compares the speed and the memory of models with those of other libraries.
 
     python -m benchmarks --output FOLDER
-    python -m benchmarks --output FOLDER --models mixer_b16 --modes train fit
-    python -m benchmarks --join FOLDER FOLDER --output FOLDER
+    python -m benchmarks --output FOLDER --plan scaling
+    python -m benchmarks --output FOLDER --models mixer_b16 --contenders timm
 
-It writes `results.json`, `results.md` and `results.png` into the folder. A
-contender that is not installed, or that fails, is named there with the reason.
-docs/speed.md describes what is measured and how.
+It writes `results.json`, `results.md` (the table) and `results.png` (the chart)
+into the folder. A contender that is not installed, or that fails, is in the
+table with the reason. docs/speed.md describes what is measured and how.
 """
 
 import argparse
-import contextlib
 import datetime
 import json
 import pathlib
 import shlex
 import shutil
-import signal
 import sys
 
 from benchmarks import cases
-from benchmarks import charts
 from benchmarks import contenders
-from benchmarks import markdown
 from benchmarks import measuring
-from benchmarks import writing
-from benchmarks.processes import Workers
+from benchmarks import output
 
 
 def main(arguments=None):
@@ -34,22 +29,27 @@ def main(arguments=None):
     if args.list:
         print(listing())
         return
-    with errors_to(parser):
-        check(args)
-        results = joined(args.join, args.models) if args.join else run(args)
-        results["command"] = command("benchmarks", arguments)
-        page = markdown.page(results)
-        paths = writing.write(args.output, results, page, charts.draw)
-        print(*paths, sep="\n")
-
-
-@contextlib.contextmanager
-def errors_to(parser):
-    """Prints wrong values of options as argparse does."""
     try:
-        yield
+        check(args)
+        columns = chosen(args)
     except ValueError as error:
         parser.error(str(error))
+    device = args.device
+    if device == "auto":
+        device = "gpu" if shutil.which("nvidia-smi") else "cpu"
+    given = sys.argv[1:] if arguments is None else arguments
+    results = {
+        "command": shlex.join(["python", "-m", "benchmarks", *map(str, given)]),
+        "date": datetime.datetime.now().strftime("%Y-%m-%d"),
+        "device": device,
+        **measuring.measure(columns, rows_of(args), device, args),
+    }
+    args.output.mkdir(parents=True, exist_ok=True)
+    data = json.dumps(results, indent=1)
+    (args.output / "results.json").write_text(data, "utf-8")
+    (args.output / "results.md").write_text(output.page(results), "utf-8")
+    output.draw(results, args.output / "results.png")
+    print(args.output / "results.md")
 
 
 def make_parser():
@@ -59,41 +59,21 @@ def make_parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--models", nargs="+", metavar="NAME", help="models to measure")
+    add("--output", type=pathlib.Path, help="new folder for the results")
+    add("--plan", choices=list(cases.PLANS), default="standard")
+    add("--models", nargs="+", metavar="NAME", help="only these of the plan")
     add(
         "--contenders",
-        "--backends",
         nargs="+",
         metavar="NAME",
-        help="processes or single contenders, such as `ours-torch` or "
-        "`timm.compiled`; a backend stands for the contenders of this library",
+        help="only these processes or rows: `ours-torch`, `timm.compiled`",
     )
-    add("--modes", nargs="+", metavar="MODE", default=list(cases.MODES))
     add("--batch", type=int, help="replaces the batch sizes of the plan")
-    add("--dtypes", nargs="+", metavar="DTYPE", help="replaces the dtypes")
-    add("--rounds", type=int, help="rounds of each column (default: 7)")
-    add(
-        "--seconds",
-        type=float,
-        help="least time of one contender in one round (default: 0.3)",
-    )
-    add("--device", default="auto", help="auto, cpu or gpu (default: auto)")
-    add(
-        "--memory",
-        default="some",
-        choices=("some", "all", "none"),
-        help="in which columns to measure peak memory, in fresh processes "
-        "(default: some)",
-    )
-    add("--short", action="store_true", help="a plan of about three minutes")
-    add(
-        "--join",
-        nargs="+",
-        metavar="FOLDER",
-        help="results to put together, of all models or of --models",
-    )
-    add("--output", type=pathlib.Path, help="new folder for the results")
-    add("--list", action="store_true", help="show all names and the plan")
+    add("--rounds", type=int, default=7)
+    add("--seconds", type=float, default=0.3, help="least time of a round")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    add("--no-memory", action="store_true", help="measure no peak memory")
+    add("--list", action="store_true", help="show all names and the plans")
     return parser
 
 
@@ -101,18 +81,17 @@ def check(args):
     """Checks all options before anything is measured."""
     if args.output is None:
         raise ValueError("`--output` is required: the path of a new folder.")
-    writing.check_output(args.output)
-    if args.contenders:
-        args.contenders = [
-            f"ours-{name}" if name in contenders.BACKENDS else name
-            for name in args.contenders
-        ]
-    check_names("--models", args.models, cases.MODELS)
-    known = [*contenders.BACKENDS, *contenders.groups()]
-    check_names("--contenders", args.contenders, known)
-    check_names("--modes", args.modes, cases.MODES)
-    check_names("--dtypes", args.dtypes, cases.DTYPES)
-    check_names("--device", [args.device], cases.DEVICES)
+    is_used = args.output.exists() and (
+        not args.output.is_dir() or any(args.output.iterdir())
+    )
+    if is_used:
+        raise ValueError(
+            "`--output` must be the path of a new or an empty folder. "
+            f"Received: '{args.output}'"
+        )
+    models = list(dict.fromkeys(c.model.name for c in cases.PLANS[args.plan]))
+    check_names("--models", args.models, models)
+    check_names("--contenders", args.contenders, contenders.names())
     for name in ("batch", "rounds", "seconds"):
         value = getattr(args, name)
         if value is not None and value <= 0:
@@ -127,102 +106,38 @@ def check_names(option, received, known):
         )
 
 
-def run(args):
-    """Measures, and returns the results as JSON values."""
-    args.rounds = args.rounds or (3 if args.short else 7)
-    args.seconds = args.seconds or (0.2 if args.short else 0.3)
-    plan = cases.SHORT if args.short else cases.STANDARD
-    columns = cases.choose(
-        plan, args.models, args.modes, args.batch, args.dtypes
-    )
+def chosen(args):
+    """Returns the columns that the options ask for."""
+    columns = [
+        column.with_batch(args.batch)
+        for column in cases.PLANS[args.plan]
+        if args.models is None or column.model.name in args.models
+    ]
+    columns = list(dict.fromkeys(columns))
+    if not any(map(rows_of(args), columns)):
+        raise ValueError(
+            "No contender runs these columns. See `--list`. "
+            f"Received: {args.contenders}"
+        )
+    return columns
 
-    def rows_of(column):
+
+def rows_of(args):
+    def rows(column):
         return [
             each
             for each in contenders.CONTENDERS
-            if each.is_in(column, args.modes, args.contenders)
+            if each.runs(column) and each.is_among(args.contenders)
         ]
 
-    if not any(map(rows_of, columns)):
-        raise ValueError(
-            "No contender has these models, modes and dtypes. See `--list`. "
-            f"Received: {args.contenders}"
-        )
-    return collect(columns, rows_of, args)
-
-
-def collect(columns, rows_of, args):
-    """Starts the processes and measures the columns."""
-    device = args.device
-    if device == "auto":
-        device = "gpu" if shutil.which("nvidia-smi") else "cpu"
-    date = datetime.datetime.now().strftime("%Y-%m-%d")
-    # `kill` ends the processes of the frameworks too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
-    with Workers(device) as workers:
-        measured = measuring.measure(columns, rows_of, workers, args, say)
-        return {
-            "date": date,
-            "device": device,
-            "machine": measuring.machine(),
-            "versions": dict(sorted(workers.versions.items())),
-            "devices": workers.devices,
-            "imports": workers.imports,
-            "rounds": args.rounds,
-            "columns": measured,
-        }
-
-
-def say(line):
-    print(line, file=sys.stderr, flush=True)
-
-
-def command(module, arguments):
-    given = sys.argv[1:] if arguments is None else arguments
-    return shlex.join(["python", "-m", module, *map(str, given)])
-
-
-def joined(folders, models=None):
-    """The columns of several results of one machine, of some or all models."""
-    parts = []
-    for folder in folders:
-        path = pathlib.Path(folder, "results.json")
-        if not path.exists():
-            raise ValueError(
-                f"`--join` takes folders with results. Received: '{folder}'"
-            )
-        parts.append(json.loads(path.read_text("utf-8")))
-    if any(part["machine"] != parts[0]["machine"] for part in parts):
-        raise ValueError(
-            "`--join` takes results of one machine. Received: "
-            f"{[part['machine'] for part in parts]}"
-        )
-    result = dict(parts[0])
-    for key in ("versions", "devices", "imports"):
-        result[key] = {k: v for part in parts for k, v in part[key].items()}
-    columns = {c["name"]: c for part in parts for c in part["columns"]}
-    result["columns"] = [
-        column
-        for column in columns.values()
-        if models is None or column["model"] in models
-    ]
-    return result
+    return rows
 
 
 def listing():
-    lines = ["models: " + ", ".join(cases.MODELS)]
-    lines.append("processes: " + ", ".join(contenders.PROCESSES))
-    lines.append("backends: " + ", ".join(contenders.BACKENDS))
-    lines.append("modes: " + ", ".join(cases.MODES))
-    lines.append("dtypes: " + ", ".join(cases.DTYPES))
-    lines.append("devices: " + ", ".join(cases.DEVICES))
-    lines.append("contenders:")
-    lines += [
-        f"  {each.name:28} {', '.join(each.modes)}"
-        for each in contenders.CONTENDERS
-    ]
-    lines.append("plan:")
-    lines += [f"  {column.name}" for column in cases.STANDARD]
+    lines = ["contenders:"]
+    lines += [f"  {each.name}" for each in contenders.CONTENDERS]
+    for name, columns in cases.PLANS.items():
+        lines += [f"plan {name}:", *(f"  {column.name}" for column in columns)]
     return "\n".join(lines)
 
 

@@ -2,13 +2,20 @@
 
 import dataclasses
 
-from benchmarks import cases
-
 BACKENDS = ("tensorflow", "jax", "torch")
 
-# The form of a row that is no contender: a matrix product of the size of those
-# of the model.
-ROOF = "gemm"
+# Each process imports one framework: its module of `benchmarks.peers`, the
+# backend of Keras, and what must be installed.
+PROCESSES = {
+    **{
+        f"ours-{backend}": ("keras_models", backend, ("keras", backend))
+        for backend in BACKENDS
+    },
+    "timm": ("timm_models", None, ("torch", "timm")),
+    "flax": ("flax_models", None, ("jax", "flax")),
+    "onnxruntime": ("files", None, ("onnxruntime",)),
+    "openvino": ("files", None, ("openvino",)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,180 +23,81 @@ class Contender:
     """A row of the table.
 
     Args:
-        process: Name of the process that runs it, a key of `PROCESSES`.
-        form: What the process does; see the module in `benchmarks.peers`.
-        modes: Names from `cases.MODES`.
-        dtypes: Names from `cases.DTYPES`.
+        process: A key of `PROCESSES`.
+        form: What the process does; see its module.
+        peer: Name of the contender of another library that does the same.
+        work: "inference" or "training".
         families: Families of models that it has.
-        is_ours: Whether it runs a model of this library.
-        cheap_only: Measured only in columns that take a short time, unless it
-            is asked for by name.
+        dtypes: Dtypes in which it computes.
+        is_scaled: Whether it runs the columns that show how the cost grows.
     """
 
     process: str
     form: str
-    modes: tuple
-    dtypes: tuple = cases.DTYPES
+    peer: str | None = None
+    work: str = "inference"
     families: tuple = ("mixer", "resmlp")
-    is_ours: bool = False
-    cheap_only: bool = False
+    dtypes: tuple = ("float32", "bfloat16", "mixed_bfloat16")
+    is_scaled: bool = False
 
     @property
     def name(self):
         return f"{self.process}.{self.form}"
 
-    @property
-    def framework(self):
-        """The software that computes: peers of one framework share it."""
-        return self.process.rpartition("-")[2].replace("timm", "torch")
-
-    def is_in(self, column, modes, chosen):
-        """Whether it is a row of a column.
-
-        Args:
-            column: A `cases.Column`.
-            modes: The modes that the user asked for. A peer is measured for
-                each of them: it has no `predict` and no `fit`.
-            chosen: Names that the user asked for, or `None`.
-        """
-        works = {cases.WORKS[mode] for mode in self.modes}
-        wanted = not self.is_ours or bool({*self.modes} & {*modes})
-        listed = not self.cheap_only or column.is_cheap
+    def runs(self, column):
         return (
-            column.work in works
-            and wanted
+            column.work == self.work
             and column.dtype in self.dtypes
-            and cases.MODELS[column.model].family in self.families
-            and (listed if chosen is None else self.is_chosen(chosen))
+            and column.model.family in self.families
+            and (self.is_scaled or not column.is_scaling)
         )
 
-    def is_chosen(self, chosen):
-        """Whether one of these names or beginnings of names is its own."""
-        return any(
-            self.name == each or self.name.startswith(each + ".")
-            for each in chosen
-        )
+    def is_among(self, names):
+        """Whether a list names it or its process. `None` names all."""
+        return names is None or self.name in names or self.process in names
 
 
-@dataclasses.dataclass(frozen=True)
-class Process:
-    """A process with one framework.
-
-    Args:
-        module: Module of `benchmarks.peers` that it imports.
-        backend: Backend of Keras, or `None` without Keras.
-        needs: Modules that must be installed.
-        devices: Devices that it can use.
-    """
-
-    module: str
-    backend: str | None
-    needs: tuple
-    devices: tuple = ("cpu", "gpu")
+def _training(process, form, peer=None, **options):
+    return Contender(process, form, peer, "training", **options)
 
 
-PROCESSES = {
-    **{
-        f"ours-{backend}": Process("keras_models", backend, ("keras", backend))
-        for backend in BACKENDS
-    },
-    "timm": Process("timm_models", None, ("torch", "timm")),
-    "flax": Process("flax_models", None, ("jax", "flax")),
-    **{
-        f"zeromodels-{backend}": Process(
-            "zeromodels_models", backend, ("keras", backend, "zeromodels")
-        )
-        for backend in BACKENDS
-    },
-    "onnxruntime": Process("files", None, ("onnxruntime",), ("cpu",)),
-    "openvino": Process("files", None, ("openvino",), ("cpu",)),
-}
-
-
-def _ours(backend, form, modes=("forward",), **options):
-    return Contender(f"ours-{backend}", form, modes, is_ours=True, **options)
-
-
-def _zeromodels(backend, form):
-    return Contender(
-        f"zeromodels-{backend}", form, ("forward",), cheap_only=True
-    )
-
-
-TRAIN, FIT, PREDICT = ("train",), ("fit",), ("predict",)
-RARE = {"cheap_only": True}
+_KERAS = {"families": ("mixer", "resmlp", "resnet50"), "is_scaled": True}
+_FLAX = {"families": ("mixer",)}
 
 CONTENDERS = (
-    _ours("torch", "eager"),
-    _ours("torch", "eager_fused", **RARE),
-    _ours("torch", "compiled"),
-    _ours("torch", "predict", PREDICT),
-    _ours("torch", "predict_on_batch", PREDICT),
-    _ours("jax", "eager", **RARE),
-    _ours("jax", "xla"),
-    _ours("jax", "xla_fused", **RARE),
-    _ours("jax", "predict", PREDICT),
-    _ours("jax", "predict_on_batch", PREDICT),
-    _ours("tensorflow", "eager", **RARE),
-    _ours("tensorflow", "graph"),
-    _ours("tensorflow", "xla"),
-    _ours("tensorflow", "xla_fused", **RARE),
-    _ours("tensorflow", "predict", PREDICT),
-    _ours("tensorflow", "predict_on_batch", PREDICT),
-    _ours("torch", "train", TRAIN),
-    _ours("torch", "fit", FIT, **RARE),
-    _ours("jax", "train_xla", TRAIN),
-    _ours("jax", "fit", FIT, **RARE),
-    _ours("tensorflow", "train_graph", TRAIN),
-    _ours("tensorflow", "train_xla", TRAIN),
-    _ours("tensorflow", "fit", FIT, **RARE),
-    Contender("timm", "eager", ("forward",), cheap_only=True),
-    Contender("timm", "inference_mode", ("forward",)),
-    Contender("timm", "compiled", ("forward",)),
-    Contender("timm", "train", TRAIN),
-    Contender("timm", "train_compiled", TRAIN, cheap_only=True),
-    Contender("flax", "jit", ("forward",), families=("mixer",)),
-    Contender("flax", "train_jit", TRAIN, families=("mixer",)),
-    _zeromodels("torch", "eager"),
-    _zeromodels("jax", "xla"),
-    _zeromodels("tensorflow", "xla"),
+    Contender("ours-torch", "eager", "timm.eager", **_KERAS),
+    Contender("ours-torch", "eager_fused", "timm.eager"),
+    Contender("ours-torch", "compiled", "timm.compiled"),
+    Contender("ours-torch", "predict_on_batch", "timm.eager"),
+    Contender("ours-jax", "xla", "flax.jit"),
+    Contender("ours-jax", "xla_fused", "flax.jit"),
+    Contender("ours-jax", "predict_on_batch", "flax.jit"),
+    Contender("ours-tensorflow", "xla", "flax.jit"),
+    Contender("ours-tensorflow", "xla_fused", "flax.jit"),
+    Contender("ours-tensorflow", "predict_on_batch", "flax.jit"),
+    _training("ours-torch", "train", "timm.train"),
+    _training("ours-torch", "fit", "timm.train"),
+    _training("ours-jax", "train", "flax.train"),
+    _training("ours-jax", "fit", "flax.train"),
+    _training("ours-tensorflow", "train", "flax.train"),
+    _training("ours-tensorflow", "fit", "flax.train"),
+    Contender("timm", "eager", is_scaled=True, families=("vit",)),
+    Contender("timm", "eager"),
+    Contender("timm", "compiled"),
+    _training("timm", "train"),
+    Contender("flax", "jit", **_FLAX),
+    _training("flax", "train", **_FLAX),
     *(
-        Contender(
-            runtime,
-            file,
-            ("forward",),
-            dtypes,
-            is_ours=file.startswith("ours"),
-            cheap_only=file.endswith("fused"),
-        )
+        Contender(runtime, file, peer, dtypes=dtypes)
         for runtime, dtypes in (
             ("onnxruntime", ("float32",)),
             ("openvino", ("float32", "bfloat16")),
         )
-        for file in ("timm", "ours", "ours_fused")
+        for file, peer in (("ours", f"{runtime}.timm"), ("timm", None))
     ),
-    # Matrix products alone: the roof of a column, no contender.
-    *(Contender(f"ours-{backend}", ROOF, cases.MODES) for backend in BACKENDS),
-)
-
-# What a row runs, the row, and the peer that runs the same.
-PAIRS = (
-    ("PyTorch, eager", "ours-torch.eager", "timm.inference_mode"),
-    ("PyTorch, compiled", "ours-torch.compiled", "timm.compiled"),
-    ("PyTorch, training", "ours-torch.train", "timm.train"),
-    ("PyTorch, `fit`", "ours-torch.fit", "timm.train"),
-    ("JAX, XLA", "ours-jax.xla", "flax.jit"),
-    ("JAX, `predict`", "ours-jax.predict", "flax.jit"),
-    ("JAX, training", "ours-jax.train_xla", "flax.train_jit"),
-    ("JAX, `fit`", "ours-jax.fit", "flax.train_jit"),
-    ("TensorFlow, XLA", "ours-tensorflow.xla", "zeromodels-tensorflow.xla"),
-    ("TensorFlow, XLA", "ours-tensorflow.xla", "flax.jit"),
-    ("TensorFlow, training", "ours-tensorflow.train_xla", "flax.train_jit"),
-    ("ONNX Runtime", "onnxruntime.ours_fused", "onnxruntime.timm"),
-    ("OpenVINO", "openvino.ours_fused", "openvino.timm"),
 )
 
 
-def groups():
+def names():
     """The names that `--contenders` takes: processes and single rows."""
-    return [*PROCESSES, *(each.name for each in CONTENDERS)]
+    return [*PROCESSES, *dict.fromkeys(each.name for each in CONTENDERS)]

@@ -1,10 +1,8 @@
 """Files of this library and of timm in ONNX Runtime and OpenVINO.
 
-The form is the file: "timm", "ours" or "ours_fused". `measuring` had another
-process write it; its path is in the case.
+The form is the file, "timm" or "ours". Another process wrote it; its path is in
+the case.
 """
-
-import os
 
 from benchmarks.peers import inputs
 
@@ -12,14 +10,9 @@ _runtime = None
 
 
 def start(name):
-    """Imports the runtime, and returns the device."""
     global _runtime
-    if name == "onnxruntime":
-        import onnxruntime  # noqa: F401
-    else:
-        import openvino  # noqa: F401
     _runtime = name
-    return f"CPU, {os.cpu_count()} threads"
+    return inputs.versions(name)
 
 
 def build(form, case):
@@ -27,13 +20,7 @@ def build(form, case):
     if form == "timm":
         images = images.transpose(0, 3, 1, 2).copy()
     run = {"onnxruntime": with_onnxruntime, "openvino": with_openvino}
-    call = run[_runtime](case, images)
-
-    def repeat(count):
-        for _ in range(count):
-            call()
-
-    return repeat
+    return inputs.repeated(run[_runtime](case, images))
 
 
 def with_onnxruntime(case, images):

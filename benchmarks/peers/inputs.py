@@ -1,13 +1,20 @@
-"""The same random images and labels for all contenders."""
+"""What is the same for all contenders: images, labels and the optimizer."""
 
+import importlib.metadata
 import os
 
 import numpy as np
 
+# Stochastic gradient descent.
+LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 
-def device():
-    """The device of this process: "cpu" or "gpu"."""
-    return os.environ["BENCHMARK_DEVICE"]
+
+def is_gpu():
+    return os.environ["BENCHMARK_DEVICE"] == "gpu"
+
+
+def versions(*names):
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def images(case, count=None):
@@ -23,6 +30,12 @@ def labels(case, count=None):
     return np.random.default_rng(1).integers(0, case["classes"], count)
 
 
-# What an optimizer does, the same for all contenders.
-LEARNING_RATE, MOMENTUM = 1e-3, 0.9
-WEIGHT_DECAY, BETAS, EPSILON = 1e-2, (0.9, 0.999), 1e-8
+def repeated(call, wait=lambda output: None):
+    """Returns a function that makes a number of calls and waits for them."""
+
+    def run(count):
+        for _ in range(count):
+            output = call()
+        wait(output)
+
+    return run

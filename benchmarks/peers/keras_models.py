@@ -1,17 +1,13 @@
 """This library on the backend of the process, and keras.applications' ResNet50.
 
-A form of inference is a way to call a model: `eager`, `graph` (a TensorFlow
-function), `compiled` (torch.compile), `xla`, `predict` and `predict_on_batch`;
+A form of inference is a way to call a model: `eager`, `compiled`
+(torch.compile), `xla` (a function compiled by XLA) or `predict_on_batch`;
 "_fused" is added for the model that `keras_mixer.fuse` returns. A form of
-training is `train` (a bare step; with `_graph` or `_xla`) or `fit`.
+training is `train` (`train_on_batch`) or `fit`.
 """
 
-import importlib
-
 import keras
-import numpy as np
 
-from benchmarks.contenders import ROOF
 from benchmarks.peers import inputs
 
 # The most steps of one `fit`.
@@ -19,49 +15,37 @@ FIT_STEPS = 16
 
 
 def start(name):
-    import keras_mixer  # noqa: F401  # part of the time of the import
-
-    return calls().device()
-
-
-def calls():
-    """The module with what differs between the backends."""
-    backend = keras.backend.backend()
-    return importlib.import_module(f"benchmarks.peers.{backend}_calls")
+    return inputs.versions("keras", keras.backend.backend())
 
 
 def gpu_memory():
-    return calls().gpu_memory()
+    if not inputs.is_gpu():
+        return None
+    if keras.backend.backend() == "torch":
+        import torch
 
+        return torch.cuda.max_memory_allocated()
+    if keras.backend.backend() == "jax":
+        import jax
 
-def release():
-    keras.backend.clear_session()
-    calls().release()
+        return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+    import tensorflow as tf
+
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
 def build(form, case):
-    if form == ROOF:
-        return build_gemm(case)
     keras.config.set_dtype_policy(case["dtype"])
-    return build_call(form, case, make(case, form.endswith("_fused")))
-
-
-def build_call(form, case, model):
-    """Returns a function for one of the forms, and a Keras model."""
+    model = make(case, form.endswith("_fused"))
     form = form.removesuffix("_fused")
-    if form == "fit":
-        return build_fit(case, model)
-    if form == "predict":
-        return build_predict(case, model)
+    if form in ("train", "fit"):
+        return build_training(form, case, model)
+    images = inputs.images(case)
     if form == "predict_on_batch":
-        return build_predict_on_batch(case, model)
-    images = calls().constant(inputs.images(case))
-    if form.startswith("train"):
-        labels = calls().constant(inputs.labels(case))
-        kind = form.removeprefix("train").removeprefix("_")
-        optimizer = optimizer_of(case)
-        return calls().trainer(kind, model, optimizer, loss(), images, labels)
-    return calls().caller(form, model, images)
+        return inputs.repeated(lambda: model.predict_on_batch(images))
+    callers = {"torch": with_torch, "jax": with_jax, "tensorflow": with_xla}
+    caller = callers[keras.backend.backend()]
+    return caller(form, model, keras.ops.convert_to_tensor(images))
 
 
 def make(case, fused=False):
@@ -71,104 +55,86 @@ def make(case, fused=False):
     options = {
         "classes": case["classes"],
         "classifier_activation": None,
-        "include_preprocessing": False,
         "weights": None,
     }
     side = case["tiled_from"] or case["side"]
     shape, larger = (side, side, 3), (case["side"], case["side"], 3)
-    sizes = (case["patch"], case["blocks"], case["hidden"])
     if case["family"] == "resnet50":
-        del options["include_preprocessing"]
         return keras.applications.ResNet50(input_shape=shape, **options)
-    if case["family"] == "mixer":
-        sizes += (case["tokens_mlp"], case["channels_mlp"])
-        model = keras_mixer.Mixer(*sizes, input_shape=shape, **options)
-    elif case["family"] == "resmlp":
-        sizes += (case["channels_mlp"], case["layer_scale"])
-        model = keras_mixer.ResMLP(*sizes, input_shape=shape, **options)
-    else:
-        raise ValueError(f"there is no '{case['family']}' here")
-    if case["tiled_from"] and larger != shape:
+    kind, widths = {
+        "mixer": (keras_mixer.Mixer, ("tokens_mlp", "channels_mlp")),
+        "resmlp": (keras_mixer.ResMLP, ("channels_mlp", "layer_scale")),
+    }[case["family"]]
+    model = kind(
+        *(case[name] for name in ("patch", "blocks", "hidden", *widths)),
+        input_shape=shape,
+        include_preprocessing=False,
+        **options,
+    )
+    if larger != shape:
         model = keras_mixer.resize(model, larger, "tile")
     return keras_mixer.fuse(model) if fused else model
 
 
-def optimizer_of(case):
-    if case["optimizer"] == "sgd":
-        return keras.optimizers.SGD(inputs.LEARNING_RATE, inputs.MOMENTUM)
-    return keras.optimizers.AdamW(
-        inputs.LEARNING_RATE,
-        inputs.WEIGHT_DECAY,
-        *inputs.BETAS,
-        epsilon=inputs.EPSILON,
+def with_torch(form, model, images):
+    import torch
+
+    call = torch.compile(model) if form == "compiled" else model
+
+    def once():
+        with torch.inference_mode():
+            return call(images, training=False)
+
+    return inputs.repeated(once, lambda output: output[0, 0].item())
+
+
+def with_jax(form, model, images):
+    import jax
+
+    variables = model.trainable_variables, model.non_trainable_variables
+    state = [[v.value for v in part] for part in variables]
+    function = jax.jit(
+        lambda state, x: model.stateless_call(*state, x, training=False)[0]
+    )
+    return inputs.repeated(
+        lambda: function(state, images), jax.block_until_ready
     )
 
 
-def loss():
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+def with_xla(form, model, images):
+    import tensorflow as tf
+
+    function = tf.function(lambda x: model(x, training=False), jit_compile=True)
+    return inputs.repeated(
+        lambda: function(images), lambda output: output.numpy()
+    )
 
 
-def build_predict(case, model):
-    """One call is `predict` of one batch in memory."""
-    images = inputs.images(case)
-
-    def run(count):
-        for _ in range(count):
-            model.predict(images, batch_size=case["batch"], verbose=0)
-
-    return run
-
-
-def build_predict_on_batch(case, model):
-    """One call is `predict_on_batch`: no pipeline, no callbacks."""
-    images = inputs.images(case)
-
-    def run(count):
-        for _ in range(count):
-            model.predict_on_batch(images)
-
-    return run
-
-
-def build_fit(case, model):
-    """Calls are the steps of one `fit` of one epoch, on images in memory."""
-    count = FIT_STEPS * case["batch"]
+def build_training(form, case, model):
+    optimizer = keras.optimizers.SGD(inputs.LEARNING_RATE, inputs.MOMENTUM)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss)
+    if form == "train":
+        images, labels = inputs.images(case), inputs.labels(case)
+        return inputs.repeated(lambda: model.train_on_batch(images, labels))
+    batch, count = case["batch"], FIT_STEPS * case["batch"]
     images, labels = inputs.images(case, count), inputs.labels(case, count)
-    model.compile(optimizer=optimizer_of(case), loss=loss())
 
     def run(steps):
-        part = min(steps, FIT_STEPS) * case["batch"]
-        model.fit(
-            images[:part],
-            labels[:part],
-            batch_size=case["batch"],
-            verbose=0,
-        )
+        """Makes the steps of one `fit` of one epoch, on images in memory."""
+        for step in range(0, steps, FIT_STEPS):
+            part = min(steps - step, FIT_STEPS) * batch
+            model.fit(images[:part], labels[:part], batch_size=batch, verbose=0)
 
     return run
-
-
-def build_gemm(case):
-    """The product of all tokens with the largest kernel of the model.
-
-    Its form is that of the fastest function of the backend.
-    """
-    tokens = case["batch"] * (case["side"] // case["patch"]) ** 2
-    shapes = (tokens, case["hidden"]), (case["hidden"], case["channels_mlp"])
-    dtype = "float32" if case["dtype"] == "float32" else "bfloat16"
-    x, kernel = (
-        keras.ops.cast(np.random.default_rng(0).standard_normal(shape), dtype)
-        for shape in shapes
-    )
-    return calls().product(x, kernel)
 
 
 def export(form, case, path):
-    """Writes a file for another runtime: "ours" or "ours_fused"."""
+    """Writes a file for another runtime."""
     import keras_mixer
 
     keras.config.set_dtype_policy("float32")
-    model = make(case, form.endswith("_fused"))
+    model = make(case)
     # A Mixer begins with a head of zeros, which a converter would leave out.
     for variable in model.get_layer("predictions").weights:
         variable.assign(keras.random.normal(variable.shape))

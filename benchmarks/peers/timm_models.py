@@ -14,19 +14,15 @@ import warnings
 import torch
 
 from benchmarks.peers import inputs
-from benchmarks.peers.torch_calls import constant
-from benchmarks.peers.torch_calls import device
-from benchmarks.peers.torch_calls import gpu_memory
-from benchmarks.peers.torch_calls import place
-from benchmarks.peers.torch_calls import release
-from benchmarks.peers.torch_calls import repeated
-
-__all__ = ["build", "export", "gpu_memory", "release", "start"]
 
 
 def start(name):
     import_timm()
-    return device()
+    return inputs.versions("torch", "timm")
+
+
+def gpu_memory():
+    return torch.cuda.max_memory_allocated() if inputs.is_gpu() else None
 
 
 def import_timm():
@@ -39,49 +35,45 @@ def import_timm():
     return import_timm()
 
 
+def place():
+    return "cuda" if inputs.is_gpu() else "cpu"
+
+
 def make(case):
     timm = import_timm()
     from timm.models import mlp_mixer
 
+    sizes = {"img_size": case["side"], "num_classes": case["classes"]}
     if case["family"] == "vit":
-        model = timm.create_model(
-            "vit_base_patch16_224",
-            img_size=case["side"],
-            num_classes=case["classes"],
-            depth=case["blocks"],
-        )
+        name = "vit_base_patch16_224"
+        model = timm.create_model(name, depth=case["blocks"], **sizes)
         return model.eval().to(place())
-    options = {
-        "img_size": case["side"],
-        "num_classes": case["classes"],
-        "patch_size": case["patch"],
-        "num_blocks": case["blocks"],
-        "embed_dim": case["hidden"],
-    }
     channels = case["channels_mlp"] / case["hidden"]
     if case["family"] == "mixer":
-        tokens = case["tokens_mlp"] / case["hidden"]
-        model = mlp_mixer.MlpMixer(
-            mlp_ratio=(tokens, channels),
-            act_layer=functools.partial(torch.nn.GELU, approximate="tanh"),
-            **options,
-        )
-    elif case["family"] == "resmlp":
-        model = mlp_mixer.MlpMixer(
-            mlp_ratio=channels,
-            block_layer=functools.partial(
-                mlp_mixer.ResBlock, init_values=case["layer_scale"]
-            ),
-            norm_layer=mlp_mixer.Affine,
-            **options,
-        )
+        options = {
+            "mlp_ratio": (case["tokens_mlp"] / case["hidden"], channels),
+            "act_layer": functools.partial(torch.nn.GELU, approximate="tanh"),
+        }
     else:
-        raise ValueError(f"there is no '{case['family']}' here")
+        block, init = mlp_mixer.ResBlock, case["layer_scale"]
+        options = {
+            "mlp_ratio": channels,
+            "block_layer": functools.partial(block, init_values=init),
+            "norm_layer": mlp_mixer.Affine,
+        }
+    model = mlp_mixer.MlpMixer(
+        patch_size=case["patch"],
+        num_blocks=case["blocks"],
+        embed_dim=case["hidden"],
+        **sizes,
+        **options,
+    )
     return model.eval().to(place())
 
 
 def images_of(case):
-    return constant(inputs.images(case).transpose(0, 3, 1, 2).copy())
+    images = inputs.images(case).transpose(0, 3, 1, 2).copy()
+    return torch.as_tensor(images, device=place())
 
 
 def build(form, case):
@@ -93,49 +85,34 @@ def build(form, case):
         precision = functools.partial(
             torch.autocast, place(), dtype=torch.bfloat16
         )
-    if form.startswith("train"):
-        return build_training(form, case, model, images, precision)
-    gradients = contextlib.nullcontext
-    if form != "eager":
-        gradients = torch.inference_mode
-    call = torch.compile(model) if form == "compiled" else model
+    if form == "train":
+        once = build_training(case, model, images, precision)
+    else:
+        call = torch.compile(model) if form == "compiled" else model
 
-    def once():
-        with gradients(), precision():
-            call(images)
+        def once():
+            with torch.inference_mode(), precision():
+                return call(images)[0, 0]
 
-    return repeated(once)
+    return inputs.repeated(once, lambda output: output.item())
 
 
-def build_training(form, case, model, images, precision):
+def build_training(case, model, images, precision):
     model.train()
-    labels = constant(inputs.labels(case))
-    optimizer = optimizer_of(case, model)
-    call = torch.compile(model) if form == "train_compiled" else model
+    labels = torch.as_tensor(inputs.labels(case), device=place())
+    optimizer = torch.optim.SGD(
+        model.parameters(), inputs.LEARNING_RATE, inputs.MOMENTUM
+    )
 
     def step():
         optimizer.zero_grad()
         with precision():
-            logits = call(images)
-            loss = torch.nn.functional.cross_entropy(logits, labels)
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()
+        return loss
 
-    return repeated(step)
-
-
-def optimizer_of(case, model):
-    if case["optimizer"] == "sgd":
-        return torch.optim.SGD(
-            model.parameters(), inputs.LEARNING_RATE, inputs.MOMENTUM
-        )
-    return torch.optim.AdamW(
-        model.parameters(),
-        inputs.LEARNING_RATE,
-        inputs.BETAS,
-        inputs.EPSILON,
-        inputs.WEIGHT_DECAY,
-    )
+    return step
 
 
 def export(form, case, path):
