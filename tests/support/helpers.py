@@ -117,6 +117,19 @@ def call(model, images):
     )
 
 
+def random_model(family, **options):
+    """A tiny model of a family with weights such as training leaves."""
+    model = family_model(family, **options)
+    randomise(model)
+    return model
+
+
+def outputs(model, images):
+    """The only outputs of a model, as an array."""
+    images = keras.ops.convert_to_tensor(images, "float32")
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
 def assert_equal(arrays, expected):
     assert arrays.keys() == expected.keys()
     for path, array in expected.items():
