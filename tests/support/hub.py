@@ -1,8 +1,8 @@
 """A local server with the part of the hub's interface that is used here.
 
-It keeps repositories in memory, creates them, takes commits and sends files. A
-client finds it by `HF_ENDPOINT`, which huggingface_hub reads when it is
-imported. Large files are uploaded like small ones, in the commit itself.
+It keeps repositories in memory, creates them and takes commits. A client finds
+it by `HF_ENDPOINT`, which huggingface_hub reads when it is imported. Large files
+are uploaded like small ones, in the commit itself.
 """
 
 import base64
@@ -21,20 +21,16 @@ COMMIT = "0123456789" * 4
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_HEAD(self):
-        self.answer(send_body=False)
-
     def do_GET(self):
         self.answer()
 
     def do_POST(self):
         self.answer()
 
-    def answer(self, send_body=True):
+    def answer(self):
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
-        self.server.requests.append((self.command, path))
         status, headers, content = self.server.respond(
             path, body, self.headers.get("Authorization")
         )
@@ -44,8 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if send_body:
-                self.wfile.write(content)
+            self.wfile.write(content)
 
     def log_message(self, *_):
         pass
@@ -65,7 +60,6 @@ class Hub(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repositories = {}
-        self.requests = []
         self.refused = None  # pattern of addresses, and the status to answer
         threading.Thread(target=self.serve_forever, args=[0.02]).start()
 
@@ -85,10 +79,7 @@ class Hub(http.server.ThreadingHTTPServer):
         if path.startswith("/api/models/"):
             organisation, name, *rest = path.split("/")[3:]
             return self.api(f"{organisation}/{name}", rest, body)
-        if "/resolve/" not in path:
-            return failure(404, "no such address")
-        organisation, name, _, _, *file = path.split("/")[1:]
-        return self.send(f"{organisation}/{name}", "/".join(file))
+        return failure(404, f"no such address: {path}")
 
     def create(self, asked):
         name = f"{asked['organization']}/{asked['name']}"
@@ -157,18 +148,6 @@ class Hub(http.server.ThreadingHTTPServer):
                 "commitUrl": f"{self.url}/{name}/commit/{COMMIT}",
             }
         )
-
-    def send(self, name, path):
-        if name not in self.repositories:
-            return failure(404, "RepoNotFound", code="RepoNotFound")
-        files = self.repositories[name].files
-        if path not in files:
-            return failure(404, "EntryNotFound", code="EntryNotFound")
-        headers = {
-            "ETag": f'"{hashlib.sha256(files[path]).hexdigest()}"',
-            "X-Repo-Commit": COMMIT,
-        }
-        return 200, headers, files[path]
 
 
 def is_write(path):
