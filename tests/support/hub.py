@@ -1,8 +1,8 @@
 """A local server with the part of the hub's interface that is used here.
 
 It keeps repositories in memory, creates them and takes commits. A client finds
-it by `HF_ENDPOINT`, which huggingface_hub reads when it is imported. Large files
-are uploaded like small ones, in the commit itself.
+it by `HF_ENDPOINT`, which huggingface_hub reads when it is imported. Large
+files are uploaded like small ones, in the commit itself.
 """
 
 import base64
