@@ -30,7 +30,7 @@ class TrainArguments(Settings):
         metavar="FOLDER",
     )
     quiet: bool = option(
-        False, "do not show progress bars", action="store_true"
+        False, "show neither progress bars nor notes", action="store_true"
     )
 
     def __post_init__(self):

@@ -79,13 +79,7 @@ def train(settings, folder, verbose="auto"):
     with distributing.devices(
         settings.distribute, settings.jit_compile
     ) as devices:
-        classes, count, shape = _expected(settings, found, images)
-        plan = TrainingPlan.of(settings, count)
-        if settings.batch_size is not None:
-            devices.local_batch_size(settings.batch_size)
-        _check_recipe(plan, shape)
-        model = build(settings, plan.recipe, shape, classes)
-        _compile_options(plan, model, devices)  # raises errors
+        model = _model(settings, found, images, devices)
         images = images or _load(settings, found, index)
         if recorded is not None and recorded.data == settings.data:
             index.check_unchanged(images)
@@ -166,6 +160,18 @@ def _expected(settings, found, images):
     files = found.parts["train"]
     count = sum(map(len, files.values()))
     return len(files), count, (*settings.image_size, settings.channels)
+
+
+def _model(settings, found, images, devices):
+    """Returns the model, after checks that need no decoded images."""
+    classes, count, shape = _expected(settings, found, images)
+    plan = TrainingPlan.of(settings, count)
+    if settings.batch_size is not None:
+        devices.local_batch_size(settings.batch_size)
+    _check_recipe(plan, shape)
+    model = build(settings, plan.recipe, shape, classes)
+    _compile_options(plan, model, devices)  # raises errors
+    return model
 
 
 def _check_recipe(plan, image_shape):

@@ -1,13 +1,17 @@
 """A training that the tests of the commands share, and a disk that is full."""
 
 import contextlib
+import json
 import resource
+import shutil
 
 import pytest
 
 from keras_mixer import cli
 from support.helpers import save_digits
 from support.helpers import split_digits
+from support.training import RECIPE
+from support.training import with_state
 
 # The first name has characters that HTML must escape.
 CLASSES = ("<b>&amp; digit", "four", "six")
@@ -52,3 +56,21 @@ def small_disk(capsys):
             resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
     return limited
+
+
+@pytest.fixture(scope="session")
+def finished(photos, tmp_path_factory):
+    """The folder of a training with all kinds of state. Do not change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "mine.json").write_text(json.dumps(RECIPE))
+    cli.main(with_state(photos, folder / "run", folder / "mine.json"))
+    return folder / "run"
+
+
+@pytest.fixture
+def copied(finished, photos, tmp_path):
+    """A copy of it, and its command. The file of the recipe is not there."""
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run", with_state(
+        photos, tmp_path / "run", tmp_path / "mine.json"
+    )

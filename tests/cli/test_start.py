@@ -325,7 +325,8 @@ main({command!r})
 def test_ctrl_c_in_a_callback_is_remembered_and_not_printed():
     """Python ignores exceptions in `__del__`, and prints them."""
     code = """
-import os, signal
+import os, signal, sys
+sys.argv[0] = "keras_mixer"
 from keras_mixer.cli import program
 
 class Interrupted:
@@ -341,11 +342,7 @@ with program.remembering_interrupts():
     print(program.interrupted.is_set())
 """
     result = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"import sys; sys.argv[0] = 'keras_mixer'{code}",
-        ],
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -23,6 +23,9 @@ RECIPE = {
     "augmentation": {"crop": "pad", "flip": False, "mixup": 0.2},
 }
 
+# Six steps an epoch, accumulated by four: an update of one and a half epochs.
+STATE = {"accumulate": 4, "batch_size": None, "epochs": 3}
+
 two_blocks = functools.partial(keras_mixer.Mixer, 4, 2, 10, 7, 11)
 
 
@@ -47,6 +50,12 @@ def options(photos, output, *others, **changed):
             if value is not None
         ),
     ]
+
+
+def with_state(photos, run, recipe, *others, **changed):
+    """Returns the arguments of a training with all kinds of state."""
+    given = {**STATE, "recipe": recipe, **changed}
+    return options(photos, run, "--keep-best", *others, **given)
 
 
 def refused(*arguments):
