@@ -34,7 +34,7 @@ weights: The initial weights. One of:
     - `"hf://organization/name"`: a repository on the Hugging Face hub.
     The weights must fit the model exactly, with four exceptions. If the grid
     of tokens differs, the token-mixing weights are resized: see `resize`. If
-    the file has a model that was resized by "tile" or "interleave", the MLP
+    the file says that its model was resized by "tile" or "interleave", the MLP
     over tokens is as wide as in the file. If the weights are for RGB images and
     the image has another number of channels, the kernel of the stem is summed
     over the channels (for one channel) or repeated (for more). If `include_top`

@@ -263,14 +263,6 @@ def test_file_is_downloaded_once_with_progress(site, home, capsys, umask):
     assert site.requests == [("GET", "/tiny.npz", None)]
 
 
-def test_slow_server_does_not_time_out(site, monkeypatch):
-    monkeypatch.setattr(downloads, "STALL_SECONDS", 0.4)
-    url = site.publish(pause=0.04)
-    start = time.monotonic()
-    assert downloads.download(FILE, url).read_bytes() == BODY
-    assert time.monotonic() - start > downloads.STALL_SECONDS
-
-
 def test_concurrent_threads_download_once(site):
     url = site.publish(pause=0.02)
     paths = []
@@ -370,17 +362,13 @@ def test_stalled_server_is_reported(site, monkeypatch, when):
     assert by_hand() in message
 
 
-def test_refused_connection_is_reported():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/tiny.npz"
+@pytest.mark.parametrize(
+    "url", ["example", "gopher://a/b", "http://a b/c", "http://127.0.0.1:1"]
+)
+def test_useless_address_is_reported(url):
     message = refused(FILE, url)
-    assert url in message
-    assert "ConnectionRefusedError" in message
-
-
-@pytest.mark.parametrize("url", ["example", "gopher://a/b", "http://a b/c"])
-def test_invalid_address_is_reported(url):
-    assert refused(FILE, url).startswith(f"Cannot fetch {url}: ")
+    assert message.startswith(f"Cannot fetch {url}: ")
+    assert by_hand() in message
 
 
 # The cache
@@ -636,6 +624,11 @@ def test_preferred_file_of_a_repository_is_used(server, from_hub):
     assert content(from_hub()) == b"first"
     assert content(from_hub(names=WEIGHTS[::-1])) == b"second"
     assert pathlib.Path(from_hub()[0]).name == "model.safetensors"
+    # Files in the cache are used if the hub fails for the first name.
+    for path in downloads.folder().rglob("model.safetensors"):
+        path.unlink()
+    server.refuse("model.safetensors", 403, "GatedRepo")
+    assert content(from_hub()) == b"second"
 
 
 def test_next_file_is_used_if_the_first_is_missing(server, from_hub):
@@ -652,9 +645,7 @@ def test_next_file_is_used_if_the_first_is_missing(server, from_hub):
 
 REFUSALS = [
     (401, "RepoNotFound", "Repository Not Found"),
-    (403, "GatedRepo", "Cannot access gated repo"),
     (404, "RevisionNotFound", "Revision Not Found"),
-    (418, "Teapot", "418"),
 ]
 
 
@@ -689,30 +680,12 @@ def test_offline_files_come_from_the_cache(server, from_hub):
     assert server.requests == []
 
 
-def test_cached_file_is_used_if_the_hub_fails(server, from_hub):
-    server.push("tiny.weights.h5", b"second")
-    assert content(from_hub(names=WEIGHTS[1:])) == b"second"
-    server.refuse("model.safetensors", 403, "GatedRepo")
-    assert content(from_hub()) == b"second"
-
-
 def test_failed_download_from_hub_is_reported(server, from_hub):
     server.push("model.safetensors", b"text", status=500, head_status=200)
     error, message = from_hub()
     assert error == "DownloadError"
     assert "500" in message, message
     assert not [*downloads.folder().rglob("model.safetensors")]
-
-
-def test_unwritable_hub_cache_is_reported(server, from_hub, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    server.push("model.safetensors", BODY)
-    keras_home = tmp_path / "file" / "keras"
-    error, message = from_hub(KERAS_HOME=str(keras_home))
-    assert error == "DownloadError"
-    folder = keras_home / "models" / "keras_mixer" / "hub"
-    assert message.startswith(f"Cannot write weights to '{folder}': ")
-    assert "set KERAS_HOME" in message
 
 
 def test_only_404_means_that_there_is_no_configuration(server, call):
