@@ -23,6 +23,20 @@ def remat_of(layer):
     return layer._remat_mode
 
 
+def has_hooks(layer):
+    """Whether a call of a layer also calls functions of the user, on PyTorch.
+
+    There, each layer is a module of PyTorch, which has no public list of its
+    hooks (PyTorch 2.13).
+    """
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+    )
+
+
 def calls_by_depth(model):
     """Returns the calls of layers of a functional model, inputs first.
 

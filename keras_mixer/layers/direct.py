@@ -21,6 +21,7 @@ backends XLA merges these operations, so the layers are always called.
 import keras
 from keras import ops
 
+from keras_mixer.keras_private import has_hooks
 from keras_mixer.keras_private import remat_of
 from keras_mixer.layers.stochastic_depth import StochasticDepth
 from keras_mixer.optional import require
@@ -80,10 +81,7 @@ def _is_plain(layer, dtype):
         and getattr(remat_of(layer), "mode", None) is None
         and "call" not in vars(layer)
         and "forward" not in vars(layer)
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
-        and not layer._backward_hooks
-        and not layer._backward_pre_hooks
+        and not has_hooks(layer)
     )
 
 
@@ -199,9 +197,7 @@ def drop(layer, x, training):
         type(layer) in (keras.layers.Dropout, StochasticDepth)
         and not layer.rate
         and "call" not in vars(layer)
-        and not (
-            _IS_TORCH and (layer._forward_hooks or layer._forward_pre_hooks)
-        )
+        and not (_IS_TORCH and has_hooks(layer))
     )
     return x if is_idle else layer(x, training=training)
 

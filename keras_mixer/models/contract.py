@@ -41,7 +41,7 @@ def check_head(source, classes, activation):
         return
     if source.classes is None:
         raise ValueError(
-            f"`weights='{source.tag}'` has no trained head. Set "
+            f"`weights='{source.tag}'` has no trained head. Use "
             "`include_top=False` and add your own head."
         )
     if classes != source.classes:

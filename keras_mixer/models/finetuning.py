@@ -135,7 +135,7 @@ def _check_not_fused(model):
     inner = inner_model(model)
     if is_fused(inner):
         raise ValueError(
-            f"'{inner.name}' is fused, so it is for inference only. Pass the "
+            f"'{inner.name}' is fused, so it is for inference only. Use the "
             "model that it was made from."
         )
 

@@ -74,7 +74,7 @@ def _maps(model, block):
     dense = mixing.dense if _is_linear(block) else mixing.dense_0
     if dense.quantization_mode:
         raise ValueError(
-            "The weights of a quantized model cannot be shown. Pass the model "
+            "The weights of a quantized model cannot be shown. Use the model "
             "as it was before it was quantized. "
             f"Received: model='{model.name}', quantized to "
             f"'{dense.quantization_mode}'"
@@ -157,7 +157,7 @@ def plot_token_mixing(
     names = block_names(model, blocks)
     if axes is not None and len(names) != 1:
         raise ValueError(
-            "`axes` can show one block. Choose one block, or no `axes`. "
+            "`axes` can show one block. Use one block, or no `axes`. "
             f"Received: blocks={blocks}"
         )
     mosaics = [mosaic(model, name, order, limit) for name in names]

@@ -121,7 +121,7 @@ OPTIONS = [
         {"weights": "imagenet"},
         ValueError,
         "The `weights` argument should be either `None` (random "
-        "initialization), 'hf://organisation/name' (a repository of the "
+        "initialization), 'hf://organization/name' (a repository of the "
         "Hugging Face hub), or the path to the weights file to be loaded "
         "(.weights.h5, .keras, .npz, .safetensors, .pth, .pt, .bin, .ckpt, "
         ".pth.tar). Received: weights='imagenet'",
@@ -133,15 +133,15 @@ OPTIONS = [
         "weights='missing.weights.h5', which is not a file",
     ),
     (
-        {"weights": "hf://organisation"},
+        {"weights": "hf://organization"},
         ValueError,
-        "The `weights` argument should be ... weights='hf://organisation'",
+        "The `weights` argument should be ... weights='hf://organization'",
     ),
     (
-        {"weights": "hf://organisation/name/notes.txt"},
+        {"weights": "hf://organization/name/notes.txt"},
         ValueError,
         "The `weights` argument should be ... Received: "
-        "weights='hf://organisation/name/notes.txt'",
+        "weights='hf://organization/name/notes.txt'",
     ),
     (
         {"resize": "stretch"},
@@ -245,7 +245,7 @@ CALLS = [
         "The `weights` argument should be either `None` (random "
         "initialization), 'imagenet', 'imagenet21k', 'imagenet_sam', "
         "'imagenet_gsam', 'imagenet_miil', 'imagenet21k_miil' (published "
-        "weights), 'hf://organisation/name' ... Received: weights='imagenot'",
+        "weights), 'hf://organization/name' ... Received: weights='imagenot'",
     ),
     (
         lambda: keras_mixer.MixerB16(weights="imagenet", classes=10),
@@ -271,7 +271,7 @@ CALLS = [
     (
         lambda: keras_mixer.ResMLPS12(weights="imagenet_dino"),
         ValueError,
-        "`weights='imagenet_dino'` has no trained head. Set "
+        "`weights='imagenet_dino'` has no trained head. Use "
         "`include_top=False` and add your own head.",
     ),
     (

@@ -89,7 +89,7 @@ def test_maps_of_an_inner_model(tiny):
             quantized,
             0,
             ValueError,
-            "The weights of a quantized model cannot be shown. Pass the model "
+            "The weights of a quantized model cannot be shown. Use the model "
             "as it was before it was quantized. Received: model='mixer', "
             "quantized to 'int8'",
         ),
@@ -127,7 +127,7 @@ def test_wrong_models_and_blocks_raise_errors(
         ({"blocks": []}, "`blocks` must have at least one block, or be..."),
         ({"blocks": [0, 5]}, "There is no block 5 in..."),
         ({"limit": 0}, "`limit` must be a positive integer. Received: limit=0"),
-        ({"axes": object()}, "`axes` can show one block. Choose one block..."),
+        ({"axes": object()}, "`axes` can show one block. Use one block..."),
     ],
 )
 def test_wrong_options_raise_errors(options, message, tiny):
