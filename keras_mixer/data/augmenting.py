@@ -208,7 +208,7 @@ def mix_up(images, labels, alpha, seed):
 def cut_mix(images, labels, alpha, seed):
     """Replaces a box of each image by pixels of the previous image.
 
-    Source: CutMix (arXiv 1905.04899), algorithm A1. The centre of the box is a
+    Source: CutMix (arXiv 1905.04899), algorithm A1. The center of the box is a
     random point of the image, and the box is clipped to the image. The labels
     are mixed in proportion to the pixels. All images of a batch have the same
     box.

@@ -171,7 +171,7 @@ class Data:
 
         Args:
             augmentation: A `keras_mixer.recipes.Augmentation`. If `None`, the
-                images are resized and cropped around the centre.
+                images are resized and cropped around the center.
             batch_size: Positive integer, the images of all hosts together.
             seed: Non-negative integer.
             start: Non-negative integer, the first step.
@@ -231,13 +231,13 @@ class Data:
     ) -> Any:
         """Returns batches of all test images, in order.
 
-        A centred box is resized with antialiasing, as in
+        A centered box is resized with antialiasing, as in
         `keras_mixer.load_image`.
 
         Args:
             batch_size: Positive integer. The last batch can be smaller.
             crop_ratio: Float in (0, 1], the fraction to keep of the height and
-                width of the largest centred box with the aspect ratio of the
+                width of the largest centered box with the aspect ratio of the
                 batches.
             interpolation: One of `"nearest"`, `"bilinear"`, `"bicubic"`,
                 `"lanczos"` and `"area"`.

@@ -81,7 +81,7 @@ def load_folder(
         path: Path of the folder; or the result of `finding.find`, so that the
             folder is not searched again.
         image_size: Positive integer, or height and width.
-        channels: 3 for RGB, or 1 for grey.
+        channels: 3 for RGB, or 1 for gray.
         held_out: Float in (0, 1), the fraction of images that is held out, if
             there is no folder of validation or test images.
         seed: Non-negative integer, the seed of the choice of held-out images.

@@ -2,7 +2,7 @@
 
 A photo is resized and cropped in one step: only the box that the crop would
 keep is resampled. The result is that of "resize the short side to 256, then
-crop 224 from the centre", except that the intermediate size is not rounded. It
+crop 224 from the center", except that the intermediate size is not rounded. It
 works for rectangles too. A photo of 1 x 1,000,000 pixels is not enlarged to
 256 x 256,000,000 pixels first.
 """
@@ -52,9 +52,9 @@ def load_image(
 ) -> np.ndarray:
     """Loads a photo as a batch of one image for `model`.
 
-    The photo is rotated as in its EXIF data, and converted to RGB or grey as
+    The photo is rotated as in its EXIF data, and converted to RGB or gray as
     the model expects; transparent pixels are blended with white. Then it is
-    resized with antialiasing and cropped around its centre to the size of the
+    resized with antialiasing and cropped around its center to the size of the
     model's input. The aspect ratio does not change.
 
     Source: the evaluation of the official Mixers, `resize_small(256)` and
@@ -68,14 +68,14 @@ def load_image(
             - `bytes`, the content of an image file;
             - a `PIL.Image.Image`, which is not changed;
             - a uint8 array of shape `(height, width)` or `(height, width, 1)`
-              for grey, `(height, width, 3)` for RGB or `(height, width, 4)` for
+              for gray, `(height, width, 3)` for RGB or `(height, width, 4)` for
               RGBA. OpenCV returns BGR: pass `array[..., ::-1]`.
         model: A Keras model with one input, images of 1 or 3 channels. Or the
             shape of these images, `(height, width, channels)`, for a model
             that Keras does not run, such as an exported file.
         crop_ratio: Float in (0, 1], the fraction to keep of the height and
-            width of the largest centred box with the aspect ratio of the input.
-            The default is 224/256.
+            width of the largest centered box with the aspect ratio of the
+            input. The default is 224/256.
         interpolation: One of `"nearest"`, `"bilinear"`, `"bicubic"`,
             `"lanczos"` and `"area"`.
 
@@ -123,7 +123,7 @@ def load_image(
             "Expected an image file that Pillow can read. "
             f"Received: {received}: {error}"
         ) from error
-    step, (top, left) = centred_box(
+    step, (top, left) = centered_box(
         (image.height, image.width), (height, width), crop_ratio
     )
     box = (left, top, left + step * width, top + step * height)
@@ -324,8 +324,8 @@ def _flatten(image_module, image, channels):
     return image.convert("RGB" if channels == 3 else "L")
 
 
-def centred_box(size, target, crop_ratio, minimum=min):
-    """Finds the box in the centre of an image to resize to `target`.
+def centered_box(size, target, crop_ratio, minimum=min):
+    """Finds the box in the center of an image to resize to `target`.
 
     Args:
         size: Height and width of the image, numbers or tensors.

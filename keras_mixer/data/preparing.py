@@ -19,7 +19,7 @@ from keras_mixer.data.augmenting import to_bytes
 from keras_mixer.data.indexed import read_checked
 from keras_mixer.data.photos import INTERPOLATION
 from keras_mixer.data.photos import INTERPOLATIONS
-from keras_mixer.data.photos import centred_box
+from keras_mixer.data.photos import centered_box
 from keras_mixer.optional import require
 
 # The official inception crop: `decode_jpeg_and_inception_crop` of big_vision.
@@ -115,7 +115,7 @@ def decode(data, channels):
     """Decodes an image file to uint8 of shape `(height, width, channels)`.
 
     The result is that of Pillow: JPEG is decoded with the accurate method,
-    transparent pixels are blended with white, and colors are converted to grey
+    transparent pixels are blended with white, and colors are converted to gray
     with the weights of ITU-R 601-2.
     """
     tf = require("tensorflow")
@@ -138,7 +138,7 @@ def decode(data, channels):
         ],
         default=other,
     )
-    return pixels if channels == 3 else grey(pixels)
+    return pixels if channels == 3 else gray(pixels)
 
 
 def _with_opacity(pixels, data):
@@ -169,12 +169,12 @@ def on_white(pixels):
     return tf.cast(tf.round(pixels), "uint8")
 
 
-def grey(pixels):
+def gray(pixels):
     """Converts RGB to one channel, with the integer arithmetic of Pillow."""
     tf = require("tensorflow")
     red, green, blue = tf.unstack(tf.cast(pixels, "int32"), axis=-1)
-    grey = (19595 * red + 38470 * green + 7471 * blue + 2**15) // 2**16
-    return tf.cast(grey, "uint8")[..., None]
+    gray = (19595 * red + 38470 * green + 7471 * blue + 2**15) // 2**16
+    return tf.cast(gray, "uint8")[..., None]
 
 
 def decode_inception_crop(data, channels, seed):
@@ -186,7 +186,7 @@ def decode_inception_crop(data, channels, seed):
         pixels = tf.io.decode_and_crop_jpeg(
             data, box, 3, dct_method="INTEGER_ACCURATE"
         )
-        return pixels if channels == 3 else grey(pixels)
+        return pixels if channels == 3 else gray(pixels)
 
     def other():
         return inception_crop(decode(data, channels), seed)
@@ -228,7 +228,7 @@ def shifted(image, seed):
 
 
 def central(pixels, size, crop_ratio, interpolation):
-    """Resizes a centred box of an image with antialiasing.
+    """Resizes a centered box of an image with antialiasing.
 
     The box is resampled as in `keras_mixer.load_image`. Its sides can be
     fractions of pixels.
@@ -256,7 +256,7 @@ def central(pixels, size, crop_ratio, interpolation):
         return pixels
     pixels = tf.cast(pixels, "float32")
     sides = tf.unstack(tf.cast(tf.shape(pixels)[:2], "float32"))
-    step, begin = centred_box(sides, size, crop_ratio, tf.minimum)
+    step, begin = centered_box(sides, size, crop_ratio, tf.minimum)
     if interpolation == "nearest":
         for axis, side in enumerate(size):
             places = (

@@ -39,6 +39,6 @@ def numbered(tmp_path):
 @pytest.fixture
 def colors():
     """An image of 40 x 30 pixels without uniform areas."""
-    grey = Image.effect_mandelbrot((40, 30), (-2, -0.8, 1, 1.2), 90)
-    bands = [grey, grey.rotate(180), ImageOps.invert(grey)]
+    gray = Image.effect_mandelbrot((40, 30), (-2, -0.8, 1, 1.2), 90)
+    bands = [gray, gray.rotate(180), ImageOps.invert(gray)]
     return Image.merge("RGB", bands)

@@ -27,7 +27,7 @@ def test_folder_split_is_per_class_and_reproducible(tmp_path, digits):
         save_digits(tmp_path / str(label), x[y == label][:count])
     images = data.load_folder(tmp_path, (6, 10), seed=2)
     assert images.class_names == ("3", "5", "8")
-    assert images.image_shape == (6, 10, 3)  # grey images are converted to RGB
+    assert images.image_shape == (6, 10, 3)  # gray images are converted to RGB
     assert images.skipped == ()
     assert images.name == str(tmp_path)
     labels = np.concatenate([y.numpy() for _, y in images.test(4)]).argmax(1)

@@ -89,9 +89,9 @@ def test_exif_orientation_is_applied(orientation):
     assert_halves(pixels, atol=6)
 
 
-def test_grey_and_color_are_converted_to_each_other():
-    grey = load(Image.new("L", (30, 20), 77))
-    np.testing.assert_array_equal(grey, np.full((1, 8, 12, 3), 77))
+def test_gray_and_color_are_converted_to_each_other():
+    gray = load(Image.new("L", (30, 20), 77))
+    np.testing.assert_array_equal(gray, np.full((1, 8, 12, 3), 77))
     luma = load(Image.new("RGB", (30, 20), RED), (8, 12, 1))
     # The weights of ITU-R 601-2, as in Pillow.
     expected = round(0.299 * 200 + 0.587 * 30 + 0.114 * 40)
@@ -99,7 +99,7 @@ def test_grey_and_color_are_converted_to_each_other():
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "ppm"])
-def test_16_bit_grey_is_scaled_to_8_bits(kind):
+def test_16_bit_gray_is_scaled_to_8_bits(kind):
     levels = np.full((20, 30), 77 * 257, "uint16")
     pixels = load(Image.fromarray(levels), kind=kind)
     np.testing.assert_array_equal(pixels, np.full((1, 8, 12, 3), 77))

@@ -45,7 +45,7 @@ def cutout(image):
     return image
 
 
-# At magnitude 8. Contrast differs from Pillow, which uses the mean of the grey
+# At magnitude 8. Contrast differs from Pillow, which uses the mean of the gray
 # image: keras-cv uses the mean of each channel.
 PILLOW = {
     "auto_contrast": ImageOps.autocontrast,
@@ -90,12 +90,12 @@ def test_operations_equal_those_of_pillow(name, photos):
         assert np.abs(other.numpy() - received.numpy()).mean() > 5
 
 
-def test_all_operations_accept_grey_images():
+def test_all_operations_accept_gray_images():
     augment = rand_augment.rand_augment(2, 10)
-    grey = tf.random.stateless_uniform((12, 10, 1), (0, 1), maxval=255)
+    gray = tf.random.stateless_uniform((12, 10, 1), (0, 1), maxval=255)
     for i in range(16):
         draws = tf.constant([[(i + 0.5) / 16, 0.2, 0.3, 0.6]] * 2)
-        assert augment(grey, draws).shape == (12, 10, 1)
+        assert augment(gray, draws).shape == (12, 10, 1)
     assert len(rand_augment.OPERATIONS) == 16
     with pytest.raises(ValueError, match="must not be negative"):
         rand_augment.rand_augment(2, -1)
