@@ -100,10 +100,9 @@ def train(kind, family, xla, accumulate):
             verbose=0,
             callbacks=[losses],
         )
-        variables = model.weights
-        (inner,) = getattr(model.optimizer, "optimizers", [model.optimizer])
-        if inner.use_ema:
-            variables = [*variables, *inner._model_variables_moving_average]
+        variables, optimizer = model.weights, model.optimizer
+        if optimizer.use_ema:
+            variables = [*variables, *optimizer._model_variables_moving_average]
         return [
             # At the last batch of each update: means since the first batch.
             np.array(losses.losses[accumulate - 1 :: accumulate]),

@@ -113,7 +113,7 @@ def test_data_and_model_parallel_equal_one_device(tmp_path):
         tmp_path,
         *("none:mixer:xla", "data:mixer:xla", "model:mixer:xla"),
         *("none:resmlp:xla", "data:resmlp:xla", "model:resmlp:xla"),
-        *("data:mixer:no", "model:mixer:no", "data:resmlp:xla:5"),
+        *("data:mixer:no", "model:mixer:no", "data:mixer:xla:5"),
         backend="jax",
         JAX_NUM_CPU_DEVICES="4",
         JAX_ENABLE_X64="1",
@@ -124,7 +124,7 @@ def test_data_and_model_parallel_equal_one_device(tmp_path):
         assert_same_training(results, f"data:{run}", one, 4)
         assert_same_training(results, f"model:{run}", one, 2)
     # Five batches of 4 per update: 1 image on each device.
-    assert_same_training(results, "data:resmlp:xla:5", "none:resmlp:xla", 4)
+    assert_same_training(results, "data:mixer:xla:5", "none:mixer:xla", 4)
 
 
 def cut_weights(variant):
