@@ -70,7 +70,8 @@ def _read(file, content):
     with h5py.File(file, "r") as h5:
         if "layers" not in h5:
             raise WeightsError(
-                "it has no group 'layers': it was not written by Keras 3"
+                "it has no group 'layers': it was not written by "
+                "`save_weights` of Keras 3"
             )
         reader = _Reader(len(content))
         for layer in _groups(_child(h5, "layers")):

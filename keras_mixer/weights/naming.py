@@ -17,7 +17,7 @@ from keras_mixer.weights.layouts import LAYOUTS
 
 
 def remove_prefix(arrays):
-    """Removes the common prefix of all names, if no layout has it.
+    """Removes the common prefix of all names, if they are then known.
 
     Several tools add a prefix to each name: `DistributedDataParallel` adds
     `module.`, `torch.compile` adds `_orig_mod.`, a `LightningModule` adds the
@@ -32,9 +32,10 @@ def remove_prefix(arrays):
     # `commonprefix` compares characters, so cut at the last separator.
     common = os.path.commonprefix(list(arrays))  # noqa: RUF071
     end = 1 + max(common.rfind("."), common.rfind("/"))
-    if end == 0 or any(_is_known(name) for name in arrays):
+    shorter = {name[end:]: array for name, array in arrays.items()}
+    if any(map(_is_known, arrays)) or not any(map(_is_known, shorter)):
         return arrays, ""
-    return {name[end:]: array for name, array in arrays.items()}, common[:end]
+    return shorter, common[:end]
 
 
 _KNOWN = {name for layout in LAYOUTS for name in layout.names().values()}

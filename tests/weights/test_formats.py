@@ -252,6 +252,29 @@ def test_content_of_another_library_is_not_called_damaged(
         tiny(weights=path)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("other.keras", "a file of another model or library.*'conv2d/0'"),
+        ("other.weights.h5", "a file of another model or library.*'conv2d/0'"),
+        ("other.h5", "not written by `save_weights` of Keras 3"),
+    ],
+)
+def test_other_files_of_keras_are_not_called_damaged(
+    tmp_path, tiny, name, message
+):
+    layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv2d")]
+    model = keras.Sequential([*layers, keras.layers.Dense(5, name="dense")])
+    path = tmp_path / name
+    if name.endswith(".weights.h5"):
+        model.save_weights(path)
+    else:
+        model.save(path)
+    with pytest.raises(keras_mixer.WeightsError, match=message) as caught:
+        tiny(weights=path)
+    assert "damaged" not in str(caught.value)
+
+
 def before_linen(arrays):
     """Converts names to the old layout, which big_vision still reads."""
     old = {}
