@@ -34,8 +34,8 @@ def load_model(path):
     load = load_saved_model if os.path.isdir(path) else load_onnx
     try:
         model = load(path)
-        grey = np.full((64, 64), 128, "uint8")
-        scores = model.run(photo_as_batch(grey, model))
+        gray = np.full((64, 64), 128, "uint8")
+        scores = model.run(photo_as_batch(gray, model))
     except ImportError:
         raise
     # Both runtimes raise nearly anything on other files.

@@ -11,7 +11,7 @@ comparison. Accuracies are of a cross-validation in five parts, so the images
 that are classified were seen neither by the Mixer nor by the regression.
 
 The first command is of a Mixer that has only seen CIFAR-10's photos, in color:
-its weights are in the package, and are brought to greyscale. The last is of one
+its weights are in the package, and are brought to grayscale. The last is of one
 that has learned digits.
 """
 

@@ -82,7 +82,7 @@ class Augmentation:
     Args:
         crop: `"inception"` crops a box of random size and aspect ratio. `"pad"`
             shifts the image by up to an eighth of its sides, as is usual for
-            small images. `"resize"` crops the largest box in the centre.
+            small images. `"resize"` crops the largest box in the center.
         flip: Boolean, whether to flip images horizontally with probability 0.5.
         randaugment: Tuple `(layers, magnitude)` of RandAugment, or `None`. A
             magnitude of 10 is the full range of each operation.

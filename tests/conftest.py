@@ -20,7 +20,7 @@ from support.helpers import SIZES
 from support.helpers import save_digits
 from support.helpers import split_digits
 
-# Keras collects garbage for every layer that it quantises, and each time would
+# Keras collects garbage for every layer that it quantizes, and each time would
 # go through all that was imported: most of the time of those tests.
 gc.freeze()
 

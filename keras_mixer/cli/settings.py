@@ -175,7 +175,7 @@ class Settings(Arguments):
     )
     channels: int = option(
         3,
-        "channels of the images in --data: 1 for grey, 3 for RGB",
+        "channels of the images in --data: 1 for gray, 3 for RGB",
         type=int,
         choices=(1, 3),
         group=DATA,

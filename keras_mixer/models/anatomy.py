@@ -107,7 +107,7 @@ def family_of(model):
     """Returns the name of the family of a model.
 
     Raises:
-        ValueError: If the model is not one of this package's, or is quantised
+        ValueError: If the model is not one of this package's, or is quantized
             or fused.
         TypeError: If `model` is not a Keras model.
     """
@@ -121,7 +121,7 @@ def family_of(model):
         raise ValueError(
             "`model` must be a model of this package, with the original names "
             "of its weights. Resize, fuse or export a model before it is "
-            f"quantised. Received: model='{model.name}'"
+            f"quantized. Received: model='{model.name}'"
         )
     return family
 

@@ -51,7 +51,7 @@ def fuse(model: keras.Model) -> keras.Model:
     - Both: the scaling of the pixels, and the scale and offset of the last norm
       if a `Dense` layer follows, directly or after the mean over the tokens.
 
-    The new model is for inference. It can be saved, exported and quantised like
+    The new model is for inference. It can be saved, exported and quantized like
     any Keras model. It cannot be resized, and `export_weights` does not support
     it. Keep the original model for that and for training.
 
@@ -75,7 +75,7 @@ def fuse(model: keras.Model) -> keras.Model:
         A `keras.Model` that is not compiled, or `model` if it is already fused.
 
     Raises:
-        ValueError: If the model is not one of this package's, is quantised, or
+        ValueError: If the model is not one of this package's, is quantized, or
             is of a class with its own `__init__`.
         TypeError: If `model` is not a Keras model.
 
@@ -104,7 +104,7 @@ def _fused_if_ours(layer):
 def _fuse(model):
     if is_fused(model):
         return model
-    family_of(model)  # raises an error for quantised models
+    family_of(model)  # raises an error for quantized models
     takers = takers_of(model)
     stem, scaling = _stem_and_scaling(model, takers)
     norm, head = _norm_and_head(model, takers)

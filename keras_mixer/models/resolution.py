@@ -69,7 +69,7 @@ def resize(
         A `keras.Model` that is not compiled.
 
     Raises:
-        ValueError: If the model is not one of this package's, is quantised or
+        ValueError: If the model is not one of this package's, is quantized or
             fused, is of a class with its own `__init__`, or cannot be resized
             this way.
         TypeError: If an argument has the wrong type.

@@ -69,7 +69,7 @@ def test_tensorflow_writes_the_format(
 @pytest.mark.backends
 @on_tensorflow
 @pytest.mark.parametrize("format", ["onnx", "openvino", "litert"])
-def test_activations_are_quantised_with_photos(format, photos, tmp_path):
+def test_activations_are_quantized_with_photos(format, photos, tmp_path):
     model = random_model("mixer")
     path = tmp_path / f"model{SUFFIXES[format]}"
     keras_mixer.export(model, path, dtype="int8", calibration=photos)
@@ -164,7 +164,7 @@ def test_models_of_all_kinds_are_exported(name, tmp_path):
 @pytest.mark.backends
 @where_one_is_written
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-def test_models_that_are_quantised_already(mode, photos, tmp_path):
+def test_models_that_are_quantized_already(mode, photos, tmp_path):
     model = random_model("mixer")
     model.quantize(mode)
     format = FORMATS[BACKEND]

@@ -250,7 +250,7 @@ def test_command_exports_a_model(tmp_path, capsys):
 
 @pytest.mark.backends
 @on_tensorflow
-def test_command_quantises_with_photos(tmp_path):
+def test_command_quantizes_with_photos(tmp_path):
     from PIL import Image
 
     folder = tmp_path / "photos"

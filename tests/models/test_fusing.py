@@ -525,8 +525,8 @@ def test_fuse_raises_for_unsupported_models(tiny):
     model = tiny(include_top=False, pooling="avg", name="body")
     wrapped = keras.Sequential([model, keras.layers.Dense(3)])
     model.quantize("int8")
-    assert "before it is quantised" in fuse_error(model)
-    assert "before it is quantised" in fuse_error(wrapped)
+    assert "before it is quantized" in fuse_error(model)
+    assert "before it is quantized" in fuse_error(wrapped)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

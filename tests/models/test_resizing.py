@@ -351,7 +351,7 @@ def test_resize_raises_for_unsupported_models():
     longer = keras_mixer.Mixer(**SIZES, input_tensor=cut)
     assert "before you add such layers" in resize_error(longer, (32, 48, 3))
     model.quantize("int8")
-    assert "before it is quantised" in resize_error(model, (16, 24, 3))
+    assert "before it is quantized" in resize_error(model, (16, 24, 3))
 
 
 def own_model(*layers, shape=IMAGE):

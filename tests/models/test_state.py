@@ -242,7 +242,7 @@ def test_lora_is_merged_into_exported_weights(tmp_path):
 
 
 @pytest.mark.parametrize("operation", ["save", "clone", "copy", "new head"])
-def test_quantisation_is_kept(operation, tmp_path):
+def test_quantization_is_kept(operation, tmp_path):
     model = family_model("mixer")
     model.get_layer("block_0").channel_mixing.dense_0.quantize("int8")
     result = OPERATIONS[operation](model, tmp_path)

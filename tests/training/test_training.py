@@ -1,4 +1,4 @@
-"""Training on real digits, and quantisation and LoRA afterwards."""
+"""Training on real digits, and quantization and LoRA afterwards."""
 
 import shutil
 
@@ -170,7 +170,7 @@ def test_only_deterministic_parts_are_recomputed(
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-def test_quantised_models_predict_save_and_load(
+def test_quantized_models_predict_save_and_load(
     trained, digits, mode, tmp_path
 ):
     model = keras.saving.load_model(trained, compile=False)
@@ -192,7 +192,7 @@ def test_quantised_models_predict_save_and_load(
         )
 
 
-def test_quantisation_does_not_change_other_layers_of_a_block(trained):
+def test_quantization_does_not_change_other_layers_of_a_block(trained):
     model = keras.saving.load_model(trained)
     model.quantize(
         "int8",

@@ -687,10 +687,10 @@ def test_export_refuses_models_without_an_official_format(tmp_path, tiny):
         for model in (wrapped, keras.Model(backbone.input, x)):
             with pytest.raises(ValueError, match=r"the layers \['mine'\]"):
                 keras_mixer.export_weights(model, file)
-    quantised = tiny()
-    quantised.quantize("int8")
-    with pytest.raises(ValueError, match="before it is quantised"):
-        keras_mixer.export_weights(quantised, file)
+    quantized = tiny()
+    quantized.quantize("int8")
+    with pytest.raises(ValueError, match="before it is quantized"):
+        keras_mixer.export_weights(quantized, file)
     with pytest.raises(TypeError, match="`model` must be a Keras model"):
         keras_mixer.export_weights("model", file)
     with pytest.raises(TypeError, match="`path` must be a path"):

@@ -195,7 +195,7 @@ def test_nested_model_is_refused(tiny, tmp_path):
         tiny(include_top=False, weights=tmp_path / "transfer.keras")
 
 
-def test_quantised_file_is_refused(tiny, tmp_path):
+def test_quantized_file_is_refused(tiny, tmp_path):
     model = tiny()
     model.quantize("int8")
     model.save(tmp_path / "int8.keras")
