@@ -8,6 +8,7 @@ import keras_mixer
 from keras_mixer.models.anatomy import weights_of
 from support.helpers import IMAGE
 from support.helpers import assert_equal
+from support.helpers import outputs
 from support.helpers import randomise
 
 MEAN, VARIANCE = [100.0, 120.0, 90.0], [3000.0, 2500.0, 4000.0]
@@ -27,10 +28,6 @@ SCALINGS = {
         -1, MEAN, VARIANCE, invert=True, name="preprocessing"
     ),
 }
-
-
-def outputs(model, images):
-    return keras.ops.convert_to_numpy(model(images.astype("float32")))
 
 
 @pytest.mark.parametrize("name", SCALINGS)
