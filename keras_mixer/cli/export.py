@@ -67,6 +67,14 @@ class ExportArguments(Arguments):
         False, "replace an existing OUTPUT", action="store_true"
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.calibrate is not None and self.dtype != "int8":
+            raise ValueError(
+                "`--calibrate` is for `--dtype int8`. Received: "
+                f"--dtype {self.dtype} --calibrate {self.calibrate}"
+            )
+
 
 def export(arguments):
     """Exports a model to a file, and prints where it is."""
