@@ -244,7 +244,7 @@ def test_command_exports_a_model(tmp_path, capsys):
     files = {"image_options.json": ""}
     torch.export.load(path, extra_files=files)
     assert json.loads(files["image_options.json"])["crop_ratio"] == 1
-    with pytest.raises(SystemExit, match="(?s)exists.*--overwrite"):
+    with pytest.raises(SystemExit, match=r"(?s)exists.*--overwrite"):
         cli.main(["export", "MixerNano", str(path)])
     with pytest.raises(SystemExit, match="`--calibrate` is for `--dtype int8`"):
         cli.main(["export", "nothing", "a.onnx", "--calibrate", "photos"])
