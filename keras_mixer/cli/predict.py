@@ -55,7 +55,7 @@ def predict(arguments):
     photos = list(predictions.photos_in(arguments.files))
     results = predictions.results(loaded, photos, arguments.batch_size)
     names = [file for file, _ in photos]
-    lines = predictions.Lines(loaded.class_names, names, arguments.top)
+    lines = predictions.lines_of(loaded.class_names, names, arguments.top)
     failed = 0
     with predictions.writing(arguments.output, loaded.class_names) as write:
         for file, result in results:
@@ -65,7 +65,7 @@ def predict(arguments):
                 print(said, file=sys.stderr)
                 failed += 1
             else:
-                print("\n".join(lines.of(file, result)), flush=True)
+                print("\n".join(lines(file, result)), flush=True)
     if failed:
         sys.exit(f"keras_mixer: {failed} paths could not be classified")
 

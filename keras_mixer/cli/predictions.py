@@ -114,29 +114,29 @@ def _read(loaded, file):
         return str(error)
 
 
-class Lines:
-    """Makes the lines to print: file, class and probability in columns.
+def lines_of(names, files, top):
+    """Returns a function that makes the lines of a photo, to print.
+
+    Each line has the file, a class and its probability, in columns.
 
     Args:
         names: Names of the classes.
         files: Paths of all photos.
         top: Positive integer, the number of classes of a photo.
     """
+    names = [printable(name) for name in names]
+    file_width = _width(map(printable, files), WIDEST_FILE)
+    class_width = _width(names, WIDEST_CLASS)
 
-    def __init__(self, names, files, top):
-        self._top = top
-        self._names = [printable(name) for name in names]
-        self._file = _width(map(printable, files), WIDEST_FILE)
-        self._class = _width(self._names, WIDEST_CLASS)
-
-    def of(self, file, probabilities):
-        """Returns the lines of a photo, the most probable class first."""
-        order = np.argsort(-probabilities, kind="stable")[: self._top]
+    def lines(file, probabilities):
+        order = np.argsort(-probabilities, kind="stable")[:top]
         return [
-            f"{printable(file):<{self._file}}  "
-            f"{self._names[i]:<{self._class}}  {100 * probabilities[i]:5.1f} %"
+            f"{printable(file):<{file_width}}  "
+            f"{names[i]:<{class_width}}  {100 * probabilities[i]:5.1f} %"
             for i in order
         ]
+
+    return lines
 
 
 def _width(texts, widest):

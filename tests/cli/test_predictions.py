@@ -17,7 +17,6 @@ from keras_mixer import training
 from keras_mixer.cli import predictions
 from keras_mixer.cli.plan import resolved
 from keras_mixer.cli.settings import Settings
-from keras_mixer.cli.tables import printable
 from support.helpers import ROOT
 
 NAMES = ["cat", "größer, <b>", "file"]
@@ -175,15 +174,15 @@ def test_json_without_photos_is_an_empty_list(tmp_path):
 
 def test_lines_are_aligned():
     rows = np.array([[0.005, 0.9949, 0.0001], [1.0, 0.0, 0.0]], "f4")
-    files = ["a.jpg", "folder/b\n.jpg", 61 * "x"]
-    lines = predictions.Lines(["ant", "bumblebee", "c"], files, top=2)
-    assert lines.of(files[0], rows[0]) == [
-        "a.jpg           bumblebee   99.5 %",
-        "a.jpg           ant          0.5 %",
+    files = ["a.jpg", "größe/b\n.jpg", 61 * "x"]
+    lines = predictions.lines_of(["ant", "bumblebee", "c"], files, top=2)
+    assert lines(files[0], rows[0]) == [
+        "a.jpg          bumblebee   99.5 %",
+        "a.jpg          ant          0.5 %",
     ]
-    line = lines.of(files[1], rows[1])[0]
-    assert line == r"folder/b\n.jpg  ant        100.0 %"
-    line = lines.of(files[2], rows[1])[0]
+    line = lines(files[1], rows[1])[0]
+    assert line == r"größe/b\n.jpg  ant        100.0 %"
+    line = lines(files[2], rows[1])[0]
     assert line == 61 * "x" + "  ant        100.0 %"
 
 
@@ -294,7 +293,3 @@ def test_full_disk_leaves_no_unfinished_file(run, photos, tmp_path, small_disk):
         "out.jsonl",
         "photos",
     ]
-
-
-def test_printable_text_keeps_other_characters():
-    assert printable("größer 日本 <b>") == "größer 日本 <b>"
