@@ -36,7 +36,6 @@ def test_integer_labels_raise_an_error_in_fit(tiny, images, name, jit_compile):
         model.fit(images, labels, batch_size=BATCH, verbose=0)
 
 
-@pytest.mark.backends
 @pytest.mark.parametrize("name", LOSSES)
 def test_labels_of_other_classes_raise_an_error(tiny, images, name):
     model = tiny(classifier_activation=None)
@@ -111,7 +110,6 @@ ON_LOGITS = {
 }
 
 
-@pytest.mark.backends
 @pytest.mark.parametrize("loss", ON_LOGITS)
 @pytest.mark.parametrize("name", PROBABILITIES)
 def test_probabilities_with_a_loss_on_logits_raise_an_error(name, loss):
@@ -140,7 +138,6 @@ ON_PROBABILITIES = {
 }
 
 
-@pytest.mark.backends
 @pytest.mark.parametrize("loss", ON_PROBABILITIES)
 @pytest.mark.parametrize("name", LOGITS)
 def test_logits_with_a_loss_on_probabilities_raise_an_error(name, loss):
@@ -166,7 +163,6 @@ class Subclassed(keras.Model):
         return inputs
 
 
-@pytest.mark.backends
 def test_models_that_may_be_right_are_accepted():
     on_logits = [make() for make in ON_LOGITS.values()]
     on_probabilities = list(ON_PROBABILITIES.values())
@@ -196,7 +192,6 @@ def test_models_that_may_be_right_are_accepted():
     check_outputs(several_outputs(), [on_logits[0]] * 2)
 
 
-@pytest.mark.backends
 def test_options_for_a_model_with_probabilities_raise_an_error(tiny):
     with pytest.raises(ValueError, match="returns probabilities"):
         options_of("nano.cifar10", model=tiny())

@@ -107,8 +107,6 @@ def test_bfloat16_agrees_with_float32(trained, digits):
 @pytest.mark.parametrize(
     ("scope", "dropout_rate", "stochastic_depth_rate"),
     [
-        ({"mode": "full"}, 0.0, 0.0),
-        ({"mode": "full"}, 0.0, 0.2),
         ({"mode": "full"}, 0.2, 0.2),
         ({"mode": "activations"}, 0.0, 0.2),
         ({"mode": "larger_than", "output_size_threshold": 64}, 0.0, 0.0),
