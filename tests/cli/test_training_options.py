@@ -112,7 +112,7 @@ def test_model_of_a_training_is_fine_tuned_at_another_size(
     assert model.input_shape == (None, 16, 16, 3)
 
 
-def test_grey_images_class_weights_and_half_precision_are_used(
+def test_gray_images_class_weights_and_half_precision_are_used(
     photos, tmp_path
 ):
     run, policy = tmp_path / "run", keras.config.dtype_policy()
