@@ -89,7 +89,7 @@ def layer_that_holds(model, inner):
     if len(layers) != 1:
         names = [layer.name for layer in layers]
         raise ValueError(
-            f"'{inner.name}' must be in one layer of the model. Pass the inner "
+            f"'{inner.name}' must be in one layer of the model. Use the inner "
             f"model. Received: model='{model.name}', with '{inner.name}' in "
             f"the layers {names}"
         )
@@ -114,7 +114,7 @@ def family_of(model):
     check_model(model)
     if is_fused(model):
         raise ValueError(
-            f"'{model.name}' is fused. Pass the model that it was made from."
+            f"'{model.name}' is fused. Use the model that it was made from."
         )
     family = naming.family_of(loading.variables_of(model.layers))
     if family is None:

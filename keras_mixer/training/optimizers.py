@@ -87,7 +87,7 @@ def compile_options(
         warmup_steps = _warmup_steps(recipe, steps)
     if not 0 <= warmup_steps < steps:
         raise ValueError(
-            "The warm-up must be shorter than the training. Give a shorter "
+            "The warm-up must be shorter than the training. Use a shorter "
             f"`warmup_steps`. Received: {warmup_steps} steps of {steps}"
         )
     check_real("layer_decay", layer_decay)

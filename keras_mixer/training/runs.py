@@ -99,7 +99,7 @@ def check_folder(folder):
         return
     if not folder.is_dir() or not all(map(atomic.is_part, folder.iterdir())):
         raise ValueError(
-            f"'{folder}' exists and is not the folder of a training. Give the "
+            f"'{folder}' exists and is not the folder of a training. Use the "
             "path of a new or an empty folder."
         )
 
@@ -115,7 +115,7 @@ def _check_same(folder, asked):
     ]
     if differ:
         raise ValueError(
-            f"'{folder}' belongs to another training. Give another folder, or "
+            f"'{folder}' belongs to another training. Use another folder, or "
             "the settings of that training to resume it: " + "; ".join(differ)
         )
 

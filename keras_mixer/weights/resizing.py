@@ -88,7 +88,7 @@ def plan(old, new, method):
     grids = f"{old[0]} x {old[1]} tokens, the model for {new[0]} x {new[1]}"
     if method is None:
         raise ValueError(
-            f'The weights are for {grids}. Give `resize="auto"` to resize '
+            f'The weights are for {grids}. Use `resize="auto"` to resize '
             "token mixing, or the `input_shape` of the weights."
         )
     if method != "interpolate" and not is_multiple:

@@ -532,7 +532,7 @@ def test_fuse_raises_for_unsupported_models(tiny):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fused_model_cannot_be_resized_or_exported(family, tmp_path):
     fused = keras_mixer.fuse(family_model(family, name="quick"))
-    message = r"'quick' is fused\. Pass the model that it was made from\."
+    message = r"'quick' is fused\. Use the model that it was made from\."
     with pytest.raises(ValueError, match=message):
         keras_mixer.resize(fused, (16, 24, 3))
     with pytest.raises(ValueError, match=message):

@@ -380,7 +380,7 @@ ERRORS = [
     (
         twice,
         keras_mixer.features,
-        "'my_mixer' must be in one layer of the model. Pass the inner model.",
+        "'my_mixer' must be in one layer of the model. Use the inner model.",
     ),
     (
         Subclassed,

@@ -424,7 +424,7 @@ def test_square_official_file_is_resized_on_loading(tmp_path, tiny):
         assert (
             model.get_layer("block_0").tokens_mlp_dim == SIZES["tokens_mlp_dim"]
         )
-    with pytest.raises(ValueError, match=r"Give `resize=\"auto\"` to resize"):
+    with pytest.raises(ValueError, match=r"Use `resize=\"auto\"` to resize"):
         tiny(weights=file, input_shape=(16, 16, 3), resize=None)
     with pytest.raises(ValueError, match="'tile' needs a new grid that"):
         tiny(weights=file, input_shape=(12, 12, 3), resize="tile")
