@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_mixer.arguments import check_positive_int
-from keras_mixer.arguments import check_rate
 from keras_mixer.labels import decode_predictions
 from keras_mixer.layers.activations import gelu_tanh
 from keras_mixer.layers.mixer import NORM_EPSILON
@@ -35,10 +33,22 @@ __all__ = [
     "preprocess_input",
 ]
 
+
+def _block(i, sizes, widening, stochastic_depth_rate, **options):
+    last = max(sizes["num_blocks"] - 1, 1)
+    return MixerBlock(
+        widening * sizes["tokens_mlp"],
+        sizes["channels_mlp"],
+        stochastic_depth_rate=stochastic_depth_rate * i / last,
+        **options,
+    )
+
+
 MIXER = Family(
     name="mixer",
     sizes=("patch", "num_blocks", "hidden", "tokens_mlp", "channels_mlp"),
     variants=VARIANTS,
+    block=_block,
     norm=functools.partial(
         keras.layers.LayerNormalization, epsilon=NORM_EPSILON
     ),
@@ -118,28 +128,9 @@ def Mixer(
         tokens_mlp_dim,
         channels_mlp_dim,
     )
-    check_positive_int("num_blocks", num_blocks)
-    check_positive_int("tokens_mlp_dim", tokens_mlp_dim)
-    rate = check_rate("stochastic_depth_rate", stochastic_depth_rate)
-
-    def blocks(activation, widening):
-        return [
-            MixerBlock(
-                widening * tokens_mlp_dim,
-                channels_mlp_dim,
-                activation=activation,
-                dropout_rate=dropout_rate,
-                stochastic_depth_rate=rate * i / max(num_blocks - 1, 1),
-                tiles=widening,
-                name=f"block_{i}",
-            )
-            for i in range(num_blocks)
-        ]
-
     return build_model(
         MIXER,
         sizes,
-        blocks,
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         weights=weights,
@@ -150,6 +141,8 @@ def Mixer(
         classifier_activation=classifier_activation,
         name=name,
         activation=activation,
+        dropout_rate=dropout_rate,
+        stochastic_depth_rate=stochastic_depth_rate,
         resize=resize,
     )
 

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_mixer.arguments import check_positive_int
-from keras_mixer.arguments import check_rate
 from keras_mixer.labels import decode_predictions
 from keras_mixer.layers.affine import Affine
 from keras_mixer.layers.affine import authors_initializer
@@ -31,10 +29,16 @@ __all__ = [
     "preprocess_input",
 ]
 
+
+def _block(i, sizes, widening, **options):
+    return ResMLPBlock(sizes["channels_mlp"], sizes["layer_scale"], **options)
+
+
 RESMLP = Family(
     name="resmlp",
     sizes=("patch", "num_blocks", "hidden", "channels_mlp", "layer_scale"),
     variants=VARIANTS,
+    block=_block,
     norm=Affine,
     activation="gelu",
     # Mean and standard deviation of ImageNet, as in the authors' evaluation.
@@ -116,26 +120,9 @@ def ResMLP(
         channels_mlp_dim,
         layer_scale_init,
     )
-    check_positive_int("num_blocks", num_blocks)
-    rate = check_rate("stochastic_depth_rate", stochastic_depth_rate)
-
-    def blocks(activation, widening):
-        return [
-            ResMLPBlock(
-                channels_mlp_dim,
-                layer_scale_init,
-                activation=activation,
-                dropout_rate=dropout_rate,
-                stochastic_depth_rate=rate,
-                name=f"block_{i}",
-            )
-            for i in range(num_blocks)
-        ]
-
     return build_model(
         RESMLP,
         sizes,
-        blocks,
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         weights=weights,
@@ -146,6 +133,8 @@ def ResMLP(
         classifier_activation=classifier_activation,
         name=name,
         activation=activation,
+        dropout_rate=dropout_rate,
+        stochastic_depth_rate=stochastic_depth_rate,
         resize=resize,
     )
 

@@ -1,9 +1,8 @@
 """Image -> scaling -> stem -> blocks -> norm -> pool -> head.
 
 All families use this builder. Each passes its own parts. A model is built in
-three phases: the arguments and the weights file are described by an
-`Architecture`, it is built, and the weights are loaded. Only `build_model`
-knows of weights files.
+three phases: `describe` reads the arguments and the weights file, `build` makes
+the layers and knows no files, and the weights are loaded.
 
 All layers are "channels last". If the image data format is "channels_first",
 one layer transposes the images at the input. The other layers and the weights
@@ -16,13 +15,14 @@ from typing import Any
 import keras
 
 from keras_mixer.arguments import check_positive_int
+from keras_mixer.arguments import check_rate
 from keras_mixer.layers.activations import gelu_tanh
 from keras_mixer.layers.stem import Conv2D
 from keras_mixer.models import outputs
+from keras_mixer.models.contract import as_pair
 from keras_mixer.models.contract import channels_behind
-from keras_mixer.models.contract import check_head
+from keras_mixer.models.contract import check_outputs
 from keras_mixer.models.contract import check_patch_size
-from keras_mixer.models.contract import check_pooling
 from keras_mixer.models.contract import check_scaled
 from keras_mixer.models.contract import image_shape
 from keras_mixer.models.family import Family
@@ -40,13 +40,11 @@ class Architecture:
 
     Args:
         family: The `Family`.
-        patch_size: Height and width of a patch.
-        hidden_dim: The number of channels of a token.
+        sizes: `{name: size}` of the model, with the names of `family.sizes`.
         blocks: The blocks, not built yet.
         image: The image, a Keras tensor in the image data format.
-        grid: Rows and columns of the tokens.
         scaling: Mean and standard deviation of each channel, for pixels in
-            [0, 1], or `None` if the image is scaled already.
+            [0, 1], or `False` if the image is scaled already.
         pooling: "avg", "max", "grid" or `None`.
         classes: The number of classes, or `None` for a model without a head.
         classifier_activation: The activation of the head.
@@ -55,12 +53,10 @@ class Architecture:
     """
 
     family: Family
-    patch_size: tuple
-    hidden_dim: int
+    sizes: dict
     blocks: list
     image: Any
-    grid: tuple
-    scaling: tuple | None
+    scaling: tuple | bool
     pooling: str | None
     classes: int | None
     classifier_activation: Any
@@ -68,10 +64,27 @@ class Architecture:
     draw: bool
 
 
-def build_model(
+def build_model(family, sizes, *, resize, **options):
+    """Builds the functional model of a family, and loads its weights.
+
+    Args:
+        family: The `Family`.
+        sizes: The sizes of the model, in the order of `family.sizes`.
+        resize: See `keras_mixer.Mixer` for this and the other arguments.
+        **options: The arguments of `describe`.
+    """
+    resizing.check_method(resize)
+    architecture, file, plan = describe(family, sizes, resize, **options)
+    model, layers = build(architecture)
+    *_, channels = channels_behind(architecture.image.shape[1:])
+    loading.load(file, plan, layers, channels)
+    return model
+
+
+def describe(
     family,
     sizes,
-    blocks,
+    resize,
     *,
     include_top,
     include_preprocessing,
@@ -83,59 +96,49 @@ def build_model(
     classifier_activation,
     name,
     activation,
-    resize,
+    dropout_rate,
+    stochastic_depth_rate,
 ):
-    """Builds the functional model of a family, and loads its weights.
+    """Checks the arguments, and reads the weights file.
 
-    Args:
-        family: The `Family`.
-        sizes: The sizes of the model, in the order of `family.sizes`.
-        blocks: Function `blocks(activation, widening)` that returns a list of
-            unbuilt blocks. The width of the MLP over tokens is multiplied by
-            `widening`.
-        include_top: See `keras_mixer.Mixer` for this and the other arguments.
+    The file determines the activation, the scaling of the pixels, and how wide
+    the MLP over tokens is.
+
+    Returns:
+        The `Architecture`, the `WeightsFile`, and how to resize its weights.
     """
-    sizes = dict(zip(family.sizes, sizes, strict=True))
-    sizes["patch"] = check_patch_size(sizes["patch"])
+    sizes = _checked_sizes(family, sizes)
     variant = family.variant_of(sizes)
     source = loading.check_source(weights, variant)
-    resizing.check_method(resize)
-    check_pooling(pooling)
-    hidden_dim = check_positive_int("hidden_dim", sizes["hidden"])
-    if include_top:
-        classes = check_positive_int("classes", classes)
-        check_head(source, classes, classifier_activation)
+    pooling, classes = check_outputs(
+        source, include_top, pooling, classes, classifier_activation
+    )
     side = catalog.image_size(variant)
     shape = image_shape(input_shape, input_tensor, sizes["patch"], side)
-    if input_tensor is not None and not include_preprocessing:
-        check_scaled(input_tensor)
-    *sides, channels = channels_behind(shape)
-    patch_size = _pair(sizes["patch"])
-    grid = tuple(map(int.__floordiv__, sides, patch_size))
-
+    check_scaled(input_tensor, include_preprocessing)
     file = loading.open_weights(source, family.name, include_top)
-    plan = loading.plan(file, grid, resize)
-    widening = plan.widening * loading.widening(file, sizes.get("tokens_mlp"))
-    model, layers = build(
-        Architecture(
-            family=family,
-            patch_size=patch_size,
-            hidden_dim=hidden_dim,
-            blocks=blocks(_activation(activation, file, family), widening),
-            image=_image(shape) if input_tensor is None else input_tensor,
-            grid=grid,
-            scaling=(file.scaling or family.scaling)
-            if include_preprocessing
-            else None,
-            pooling="avg" if include_top else pooling,
-            classes=classes if include_top else None,
-            classifier_activation=classifier_activation,
-            name=name,
-            draw=source is None,
-        )
+    plan = loading.plan(file, _grid(shape, sizes["patch"]), resize)
+    blocks = _blocks(
+        family,
+        sizes,
+        plan.widening * loading.widening(file, sizes.get("tokens_mlp")),
+        activation=_activation(activation, file, family),
+        dropout_rate=dropout_rate,
+        stochastic_depth_rate=stochastic_depth_rate,
     )
-    loading.load(file, plan, layers, channels)
-    return model
+    architecture = Architecture(
+        family,
+        sizes,
+        blocks,
+        _image(shape) if input_tensor is None else input_tensor,
+        include_preprocessing and (file.scaling or family.scaling),
+        pooling,
+        classes,
+        classifier_activation,
+        name,
+        draw=source is None,
+    )
+    return architecture, file, plan
 
 
 def build(architecture):
@@ -147,19 +150,19 @@ def build(architecture):
     with keras.RematScope(None):
         layers = _layers(architecture)
         with skip_init([] if architecture.draw else layers):
-            outputs = _outputs(architecture, layers)
+            x = _outputs(architecture, layers)
         model = keras.Model(
-            _sources(architecture.image), outputs, name=architecture.name
+            _sources(architecture.image), x, name=architecture.name
         )
     return model, layers
 
 
 def _layers(architecture):
     """Returns the stem, the blocks, the norm, and the head if there is one."""
-    family = architecture.family
+    family, sizes = architecture.family, architecture.sizes
     stem = Conv2D(
-        architecture.hidden_dim,
-        architecture.patch_size,
+        sizes["hidden"],
+        sizes["patch"],
         kernel_initializer=family.kernel_initializer(),
         name="stem",
     )
@@ -178,20 +181,53 @@ def _layers(architecture):
 def _outputs(architecture, layers):
     """Calls the layers of a model, and returns its outputs."""
     x = _channels_last(architecture.image)
-    if architecture.scaling is not None:
+    if architecture.scaling:
         x = scaling(x, *architecture.scaling, name="preprocessing")
     stem, *layers = layers
     head = layers.pop() if architecture.classes is not None else None
     x = stem(x)
-    shape = (-1, architecture.hidden_dim)
-    x = keras.layers.Reshape(shape, name="tokens")(x)
+    grid = tuple(x.shape[1:3])
+    x = keras.layers.Reshape((-1, x.shape[-1]), name="tokens")(x)
     for layer in layers:
         x = layer(x)  # (batch, tokens, channels)
     if architecture.pooling == "grid":
-        return outputs.to_grid(x, architecture.grid, "grid")
+        return outputs.to_grid(x, grid, "grid")
     if architecture.pooling is not None:
         x = outputs.pool(x, architecture.pooling)  # (batch, channels)
     return x if head is None else head(x)
+
+
+# The arguments of the constructors that are positive integers.
+_ARGUMENTS = {
+    "num_blocks": "num_blocks",
+    "hidden": "hidden_dim",
+    "tokens_mlp": "tokens_mlp_dim",
+    "channels_mlp": "channels_mlp_dim",
+}
+
+
+def _checked_sizes(family, sizes):
+    """Returns `{name: size}`. The size of "patch" can be a pair."""
+    sizes = dict(zip(family.sizes, sizes, strict=True))
+    sizes["patch"] = check_patch_size(sizes["patch"])
+    for name in sizes.keys() & _ARGUMENTS:
+        sizes[name] = check_positive_int(_ARGUMENTS[name], sizes[name])
+    return sizes
+
+
+def _grid(shape, patch_size):
+    """Returns the rows and columns of the tokens."""
+    *sides, _ = channels_behind(shape)
+    pairs = zip(sides, as_pair(patch_size), strict=True)
+    return tuple(side // size for side, size in pairs)
+
+
+def _blocks(family, sizes, widening, **options):
+    check_rate("stochastic_depth_rate", options["stochastic_depth_rate"])
+    return [
+        family.block(i, sizes, widening, name=f"block_{i}", **options)
+        for i in range(sizes["num_blocks"])
+    ]
 
 
 # Activations that have no name in Keras.
@@ -203,10 +239,6 @@ def _activation(activation, file, family):
         activation = file.activation or family.activation
         activation = _ACTIVATIONS.get(activation, activation)
     return activation
-
-
-def _pair(patch_size):
-    return patch_size if isinstance(patch_size, tuple) else (patch_size,) * 2
 
 
 def _image(shape):

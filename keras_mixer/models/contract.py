@@ -27,15 +27,25 @@ def check_patch_size(patch_size):
     return height if height == width else (height, width)
 
 
-def check_pooling(pooling):
+def as_pair(patch_size):
+    return patch_size if isinstance(patch_size, tuple) else (patch_size,) * 2
+
+
+def check_outputs(source, include_top, pooling, classes, activation):
+    """Returns the pooling, and the number of classes or `None`."""
     if pooling not in (None, "avg", "max", "grid"):
         raise ValueError(
             "`pooling` must be `None`, 'avg', 'max' or 'grid'. "
             f"Received: pooling={pooling!r}"
         )
+    if not include_top:
+        return pooling, None
+    classes = check_positive_int("classes", classes)
+    _check_head(source, classes, activation)
+    return "avg", classes
 
 
-def check_head(source, classes, activation):
+def _check_head(source, classes, activation):
     """Raises an error if the head is not that of the published weights."""
     if not isinstance(source, catalog.Record):
         return
@@ -101,8 +111,7 @@ def _check_sides(shape, axes, patch_size):
         for size, axis in zip(shape, axes, strict=True)
         if axis != "channels"
     ]
-    patch = patch_size if isinstance(patch_size, tuple) else (patch_size,) * 2
-    pairs = list(zip(sides, patch, strict=True))
+    pairs = list(zip(sides, as_pair(patch_size), strict=True))
     if any(side % size for side, size in pairs):
         nearest = tuple(
             max(round(side / size), 1) * size for side, size in pairs
@@ -132,7 +141,9 @@ def _shape_of_tensor(input_tensor, input_shape):
     return shape
 
 
-def check_scaled(input_tensor):
+def check_scaled(input_tensor, include_preprocessing):
+    if input_tensor is None or include_preprocessing:
+        return
     if not keras.backend.is_float_dtype(input_tensor.dtype):
         raise ValueError(
             "With `include_preprocessing=False`, `input_tensor` must contain "

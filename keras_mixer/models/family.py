@@ -16,6 +16,9 @@ class Family:
             order, as they are called in `naming`. The first three are "patch",
             "num_blocks" and "hidden".
         variants: `{variant: sizes}`, the table of the paper.
+        block: Function `block(i, sizes, widening, **options)` that returns
+            block `i`, not built yet. The width of the MLP over tokens is
+            multiplied by `widening`. The options are those of `layers.Block`.
         norm: Function that takes a `name` and returns the layer after the last
             block.
         activation: Activation of the MLPs. Weights may specify another one.
@@ -30,6 +33,7 @@ class Family:
     name: str
     sizes: tuple
     variants: dict
+    block: Callable
     norm: Callable
     activation: object
     scaling: tuple
