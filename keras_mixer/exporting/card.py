@@ -217,10 +217,13 @@ def _of_run(run):
         source = f"`{start.name}`, trained on {start.trained_on}"
     elif str(weights).startswith(HUB):
         source = escaped(weights)
-    values = {**recipe, **recipe["augmentation"]}
+    values = {"recipe": "own values", **recipe, **recipe["augmentation"]}
+    if isinstance(settings["recipe"], str):
+        values["recipe"] = f"{settings['recipe']} ({recipe['source']})"
     values |= {name: settings.get(name) for name in SETTINGS}
     # The size of the images is that of the input.
-    del values["augmentation"], values["image_size"]
+    for name in ("source", "augmentation", "image_size"):
+        del values[name]
     versions = run.get("environment", {}).get("versions", {})
     return {
         "start": start,

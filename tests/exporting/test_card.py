@@ -124,6 +124,7 @@ def run(tmp_path):
         "batch_size": 13,
         "model": "MixerNano",
         "weights": f"{tmp_path}/mine.keras",
+        "recipe": "resmlp.imagenet",
         "crop_ratio": 0.9,
         "interpolation": "bicubic",
         "freeze": "block_1",
@@ -191,6 +192,7 @@ def test_card_of_a_training_has_its_data_recipe_and_accuracy(tmp_path, run):
         ],
         "Training": [
             "| start | a file of weights |",
+            "| recipe | resmlp.imagenet (ResMLP (arXiv 2105.03404), section",
             "| optimizer | lamb |",
             "| batch size | 13 |",
             "| weight decay | 0.2 |",
