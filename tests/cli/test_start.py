@@ -226,7 +226,6 @@ def test_log_of_the_package_is_shown(quiet, shown, monkeypatch, capsys):
 
 
 def test_command_whose_output_is_not_read_goes_on(tmp_path):
-    """As with `| head -1`."""
     code = f"""
 import pathlib, sys
 sys.argv[0] = "keras_mixer"
@@ -236,7 +235,7 @@ sys.stdout.flush()
 pathlib.Path({str(tmp_path / "written")!r}).touch()
 """
     reader, writer = os.pipe()
-    os.close(reader)
+    os.close(reader)  # as by `| head -1`
     result = subprocess.run(
         [sys.executable, "-c", code],
         stdout=writer,
@@ -298,7 +297,7 @@ def test_only_messages_of_tensorflow_are_hidden(level, lines):
 def test_ctrl_c_during_imports_ends_in_one_line(module, command, message):
     code = f"""
 import os, signal, sys, threading, time
-# Processes that a shell has started in the background ignore Ctrl-C.
+# For processes that a shell has started in the background:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def interrupt():
     while {module!r} not in sys.modules:
