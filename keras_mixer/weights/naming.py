@@ -69,8 +69,9 @@ def another_model(names, *layouts):
     )
     shown = ", ".join(map(repr, [*names][:3])) or "no names"
     return (
-        "it is a file of another model or library, or contains more than one "
-        f"MLP-Mixer or ResMLP: its names begin with {shown}, expected names "
+        "it is a file of another model or library, was edited or fused, or "
+        "contains more than one MLP-Mixer or ResMLP: its names begin with "
+        f"{shown}, expected names "
         f"such as {', '.join(map(repr, expected))}"
     )
 
