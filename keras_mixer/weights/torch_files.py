@@ -4,8 +4,8 @@
 training checkpoints that contain other Python objects than plain data;
 `argparse.Namespace`, which timm and DeiT store, is allowed. The tensors are
 mapped, so tensors that are not used, for example those of the optimizer, take
-no memory. PyTorch 2.13 does not check the CRC-32 of an archive (not reported), so
-this is done here.
+no memory. PyTorch 2.13 does not check the CRC-32 of an archive (not reported),
+so this is done here.
 
 Since PyTorch 1.6 a file is a zip archive. Older files are a sequence of
 pickles and numbers, which cannot be mapped and have no checksum.
