@@ -40,6 +40,7 @@ def _block(i, sizes, widening, stochastic_depth_rate, **options):
         widening * sizes["tokens_mlp"],
         sizes["channels_mlp"],
         stochastic_depth_rate=stochastic_depth_rate * i / last,
+        tiles=widening,
         **options,
     )
 
