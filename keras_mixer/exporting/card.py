@@ -11,6 +11,7 @@ import importlib.resources
 import json
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -62,7 +63,7 @@ TEMPLATE = importlib.resources.files("keras_mixer") / "exporting" / "card.md"
 class About(NamedTuple):
     """What is known about a model besides the model."""
 
-    class_names: list | None = None
+    class_names: Sequence[str] | None = None
     crop_ratio: float = CROP_RATIO  # of evaluation
     interpolation: str = INTERPOLATION
     run: dict | None = None  # the content of `run.json`
