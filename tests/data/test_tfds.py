@@ -84,13 +84,9 @@ def test_mnist_is_loaded_from_tfds_with_one_channel(data_dir):
     assert y.sum() == 96
 
 
-@pytest.fixture(scope="session")
-def builders():
-    """Defines data sets of real digits, as a user would write them."""
+def digits_builder(digits):
+    """Returns the class that the data sets of the tests extend."""
     import tensorflow_datasets as tfds
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
 
     class Digits(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.2.3")
@@ -123,6 +119,18 @@ def builders():
                 secret = self.SECRET and split == "test"
                 label = -1 if secret else digits.target[i]
                 yield i, {"image": image, "label": label}
+
+    return Digits
+
+
+@pytest.fixture(scope="session")
+def builders():
+    """Defines data sets of real digits, as a user would write them."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+
+    Digits = digits_builder(digits)  # noqa: N806
 
     class DigitsOfOnePart(Digits):
         pass

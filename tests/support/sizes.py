@@ -11,14 +11,18 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# For a folder: the most lines and the most files.
+# For a folder: the most lines, the most files, and the most lines of a file.
+# They are only lowered. The aim is 16,000 lines for the package and for the
+# tests, 100 files each, and 350 lines for each file.
 BOUNDS = {
-    "keras_mixer": (16_000, 100),
-    "tests": (16_000, 100),
-    "benchmarks": (1_500, 20),
+    "keras_mixer": (21_300, 126, 350),
+    "tests": (20_300, 101, 770),
+    "benchmarks": (1_500, 14, 350),
+    "examples": (1_000, 7, 350),
 }
-# The most lines of a file, and of a function without its docstring.
-FILE, FUNCTION = 350, 50
+# The most lines of the body of a function. The signature and the docstring are
+# left out: public functions have many arguments, and describe them all.
+FUNCTION = 50
 
 
 def python_files():
@@ -37,20 +41,13 @@ def python_files():
             yield pathlib.Path(name), text.count("\n"), ast.parse(text)
 
 
-def docstring_lines(node):
-    """The number of lines of the docstring of a module, class or function."""
-    if ast.get_docstring(node) is None:
-        return 0
-    docstring = node.body[0]
-    return docstring.end_lineno - docstring.lineno + 1
-
-
-def functions(tree):
-    """Yields the name and the lines of each function, without docstrings."""
+def bodies(tree):
+    """Yields the name and the lines of the body of each function."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            lines = node.end_lineno - node.lineno + 1
-            yield node.name, lines - docstring_lines(node)
+            has_docstring = ast.get_docstring(node) is not None
+            first = node.body[has_docstring:][:1] or node.body
+            yield node.name, node.end_lineno - first[0].lineno + 1
 
 
 def main():
@@ -64,14 +61,15 @@ def main():
             mark = "  too large" if size > bound else ""
             print(f"{name:60} {size:>7,} of {bound:>7,}{mark}")
 
-    for folder, (most_lines, most_files) in BOUNDS.items():
-        sizes = [lines for path, lines, _ in files if path.parts[0] == folder]
-        report(f"{folder}, lines", sum(sizes), most_lines, always=True)
-        report(f"{folder}, files", len(sizes), most_files, always=True)
-    for path, lines, tree in files:
-        report(str(path), lines, FILE)
-        for name, size in functions(tree):
-            report(f"{path}: {name}", size, FUNCTION)
+    for folder, (most_lines, most_files, most_in_file) in BOUNDS.items():
+        inside = [file for file in files if file[0].parts[0] == folder]
+        lines = sum(lines for _, lines, _ in inside)
+        report(f"{folder}, lines", lines, most_lines, always=True)
+        report(f"{folder}, files", len(inside), most_files, always=True)
+        for path, lines, tree in inside:
+            report(str(path), lines, most_in_file)
+            for name, size in bodies(tree):
+                report(f"{path}: {name}", size, FUNCTION)
     sys.exit(exceeded > 0)
 
 

@@ -133,21 +133,20 @@ def test_ten_steps_equal_numpy(name):
             average[key] = (
                 momentum * average[key] + (1 - momentum) * weights[key]
             )
+    assert_close(variables, weights)
+    if recipe.ema:
+        assert_close(optimizer._model_variables_moving_average, average)
+
+
+def assert_close(variables, expected):
     for key, variable in zip(SHAPES, variables, strict=True):
         np.testing.assert_allclose(
             keras.ops.convert_to_numpy(variable),
-            weights[key],
+            expected[key],
             rtol=1e-5,
             atol=1e-6,
             err_msg=key,
         )
-    if recipe.ema:
-        for key, kept in zip(
-            SHAPES, optimizer._model_variables_moving_average, strict=True
-        ):
-            np.testing.assert_allclose(
-                keras.ops.convert_to_numpy(kept), average[key], rtol=1e-5
-            )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
