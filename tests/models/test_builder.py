@@ -62,12 +62,13 @@ def test_images_of_another_size_are_refused(tiny, other, tmp_path):
     built.save(tmp_path / "model.keras")
     for model in (built, keras.saving.load_model(tmp_path / "model.keras")):
         assert model.predict(Batches(IMAGE), verbose=0).shape == (3, CLASSES)
-        # TensorFlow does not know the size of the image while it traces.
-        with pytest.raises(Exception, match="shape"):
-            model.predict(Batches(IMAGE, other), verbose=0)
         variables = [v.value for v in model.trainable_variables]
         with pytest.raises(ValueError, match="'stem' is incompatible"):
             model.stateless_call(variables, [], np.ones((3, *other)))
+        # TensorFlow does not know the size of the image while it traces. On
+        # JAX, Keras loses the variables of a model whose `predict` fails.
+        with pytest.raises(Exception, match="shape"):
+            model.predict(Batches(IMAGE, other), verbose=0)
 
 
 @pytest.mark.parametrize("include_top", [True, False])
