@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -19,10 +20,10 @@ def replacing(path: Path) -> Iterator[pathlib.Path]:
     """Gives the path of a part to write, which becomes `path` at the end.
 
     The part is in the folder of `path`, and its name has the ending of `path`.
-    It is a file or a folder, as the block under `with` creates it. The block
-    must only write: an `OSError` in it is reported as a failure to write
-    `path`. If the block raises an error, the part is deleted, and what was at
-    `path` is not changed.
+    It is a file or a folder, as the block under `with` creates it. A file does
+    not replace a folder. The block must only write: an `OSError` in it is
+    reported as a failure to write `path`. If the block raises an error, the
+    part is deleted, and what was at `path` is not changed.
 
     The caller decides whether what is at `path` may be replaced.
 
@@ -30,7 +31,8 @@ def replacing(path: Path) -> Iterator[pathlib.Path]:
         path: Path of the file or folder.
 
     Raises:
-        OSError: If the part cannot be written. The message names `path`.
+        OSError: If the part cannot be written, or is a file while `path` is a
+            folder. The message names `path`.
 
     Example:
 
@@ -48,7 +50,7 @@ def replacing(path: Path) -> Iterator[pathlib.Path]:
     try:
         yield part
         _sync(part)
-        if path.is_dir() and not path.is_symlink():
+        if part.is_dir() and path.is_dir() and not path.is_symlink():
             _exchange(part, path)
         else:
             part.replace(path)
@@ -81,12 +83,16 @@ def is_part(path: Path) -> bool:
 
     Example:
 
+    >>> import pathlib, tempfile
     >>> from keras_mixer import atomic
-    >>> atomic.is_part("run/.log.1a2b3c4d.part.csv")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic.replacing(pathlib.Path(folder, "log.csv")) as part:
+    ...         _ = part.write_text("done")
+    >>> atomic.is_part(part)
     True
     """
-    path = pathlib.Path(path)
-    return path.name.startswith(".") and ".part" in path.suffixes
+    name = pathlib.Path(path).name
+    return re.match(r"\.part-[0-9a-f]{8}-", name) is not None
 
 
 def _beside(path):

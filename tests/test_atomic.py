@@ -62,6 +62,33 @@ def test_an_error_of_the_disk_names_the_file(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_file_does_not_replace_a_folder(tmp_path):
+    write_folder(tmp_path / "photos")
+    message = "photos' could not be written: Is a directory"
+    with (
+        pytest.raises(OSError, match=message),
+        atomic.replacing(tmp_path / "photos") as part,
+    ):
+        write_file(part)
+    assert content(tmp_path / "photos") == "new"
+    assert os.listdir(tmp_path) == ["photos"]
+
+
+def test_folders_that_cannot_be_opened_are_written_to(tmp_path, monkeypatch):
+    """As on Windows."""
+    opened = os.open
+
+    def open_file(path, flags):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, flags)
+
+    monkeypatch.setattr(os, "open", open_file)
+    with atomic.replacing(tmp_path / "a.json") as part:
+        write_file(part)
+    assert content(tmp_path / "a.json") == "new"
+
+
 @pytest.mark.parametrize(
     "path",
     ["gs://bucket/a", "s3://b/a", "https://host/a.npz", "file:///tmp/a"],

@@ -188,14 +188,18 @@ def fit(
 
 @contextlib.contextmanager
 def _alone_in(folder, devices):
-    """Locks the folder, and deletes what killed processes left unfinished."""
+    """Locks the folder, and deletes unfinished files of killed processes.
+
+    Folders stay: one can be the only copy of a report that was being replaced.
+    """
     if devices.process != 0:
         yield
         return
     with locked(folder):
-        for path in folder.rglob(".*"):
-            if atomic.is_part(path):
-                atomic.remove(path)
+        for place in (folder, folder / CHECKPOINTS):
+            for path in place.glob(".*"):
+                if atomic.is_part(path) and path.is_file():
+                    path.unlink()
         yield
 
 

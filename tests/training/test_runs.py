@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_mixer import atomic
 from keras_mixer import recipes
 from keras_mixer import training
 from keras_mixer.training import runs
@@ -29,13 +30,26 @@ def test_folder_of_another_process_is_refused(tmp_path):
     assert not (tmp_path / "lock.txt").exists()
 
 
+def left_by_a_kill(path):
+    """Returns what a process leaves that is killed while it replaces a path."""
+    with atomic.replacing(path) as part:
+        part.touch()
+    return path.rename(part)
+
+
 def test_unfinished_files_are_deleted(tmp_path):
+    unfinished = [left_by_a_kill(tmp_path / "run.json")]
     fitted(tmp_path, 1)
-    unfinished = [".log.0a1b.part.csv", "checkpoints/.best_1.0a1b.part.npz"]
-    for name in unfinished:
-        (tmp_path / name).write_text("1")
+    unfinished += map(
+        left_by_a_kill,
+        [tmp_path / "model.keras", tmp_path / "checkpoints" / "best_1.npz"],
+    )
+    report = left_by_a_kill(tmp_path / "evaluation")
+    report.unlink()
+    report.mkdir()
     fitted(tmp_path, 2)
-    assert not any((tmp_path / name).exists() for name in unfinished)
+    assert not any(path.exists() for path in unfinished)
+    assert report.exists()
 
 
 @pytest.mark.parametrize("cut", [1, 2, 9, 40])
