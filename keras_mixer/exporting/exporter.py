@@ -28,6 +28,7 @@ from keras_mixer.exporting.formats import find_format
 from keras_mixer.exporting.running import load
 from keras_mixer.exporting.running import sample
 from keras_mixer.keras_private import flatten_layers
+from keras_mixer.optional import MissingLibraryError
 from keras_mixer.optional import require
 from keras_mixer.types import Path
 
@@ -171,6 +172,8 @@ def _check_model(model, format):
 def _check_target(format, target, overwrite):
     kind = "a file" if format.suffix else "a SavedModel without other files"
     for file in format.files(target):
+        if file != target:
+            kind = f"the second file of an earlier '{target.name}'"
         checks.check_target(file, overwrite, format.is_written, kind)
 
 
@@ -225,7 +228,7 @@ def _metadata(model, class_names, image_options):
 def _check_installed(format, dtype, check):
     """Raises an error if a library is missing, before anything is written."""
     if importlib.util.find_spec(format.backend) is None:
-        raise ImportError(
+        raise MissingLibraryError(
             f"Exporting to the format '{format.name}' needs {format.backend}, "
             "which is not installed. Install it with "
             f"`pip install keras_mixer[{format.backend}]`."

@@ -12,6 +12,8 @@ ALL = ("float32", "float16", "int8")
 # TensorFlow and PyTorch compute with the dtype of the weights.
 NO_HALF = ("float32", "int8")
 ONNX = ("tf2onnx", "onnx", "onnxruntime")
+# What `export` writes to `assets.extra` of a SavedModel.
+ASSETS = {"class_names.json", "image_options.json"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,13 @@ class Format:
 
     def is_written(self, path):
         """Returns whether a file or folder can be that of an export."""
+        if path.suffix == self.second_suffix:
+            # Other programs have such files too: it goes with its first file.
+            first = path.with_suffix(self.suffix)
+            if not (path.is_file() and first.is_file()):
+                return False
+            with first.open("rb") as file:
+                return b"<net" in file.read(1000)
         if self.suffix:
             return path.is_file()
         # What TensorFlow writes, and the folder of `_to_saved_model`.
@@ -99,7 +108,8 @@ class Format:
             *("variables", "assets", "assets.extra"),
         }
         names = {file.name for file in path.iterdir()} if path.is_dir() else {}
-        return "saved_model.pb" in names and names <= known
+        assets = {file.name for file in path.glob("assets*/*")}
+        return "saved_model.pb" in names <= known and assets <= ASSETS
 
 
 FORMATS = {

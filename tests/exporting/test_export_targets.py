@@ -1,6 +1,7 @@
 """What `export` replaces, refuses and leaves; the command."""
 
 import json
+import sys
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from keras_mixer import cli
 from keras_mixer.exporting import exporter
 from keras_mixer.exporting import formats
 from keras_mixer.exporting.running import load
+from keras_mixer.optional import MissingLibraryError
 from support.exports import BACKEND
 from support.exports import FORMATS
 from support.exports import SUFFIXES
@@ -62,6 +64,13 @@ def test_existing_file_is_replaced_only_if_it_is_allowed(tmp_path):
     assert path.stat().st_size > 1000
 
 
+def test_missing_backend_is_reported(tmp_path, monkeypatch):
+    model = random_model("mixer")
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(MissingLibraryError, match=r"mixer\[tensorflow\]"):
+        keras_mixer.export(model, tmp_path / "model")
+
+
 @pytest.mark.backends
 @on_tensorflow
 def test_second_file_of_openvino_is_not_replaced_either(tmp_path):
@@ -69,6 +78,11 @@ def test_second_file_of_openvino_is_not_replaced_either(tmp_path):
     with pytest.raises(FileExistsError, match=r"model\.bin' exists"):
         keras_mixer.export(random_model("mixer"), tmp_path / "model.xml")
     assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
+    (tmp_path / "model.bin").unlink()
+    for _ in range(2):
+        keras_mixer.export(
+            random_model("mixer"), tmp_path / "model.xml", overwrite=True
+        )
 
 
 @pytest.mark.backends
@@ -93,6 +107,17 @@ def saved_model_with_notes(path):
     (path / "notes.txt").write_text("precious")
 
 
+def saved_model_with_an_asset(path):
+    (path / "assets").mkdir(parents=True)
+    (path / "saved_model.pb").write_text("old")
+    (path / "assets" / "words.txt").write_text("precious")
+
+
+def weights_of_another_program(path):
+    path.write_text("notes")
+    path.with_suffix(".bin").write_text("precious")
+
+
 def link_to_a_file(path):
     path.with_name("real").write_text("precious")
     path.symlink_to(path.with_name("real"))
@@ -104,6 +129,8 @@ def link_to_a_file(path):
         ("photos", folder_of_photos),
         (".", lambda path: (path / "1.jpg").write_text("precious")),
         ("served", saved_model_with_notes),
+        ("served", saved_model_with_an_asset),
+        ("pytorch_model.xml", weights_of_another_program),
         ("notes", lambda path: path.write_text("precious")),
         ("model.pt2", folder_of_photos),
         ("model.pt2", link_to_a_file),
