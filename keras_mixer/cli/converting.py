@@ -7,6 +7,7 @@ import keras
 
 from keras_mixer import atomic
 from keras_mixer.arguments import check_local_path
+from keras_mixer.exporting import checks
 from keras_mixer.models.constructors import FAMILIES
 from keras_mixer.weights import assigning
 from keras_mixer.weights import catalog
@@ -20,13 +21,14 @@ from keras_mixer.weights.formats import ModelConfig
 KERAS_SUFFIXES = (".weights.h5", ".keras")
 
 
-def convert(source, target):
+def convert(source, target, overwrite=False):
     """Converts a weight file to another format.
 
     Args:
         source: Path of a weight file, of any format that `weights=` accepts.
         target: Path of the file to write: `.npz` (Flax), `.safetensors` (timm),
-            `.weights.h5` or `.keras`. An existing file is replaced.
+            `.weights.h5` or `.keras`.
+        overwrite: Boolean, whether to replace an existing file.
 
     Returns:
         `(rows, columns)`, the grid of tokens that was assumed.
@@ -34,11 +36,13 @@ def convert(source, target):
     Raises:
         WeightsError: If the source is damaged, or its grid is unknown.
         ValueError: If the target's name has another ending.
+        FileExistsError: If `target` exists and may not be replaced.
         OSError: If a file cannot be read or written.
     """
     check_local_path("source", source)
     source = pathlib.Path(source)
     target = writing.check_file("target", target)
+    checks.check_target(target, overwrite, pathlib.Path.is_file, "a file")
     file = loading.open_weights(_check_file(source))
     sizes = _sizes(file)
     grid = file.grid or writing.square(sizes["tokens"])

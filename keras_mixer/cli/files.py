@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_mixer.cli.parsing import Arguments
 from keras_mixer.cli.parsing import Command
+from keras_mixer.cli.parsing import option
 from keras_mixer.cli.parsing import positional
 from keras_mixer.cli.program import start_keras
 from keras_mixer.weights import catalog
@@ -68,6 +69,9 @@ class ConvertArguments(Arguments):
         ".keras",
         is_path=True,
     )
+    overwrite: bool = option(
+        False, "replace an existing OUT", action="store_true"
+    )
 
 
 def convert(arguments):
@@ -75,7 +79,9 @@ def convert(arguments):
     start_keras()
     from keras_mixer.cli import converting
 
-    rows, columns = converting.convert(arguments.source, arguments.target)
+    rows, columns = converting.convert(
+        arguments.source, arguments.target, arguments.overwrite
+    )
     print(f"{arguments.target}: for {rows} x {columns} tokens")
 
 
@@ -138,7 +144,7 @@ COMMANDS = (
         "convert",
         ConvertArguments,
         convert,
-        "Convert a weight file. An existing file of that name is replaced.",
+        "Convert a weight file to another format.",
         "mixer.npz mixer.keras",
     ),
     Command(

@@ -89,6 +89,11 @@ def test_file_is_converted_through_all_formats(capsys, official_file, tmp_path):
         file = tmp_path / name
     first, last = reading.read(official_file), reading.read(file)
     assert_equal(last.arrays, first.arrays)
+    (tmp_path / "c.keras").write_text("precious")
+    arguments = "convert", official_file, tmp_path / "c.keras"
+    assert "c.keras' exists. Use another path" in refused(capsys, *arguments)
+    assert (tmp_path / "c.keras").read_text() == "precious"
+    printed(capsys, *arguments, "--overwrite")
 
 
 def test_resmlp_is_converted(capsys, tmp_path):
