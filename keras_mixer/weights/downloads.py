@@ -33,6 +33,7 @@ import urllib.parse
 import urllib.request
 import uuid
 
+from keras_mixer.arguments import check_local_path
 from keras_mixer.atomic import replacing
 from keras_mixer.weights import reading
 from keras_mixer.weights.errors import DownloadError
@@ -59,8 +60,10 @@ def folder():
 
     Raises:
         DownloadError: If there is no home folder, and `KERAS_HOME` is not set.
+        ValueError: If `KERAS_HOME` is an address such as "gs://bucket".
     """
     home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+    check_local_path("KERAS_HOME", home)
     expanded = os.path.expanduser(home)
     if expanded.startswith("~"):
         raise DownloadError(
@@ -237,8 +240,10 @@ def _receive(part, url, path, size):
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-            if error.code == 416:  # the part is longer than the file
+            # The part is as long as the file, or longer.
+            if error.code == 416 and done:
                 part.write_bytes(b"")
+                return _receive(part, url, path, size)
         raise DownloadError(
             f"Cannot fetch {url}: {reason(error)}. {advice(path)}"
         ) from error

@@ -59,6 +59,16 @@ def fetch(repo, names):
     )
 
 
+def fetch_config(repo):
+    """Fetches `config.json` from the mirror, if there is a mirror.
+
+    Call this before `fetch`. If it fails, no weights are left in the cache that
+    look as if a user had put them there without it.
+    """
+    if downloads.mirrored(repo) and not downloads.is_offline():
+        _find(repo, (keras_config.ARCHIVED,), _read_json)
+
+
 def read_config(repo, weights):
     """Returns what `config.json` says about the weights of a repository.
 

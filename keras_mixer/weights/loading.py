@@ -178,6 +178,7 @@ def _locate(source):
     if isinstance(source, pathlib.Path):
         return source, ModelConfig()
     if isinstance(source, HubFile):
+        hub.fetch_config(source.repo)
         path = hub.fetch(source.repo, source.names)
         return path, hub.read_config(source.repo, path)
     scaling = (source.source.mean, source.source.std)

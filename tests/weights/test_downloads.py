@@ -21,6 +21,7 @@ import pytest
 
 from keras_mixer.weights import downloads
 from keras_mixer.weights import hub
+from keras_mixer.weights import loading
 from keras_mixer.weights.errors import DownloadError
 from keras_mixer.weights.errors import WeightsError
 from support.helpers import ROOT
@@ -63,7 +64,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = answer.body[start:]
         # Clients are killed or close the connection.
         with contextlib.suppress(OSError):
-            status = 206 if start and answer.status == 200 else answer.status
+            status = answer.status
+            if start and status == 200:
+                status = 206 if body else 416
             self.begin(answer, status, body)
             self.send_body(answer, body[: answer.sent])
 
@@ -300,8 +303,13 @@ def test_dropped_download_is_continued(site, has_ranges, has_length):
     assert site.requests[1] == ("GET", "/tiny.npz", f"bytes={HALF}-")
 
 
-def test_part_that_is_longer_than_the_file_is_dropped(site):
-    put(PART, BODY + b"more")
+@pytest.mark.parametrize("more", [b"", b"more"])
+def test_part_that_is_not_shorter_than_the_file_is_dropped(site, more):
+    put(PART, BODY + more)
+    url = site.publish()
+    path = downloads.download(FILE, url)
+    assert path.read_bytes() == BODY
+    path.unlink()
     url = site.publish(status=416)
     assert "answered 416" in refused(FILE, url)
     site.publish()
@@ -424,6 +432,9 @@ def test_cache_is_in_the_folder_of_keras(monkeypatch, tmp_path):
         monkeypatch.setenv("KERAS_HOME", keras_home)
         with pytest.raises(DownloadError, match=r"no home folder.*Set KERAS_H"):
             downloads.download(FILE, "http://nowhere.invalid")
+    monkeypatch.setenv("KERAS_HOME", "gs://bucket")
+    with pytest.raises(ValueError, match="`KERAS_HOME` must be a path on this"):
+        downloads.download(FILE, "http://nowhere.invalid")
     assert [*tmp_path.iterdir()] == []
 
 
@@ -745,6 +756,12 @@ def test_mirror_replaces_the_hub(site, monkeypatch):
     site.publish("/mlp-org/other/model.safetensors", status=500)
     with pytest.raises(DownloadError, match="answered 500"):
         hub.fetch("mlp-org/other", WEIGHTS)
+    # No weights are left without their configuration.
+    site.publish(f"/{REPO}/config.json", status=500)
+    path.unlink()
+    with pytest.raises(DownloadError, match="answered 500"):
+        loading.open_weights(loading.HubFile(REPO, ("tiny.npz",)))
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(
