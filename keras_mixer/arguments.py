@@ -32,7 +32,7 @@ def check_local_path(name, path):
         )
 
 
-def check_model(model):
+def check_model(model, expected="a Keras model"):
     """Raises an error if `model` is not a model of Keras 3."""
     import keras
 
@@ -50,7 +50,7 @@ def check_model(model):
             "again with Keras 3"
         )
     raise TypeError(
-        f"`model` must be a Keras model. Received: model of type {name}{hint}"
+        f"`model` must be {expected}. Received: model of type {name}{hint}"
     )
 
 

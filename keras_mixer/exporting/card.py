@@ -133,6 +133,8 @@ def card(model, about, place, timm, files, license):
         "sizes": sizes,
         "classes": classes,
         "model": model,
+        # A `Sequential` model does not have the attribute `output`.
+        "is_dict": isinstance(getattr(model, "output", None), dict),
         "paper": PAPERS.get(sizes.get("family")),
         "image": channels_behind(shapes[0]) if is_image else None,
         "shapes": shapes,

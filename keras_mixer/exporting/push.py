@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_mixer import atomic
+from keras_mixer.arguments import check_model
 from keras_mixer.exporting import checks
 from keras_mixer.exporting import timm_config
 from keras_mixer.exporting.card import CARD
@@ -109,20 +110,17 @@ def push(
     ['README.md', 'model.keras', 'model.safetensors']
     """
     about = About()
-    if not isinstance(model, (keras.Model, str, os.PathLike)):
-        raise TypeError(
-            "`model` must be a Keras model, or the path of the folder of a "
-            f"training. Received: model={model!r} (of type "
-            f"{type(model).__name__})"
-        )
-    if not isinstance(model, keras.Model):
+    if isinstance(model, (str, os.PathLike)):
         file, about = model_file(model, best), about_run(model, best)
         model = keras.saving.load_model(file, compile=False)
-    elif best:
-        raise ValueError(
-            "`best=True` is only for the folder of a training. Received: "
-            f"a Keras model and best={best}"
-        )
+    else:
+        kinds = "a Keras model, or the path of the folder of a training"
+        check_model(model, kinds)
+        if best:
+            raise ValueError(
+                "`best=True` is only for the folder of a training. Received: "
+                f"a Keras model and best={best}"
+            )
     if class_names is not None:
         about = about._replace(class_names=class_names)
     return push_model(

@@ -67,10 +67,18 @@ def test_compiled_model_is_saved_without_its_optimizer(tmp_path, images):
         )
 
 
+OF_KERAS_2 = type("Model", (), {"__module__": "tf_keras.src.engine"})()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"model": 3}, TypeError, "`model` must be a Keras model, or the path"),
+        (
+            {"model": OF_KERAS_2},
+            TypeError,
+            "`model` ... a model of Keras 2. Use",
+        ),
         ({"model": "nowhere"}, ValueError, "'nowhere' is not the folder of a"),
         ({"target": "gs://a/b"}, ValueError, "`target` must be a path on"),
         ({"target": 3}, TypeError, "`target` must be 'hf://organization/name'"),
