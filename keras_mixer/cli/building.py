@@ -100,12 +100,12 @@ def _check_own(model, name, input_shape, output_shape):
     try:
         config = keras.saving.serialize_keras_object(whole)
         keras.saving.deserialize_keras_object(config)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # the layers are the user's
         raise ValueError(
             f"The model of '{name}' could not be loaded after the training. "
             "Register its layers with "
             "`@keras.saving.register_keras_serializable()`, and give them "
-            f"`get_config`. Received: {error}"
+            f"`get_config`. Received: {type(error).__name__}: {error}"
         ) from error
 
 

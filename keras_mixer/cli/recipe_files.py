@@ -29,9 +29,9 @@ def load(path, run):
     """
     path, record = pathlib.Path(path), pathlib.Path(run, "run.json")
     if not path.is_file() and record.is_file():
-        stored = json.loads(record.read_text("utf-8"))["settings"]["recipe"]
-        if isinstance(stored, dict):
-            return stored
+        settings = json.loads(record.read_text("utf-8"))["settings"]
+        if isinstance(settings.get("recipe"), dict):
+            return settings["recipe"]
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -43,13 +43,14 @@ class File(typing.NamedTuple):
 class ImageIndex:
     """The image files that can be decoded.
 
-    A file is not read again if its size and its time of modification are
-    unchanged.
+    A file is not read again if its status is unchanged: size, time of
+    modification, inode and time of change. The inode and the time of change
+    show that a file was exchanged for another of the same size and time.
 
     Args:
-        entries: Dict `{path: [bytes, modified, height, width, by_pillow,
-            digest]}`; `modified` is in nanoseconds, and `digest` is that of
-            the content.
+        entries: Dict `{path: [bytes, modified, inode, changed, height, width,
+            by_pillow, digest]}`; the times are in nanoseconds, and `digest` is
+            that of the content.
     """
 
     def __init__(self, entries: dict[str, list] | None = None) -> None:
@@ -135,14 +136,14 @@ class ImageIndex:
     def get(self, path: pathlib.Path) -> File | None:
         """Returns the `File` of a path; `None` if it is unknown or changed."""
         entry = self._entries.get(str(path))
-        if entry is None or entry[:2] != _status(path):
+        if entry is None or entry[:4] != _status(path):
             return None
-        _, _, height, width, by_pillow, digest = entry
+        *_, height, width, by_pillow, digest = entry
         return File((height, width), by_pillow, digest)
 
     def shapes(self) -> list[tuple[int, int]]:
         """Returns the height and width in pixels of each file."""
-        return [(entry[2], entry[3]) for entry in self._entries.values()]
+        return [(entry[4], entry[5]) for entry in self._entries.values()]
 
     def add(self, path: pathlib.Path, file: File) -> None:
         """Adds the `File` of a path."""
@@ -151,14 +152,19 @@ class ImageIndex:
 
 
 def _checked(entry):
-    if list(map(type, entry)) != [int] * 4 + [bool, str]:
+    if list(map(type, entry)) != [int] * 6 + [bool, str]:
         raise TypeError(entry)
     return entry
 
 
 def _status(path):
     status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns]
+    return [
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ino,
+        status.st_ctime_ns,
+    ]
 
 
 def examined(paths, index):

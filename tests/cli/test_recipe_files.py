@@ -6,6 +6,7 @@ import json
 import pytest
 
 from keras_mixer import recipes
+from keras_mixer import training
 from keras_mixer.cli import plan
 from keras_mixer.cli import recipe_files
 from keras_mixer.cli.settings import Settings
@@ -78,6 +79,7 @@ def test_wrong_content_is_reported(content, message, tmp_path):
 
 def test_missing_or_damaged_file_is_reported(tmp_path):
     path = tmp_path / "recipe.json"
+    training.open_run(tmp_path, {})  # of a script
     with pytest.raises(ValueError, match="No such file"):
         recipe_files.load(path, tmp_path)
     path.write_text("{")

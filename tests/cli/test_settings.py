@@ -33,6 +33,7 @@ OWN = """
 import functools
 import keras
 import keras_mixer
+import numpy as np
 
 tiny = functools.partial(keras_mixer.Mixer, 4, 1, 10, 7, 11)
 number = 3
@@ -48,11 +49,26 @@ def built_of(layer, classes):
     return keras.Model(inputs, layer(outputs))
 
 class Doubled(keras.layers.Layer):
+    def __init__(self, factors=None, **options):
+        super().__init__(**options)
+
     def call(self, x):
         return 2 * x
 
 def unknown_layer(classes, **options):
     return built_of(Doubled(), classes)
+
+def layer_of_array(classes, **options):
+    return built_of(Doubled(np.ones(3)), classes)
+
+@keras.saving.register_keras_serializable("test_settings")
+class Faulty(Doubled):
+    @classmethod
+    def from_config(cls, config):
+        return cls(config["nowhere"])
+
+def faulty_layer(classes, **options):
+    return built_of(Faulty(), classes)
 
 def any_function(classes, **options):
     return built_of(keras.layers.Lambda(lambda x: 2 * x), classes)
@@ -114,6 +130,8 @@ def recipe_file(folder, **fields):
         ({"model": "own_models:of_one_size", "image_size": 16}, "(None, 16, 1"),
         ({"model": "own_models:of_one_class"}, "logits of shape (None, 2). Re"),
         ({"model": "own_models:unknown_layer"}, "Register its layers with"),
+        ({"model": "own_models:layer_of_array"}, "Received: NotImplemented"),
+        ({"model": "own_models:faulty_layer"}, "KeyError: 'nowhere'"),
         ({"model": "own_models:any_function"}, "could not be loaded after"),
         ({"model": "own_models:tiny", "image_size": 9}, "9"),
         ({"model": "MixerNano", "image_size": 30}, "of MixerNano, 4. Use 32."),
