@@ -1,9 +1,9 @@
 """Callbacks that `fit` adds to each training, and checks of those of users."""
 
 import ast
+import functools
 import inspect
 import math
-import textwrap
 from typing import Any
 
 import keras
@@ -180,22 +180,48 @@ def check_callbacks(callbacks, optimizer, epochs):
 
 
 def _sets_rate(callback, epochs):
-    """Returns whether the code of a callback has `x.learning_rate = ...`."""
+    """Returns whether a function of a callback sets the learning rate."""
     is_reduced = isinstance(callback, keras.callbacks.ReduceLROnPlateau)
     if is_reduced and callback.patience >= epochs:
         return False  # it only logs the rate
-    return any(map(_assigns_rate, type(callback).__mro__[:-1]))
-
-
-def _assigns_rate(kind):
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
-    except (OSError, SyntaxError):  # a class without a file
-        return False
+    # Those of a `LambdaCallback` are its attributes. In a notebook, functions
+    # have a source, but classes do not.
     return any(
-        isinstance(node, ast.Attribute)
-        and isinstance(node.ctx, ast.Store)
-        and node.attr == "learning_rate"
-        and ast.unparse(node.value) != "self"
-        for node in ast.walk(tree)
+        inspect.isroutine(value) and _has_assignment(value)
+        for owner in (callback, *type(callback).__mro__[:-1])
+        for value in vars(owner).values()
     )
+
+
+def _has_assignment(function):
+    try:
+        lines, first = inspect.getsourcelines(function)
+        # The lines of a `lambda` cannot be parsed without those around them.
+        tree = _parsed("".join(inspect.findsource(function)[0]))
+    except (OSError, SyntaxError, TypeError):  # a function without a source
+        return False
+    span = range(first, first + len(lines))
+    return any(
+        _assigns_rate(node)
+        for node in ast.walk(tree)
+        if getattr(node, "lineno", None) in span
+    )
+
+
+_parsed = functools.lru_cache(8)(ast.parse)
+
+
+def _assigns_rate(node):
+    """Returns whether a node of a syntax tree sets the rate of an optimizer."""
+    match node:
+        case (
+            ast.Attribute(owner, "learning_rate", ast.Store())
+            | ast.Call(
+                ast.Attribute(ast.Attribute(owner, "learning_rate"), "assign")
+            )
+            | ast.Call(
+                ast.Name("setattr"), [owner, ast.Constant("learning_rate"), _]
+            )
+        ):
+            return ast.unparse(owner).endswith(("optimizer", "opt"))
+    return False

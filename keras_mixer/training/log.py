@@ -58,10 +58,10 @@ def _whole_lines(path):
 def trim_log(folder, epochs):
     """Removes the epochs after the first `epochs` from the log."""
     path = pathlib.Path(folder, LOG_FILE)
-    if not epochs or not path.exists():
+    header, *rows = _whole_lines(path)
+    if not epochs or not header:
         path.unlink(missing_ok=True)
         return
-    header, *rows = _whole_lines(path)
     kept = [line for line in rows if int(line[0]) < epochs]
     with (
         atomic.replacing(path) as part,

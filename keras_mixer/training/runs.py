@@ -197,24 +197,39 @@ def locked(folder):
         yield
         return
     path = pathlib.Path(folder, "lock.txt")
-    with path.open("a+", encoding="utf-8") as file:
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            # Without a buffer, which would be written again at the end.
+            file = stack.enter_context(path.open("a+b", buffering=0))
+            _lock(file, folder)
+            # The process that trained before may have deleted it meanwhile.
+            if path.exists() and os.path.samestat(
+                path.stat(), os.fstat(file.fileno())
+            ):
+                break
+        stack.callback(path.unlink, missing_ok=True)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(
-                f"Another process trains in '{folder}': {file.read().strip()}. "
-                "Wait until it has ended, or use another folder."
-            ) from None
-        except OSError:  # a file system without locks
-            logger.warning("'%s' cannot be locked: do not train twice", folder)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n".encode())
+        except OSError as error:
+            raise OSError(
+                error.errno, f"'{path}' could not be written: {error.strerror}"
+            ) from error
+        yield
+
+
+def _lock(file, folder):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().decode().strip()
+        raise ValueError(
+            f"Another process trains in '{folder}': {owner}. Wait until it has "
+            "ended, or use another folder."
+        ) from None
+    except OSError:  # a file system without locks
+        logger.warning("'%s' cannot be locked: do not train twice", folder)
 
 
 def save_model(

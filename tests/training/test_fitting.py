@@ -1,6 +1,7 @@
 """`training.fit`: callbacks, learning rates, averages, weights of classes."""
 
 import re
+import types
 
 import keras
 import numpy as np
@@ -72,23 +73,50 @@ class Finder(keras.callbacks.Callback):
         optimizer.learning_rate = 2 * float(optimizer.learning_rate)
 
 
+class Assigning(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.optimizer.learning_rate.assign(0.1)
+
+
+class Setting(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        setattr(self.model.optimizer, "learning_rate", 0.1)  # noqa: B010
+
+
+def by_lambda():
+    callback = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: setattr(
+            callback.model.optimizer, "learning_rate", 0.1
+        ),
+    )
+    return callback
+
+
 class Logger(keras.callbacks.Callback):
     """Reads the learning rate, and has one of its own."""
 
     def __init__(self):
         super().__init__()
+        self.state = types.SimpleNamespace(learning_rate=0)
         self.learning_rate = []
 
     def on_train_batch_end(self, batch, logs=None):
         rate = float(self.model.optimizer.learning_rate)
         assert rate == training.learning_rate(self.model.optimizer)
         self.learning_rate = [*self.learning_rate, rate]
+        self.state.learning_rate = rate
+
+
+Logger.__module__ = "a module without a file"
 
 
 SET = [
     lambda: keras.callbacks.ReduceLROnPlateau(patience=1, min_delta=9),
     lambda: keras.callbacks.LearningRateScheduler(lambda _, rate: rate / 2),
     Finder,
+    Assigning,
+    Setting,
+    by_lambda,
 ]
 
 

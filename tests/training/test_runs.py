@@ -30,6 +30,24 @@ def test_folder_of_another_process_is_refused(tmp_path):
     assert not (tmp_path / "lock.txt").exists()
 
 
+def test_lock_that_its_owner_deletes_meanwhile_is_taken_again(
+    tmp_path, monkeypatch
+):
+    lock, ends = runs.fcntl.flock, iter([(tmp_path / "lock.txt").unlink])
+
+    def lock_late(*args):
+        next(ends, bool)()  # the other process ends
+        lock(*args)
+
+    monkeypatch.setattr(runs.fcntl, "flock", lock_late)
+    with (
+        runs.locked(tmp_path),
+        pytest.raises(ValueError, match="Another process trains in"),
+        runs.locked(tmp_path),
+    ):
+        pass
+
+
 def left_by_a_kill(path):
     """Returns what a process leaves that is killed while it replaces a path."""
     with atomic.replacing(path) as part:
@@ -64,6 +82,13 @@ def test_last_line_of_the_log_that_was_cut_is_dropped(cut, tmp_path):
     assert training.read_log(tmp_path) == log[:1]
     (tmp_path / "checkpoints" / "epoch_00002.npz").unlink()
     assert fitted(tmp_path, 2)[1] == log
+
+
+@pytest.mark.parametrize("content", ["", "epoch,accu"])
+def test_log_without_a_header_begins_again(content, tmp_path):
+    fitted(tmp_path, 1)
+    (tmp_path / "log.csv").write_text(content)
+    assert [row["epoch"] for row in fitted(tmp_path, 2)[1]] == [1]
 
 
 TAKE_A_FOLDER = {
@@ -115,18 +140,24 @@ for action in (
     lambda: fitted(folder / "last", 9),
     lambda: training.save_model(folder / "last", animals_model()),
     lambda: training.finish(folder / "last", {{}}),
+    lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 8000)),
+    lambda: fitted(folder / "last", 9),
 ):
     try:
         action()
     except OSError as error:
         print(error)
 """
-    best, last, saved, curves = python(code).splitlines()
+    best, last, saved, curves, lock = python(code).splitlines()
     assert "the best so far, could not be saved: " in best
     assert last.startswith("The checkpoint of epoch 5 could not be saved: ")
     for line in (best, last):
         assert "kept: start the training again to resume it." in line
-    for line, file in ((saved, "model.keras"), (curves, "curves.png")):
+    for line, file in (
+        (saved, "model.keras"),
+        (curves, "curves.png"),
+        (lock, "lock.txt"),
+    ):
         assert f"'{tmp_path / 'last' / file}' could not be written" in line
     after = files_in(tmp_path)
     assert after.keys() == before.keys()
