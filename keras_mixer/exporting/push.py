@@ -30,6 +30,7 @@ from keras_mixer.exporting.card import about_run
 from keras_mixer.exporting.card import card
 from keras_mixer.exporting.weights import export_weights
 from keras_mixer.models.anatomy import check_holds_ours
+from keras_mixer.models.calls import check_call
 from keras_mixer.optional import require
 from keras_mixer.training.finished import model_file
 from keras_mixer.types import Path
@@ -213,6 +214,7 @@ def _uncompiled(model):
     """Returns a model without the optimizer, which is larger than the model."""
     if not getattr(model, "compiled", False):
         return model
+    check_call(model)
     inputs, outputs = model.inputs, model.outputs
     if not isinstance(model, keras.Sequential):
         inputs, outputs = model.input, model.output  # keeps dicts

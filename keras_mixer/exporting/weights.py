@@ -6,16 +6,21 @@ import keras
 import numpy as np
 
 from keras_mixer.arguments import check_local_path
+from keras_mixer.keras_private import flatten_layers
 from keras_mixer.keras_private import operation_behind
+from keras_mixer.layers.direct import is_linear
 from keras_mixer.models.anatomy import added_to
+from keras_mixer.models.anatomy import blocks_of
 from keras_mixer.models.anatomy import body_of
 from keras_mixer.models.anatomy import family_of
 from keras_mixer.models.anatomy import grid_of
 from keras_mixer.models.anatomy import head_of
 from keras_mixer.models.anatomy import inner_model
+from keras_mixer.models.anatomy import inner_models
 from keras_mixer.models.anatomy import stem_of
 from keras_mixer.models.anatomy import weights_of_layers
 from keras_mixer.models.calls import call_of
+from keras_mixer.models.calls import check_call
 from keras_mixer.models.scaling import scaling_of
 from keras_mixer.types import Path
 from keras_mixer.weights import assigning
@@ -51,8 +56,9 @@ def export_weights(model: keras.Model, path: Path) -> None:
 
     Raises:
         ValueError: If the model is not one of this package's, contains several
-            of them, is quantized or fused, or has weights that the file format
-            does not support, or if `path` has another extension.
+            of them, is quantized or fused, or has weights, activations or a
+            stem that the file format does not support, or a `call` of its own,
+            or if `path` has another extension.
         TypeError: If an argument has the wrong type.
         ImportError: If safetensors is not installed.
 
@@ -85,8 +91,53 @@ def export_weights(model: keras.Model, path: Path) -> None:
         f"Cannot export '{model.name}': its weights are not those of the file "
         "format.",
     )
+    _check_computation(model, body)
     known = config_of(body)
     writing.write(path, arrays, layout, known._replace(grid=grid))
+
+
+def _check_computation(model, body):
+    """Raises an error if a model computes what the files cannot say."""
+    for layer in flatten_layers(model):
+        if isinstance(layer, keras.Model) and inner_models(layer):
+            check_call(layer)
+    changed = [] if _is_patchwise(stem_of(body)) else [stem_of(body).name]
+    blocks = blocks_of(body)
+    usual = _activation_of(next(iter(blocks.values())))
+    changed += [name for name in blocks if not _is_usual(blocks[name], usual)]
+    if changed:
+        raise ValueError(
+            f"Cannot export '{model.name}'. The file formats support one "
+            "activation, that of the MLPs, and a stem that is a convolution "
+            "with its kernel size as stride. Use `model.save`. "
+            f"Received: other computations in {changed}"
+        )
+
+
+def _is_patchwise(stem):
+    return (
+        isinstance(stem, keras.layers.Conv2D)
+        and stem.kernel_size == stem.strides
+        and stem.groups == 1
+        and stem.dilation_rate == (1, 1)
+        and is_linear(stem)
+    )
+
+
+def _is_usual(block, activation):
+    """Returns whether the MLPs in a block have this activation, alone."""
+    return all(
+        is_linear(layer)
+        if isinstance(layer, keras.layers.Dense)
+        else _activation_of(layer) == activation
+        for layer in flatten_layers(block)
+        if hasattr(layer, "activation")
+    )
+
+
+def _activation_of(layer):
+    serialized = keras.activations.serialize(layer.activation)
+    return keras_config.activation_name(serialized)
 
 
 def config_of(body):

@@ -10,12 +10,12 @@ layer. Without the map a saved quantized model cannot be loaded. The map itself
 is never passed to a `Dense`: in Keras 3.15 a `Dense` with a map does not save
 its quantization scales.
 
-State of the inner layers. Keras stores `trainable`, regularizers, constraints
-and LoRA in the configuration of each layer. A composite layer creates its inner
-layers itself, also after loading, so their configurations would be lost. For
-example, a frozen inner layer would be trainable again. `get_config` therefore
-stores the options of the inner layers that differ from their defaults, and the
-constructor passes them to the inner layers.
+State of the inner layers. Keras stores `trainable`, activations, regularizers,
+constraints and LoRA in the configuration of each layer. A composite layer
+creates its inner layers itself, also after loading, so their configurations
+would be lost. For example, a frozen inner layer would be trainable again.
+`get_config` therefore stores the options of the inner layers that differ from
+their defaults, and the constructor passes them to the inner layers.
 
 Rematerialization. A composite layer is rematerialized as a whole. The `Dense`
 and norm layers inside it are not rematerialized separately. Keras passes
@@ -163,6 +163,12 @@ class Composite(keras.Layer):
         """Returns the options of an inner layer that `get_config` stores."""
         config = layer.get_config()
         options = {key: config[key] for key in _OPTIONS if config.get(key)}
+        # A `Dense` is created without one, an MLP with that of its block.
+        created = keras.activations.linear
+        if isinstance(layer, Composite):
+            created = getattr(self, "activation", None)
+        if getattr(layer, "activation", created) is not created:
+            options["activation"] = config["activation"]
         if layer.trainable != self.trainable:
             options["trainable"] = layer.trainable
         return options

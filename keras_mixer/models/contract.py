@@ -8,6 +8,7 @@ the size of the image is fixed when the model is built, with or without the top.
 import keras
 
 from keras_mixer.arguments import check_positive_int
+from keras_mixer.keras_private import flatten_layers
 from keras_mixer.weights import catalog
 
 
@@ -157,3 +158,24 @@ def channels_behind(shape):
     if keras.config.image_data_format() == "channels_first":
         return (*shape[1:], shape[0])
     return shape
+
+
+def check_data_format(model):
+    """Raises an error if Keras's image data format is not that of a model.
+
+    Args:
+        model: A model that contains a model of this package. If it takes images
+            in channels first, one layer makes channels last of them.
+    """
+    is_first = any(
+        isinstance(layer, keras.layers.Permute) and layer.dims == (2, 3, 1)
+        for layer in flatten_layers(model)
+    )
+    expected = "channels_first" if is_first else "channels_last"
+    used = keras.config.image_data_format()
+    if used != expected:
+        raise ValueError(
+            f"'{model.name}' takes images in the format '{expected}'. Use "
+            f"`keras.config.set_image_data_format('{expected}')`. Received: "
+            f"keras.config.image_data_format()='{used}'"
+        )

@@ -14,7 +14,9 @@ NumPy.
 import keras
 import numpy as np
 
+from keras_mixer.keras_private import flatten_layers
 from keras_mixer.layers.affine import Affine
+from keras_mixer.layers.direct import is_linear
 from keras_mixer.layers.mixer import MixerBlock
 from keras_mixer.layers.mixing import fold_norm
 from keras_mixer.layers.resmlp import ResMLPBlock
@@ -60,8 +62,10 @@ def fuse(model: keras.Model) -> keras.Model:
     no padding.
 
     Layers of your own are checked by what they compute. What cannot be folded
-    is copied: a stem with padding or without a bias, a norm without a scale, or
-    a subclass of a block. A subclass of `keras.Model` keeps its `train_step`.
+    is copied: a stem with padding or without a bias, a norm without a scale, a
+    subclass of a block, or a block with an activation that you set on a `Dense`
+    layer in it. A subclass of `keras.Model` keeps its methods, but attributes
+    that you set on a model are lost.
 
     Args:
         model: A model built by this package, a functional model that extends
@@ -109,7 +113,7 @@ def _fuse(model):
     stem, scaling = _stem_and_scaling(model, takers)
     norm, head = _norm_and_head(model, takers)
     blocks = [
-        block for block in blocks_of(model).values() if type(block) in _FOLDABLE
+        block for block in blocks_of(model).values() if _is_foldable(block)
     ]
     parts = [x for x in (stem, *blocks, norm, head) if x is not None]
 
@@ -137,6 +141,14 @@ def _fuse(model):
 
 # Subclasses may compute something else.
 _FOLDABLE = (MixerBlock, ResMLPBlock)
+
+
+def _is_foldable(block):
+    return type(block) in _FOLDABLE and all(
+        is_linear(layer)
+        for layer in flatten_layers(block)
+        if isinstance(layer, keras.layers.Dense)
+    )
 
 
 def _stem_and_scaling(model, takers):

@@ -13,6 +13,7 @@ import contextlib
 
 import keras
 
+from keras_mixer.keras_private import calls_by_depth
 from keras_mixer.keras_private import flatten_layers
 from keras_mixer.models.anatomy import inner_model
 from keras_mixer.models.anatomy import inner_models
@@ -135,7 +136,9 @@ class _Layers:
         return new
 
     def _copy(self, layer):
-        if isinstance(layer, keras.Model) and inner_models(layer):
+        if isinstance(layer, keras.Model) and (
+            inner_models(layer) or (self.sizes and _takes_images(layer))
+        ):
             return _rebuilt(layer, self, layer.name)
         if isinstance(layer, keras.layers.Lambda):
             return layer  # it has no weights, and Keras refuses to copy it
@@ -149,6 +152,13 @@ class _Layers:
             self._skip(copy)
             self.copied.append((layer, copy))
         return copy
+
+
+def _takes_images(model):
+    is_sequential = isinstance(model, keras.Sequential) and model.built
+    if not is_sequential and calls_by_depth(model) is None:
+        return False  # it has no graph, and Keras copies it
+    return any(len(x.shape) == 4 for x in keras.tree.flatten(input_of(model)))
 
 
 def _rebuilt(model, layers, name):

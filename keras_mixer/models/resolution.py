@@ -20,6 +20,7 @@ from keras_mixer.models.anatomy import grid_of
 from keras_mixer.models.anatomy import inner_models
 from keras_mixer.models.anatomy import is_ours
 from keras_mixer.models.anatomy import weights_of_layers
+from keras_mixer.models.contract import check_data_format
 from keras_mixer.models.graph import rebuild
 from keras_mixer.models.outputs import is_grid
 from keras_mixer.weights import assigning
@@ -50,7 +51,8 @@ def resize(
             `keras.Sequential([backbone, Dense(3)])`. All inner models must
             take images of the same shape. They are resized, and the other
             layers are copied. The returned model has the same form, and a
-            subclass of `keras.Model` keeps its `train_step`.
+            subclass of `keras.Model` keeps its methods. Attributes that you set
+            on a model are lost.
         input_shape: Tuple `(height, width, channels)`, the new shape of one
             image, in the image data format. The number of channels must be the
             same.
@@ -153,13 +155,7 @@ def _image_shape(model):
 def _token_size(model):
     """Returns the height and width of the part of an image for each token."""
     shape = _image_shape(model)
-    names = {layer.name for layer in model.layers}
-    if ("channels_last" in names) != (_channel_axis() == 0):
-        raise ValueError(
-            f"'{model.name}' takes images of shape {shape}, which is not in "
-            f"the format '{keras.config.image_data_format()}'. Use "
-            "`keras.config.set_image_data_format` with that of the model."
-        )
+    check_data_format(model)
     if len(model.inputs) != 1 or len(shape) != 3 or None in shape:
         raise _not_whole(model)
     pairs = [*zip(_sides(shape), grid_of(model), strict=True)]

@@ -18,6 +18,7 @@ import keras
 
 from keras_mixer import atomic
 from keras_mixer.arguments import check_local_path
+from keras_mixer.models.calls import check_call
 from keras_mixer.optional import is_installed
 from keras_mixer.training.log import plot
 from keras_mixer.training.log import read_log
@@ -250,7 +251,7 @@ def save_model(
     Raises:
         ValueError: If the last layer and the loss are not those of a
             classification with one label for each image, such as with several
-            labels or a number.
+            labels or a number, or the model has a `call` of its own.
         OSError: If the file cannot be written.
 
     Example:
@@ -268,6 +269,7 @@ def save_model(
     ['model.keras']
     """
     check_local_path("folder", folder)
+    check_call(model)
     # Keras 3.15 has no `Sequential.input`.
     is_sequential = isinstance(model, keras.Sequential)
     inputs = model.inputs[0] if is_sequential else model.input

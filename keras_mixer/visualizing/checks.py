@@ -5,6 +5,8 @@ import numpy as np
 
 from keras_mixer.arguments import check_model
 from keras_mixer.arguments import check_natural
+from keras_mixer.models.anatomy import inner_models
+from keras_mixer.models.contract import check_data_format
 
 
 def check_image(image, model):
@@ -17,8 +19,8 @@ def check_image(image, model):
         model: A Keras model.
 
     Raises:
-        ValueError: If the model does not have one image as input, or `image`
-            has another shape.
+        ValueError: If the model does not have one image as input, in Keras's
+            image data format, or `image` has another shape.
         TypeError: If `model` is not a Keras model.
     """
     check_model(model)
@@ -35,6 +37,8 @@ def check_image(image, model):
         size in (None, actual)
         for size, actual in zip((1, *expected[1:]), batch.shape, strict=True)
     )
+    if inner_models(model):
+        check_data_format(model)
     if not fits or len(batch) != 1:
         raise ValueError(
             f"`image` must be one image of shape {expected[1:]}, or a batch of "

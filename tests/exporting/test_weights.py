@@ -1,5 +1,7 @@
 """Files of weights say how to use them."""
 
+import operator
+
 import keras
 import numpy as np
 import pytest
@@ -67,6 +69,39 @@ def test_file_notes_the_activation(tmp_path, images, tiny, activation):
     np.testing.assert_array_equal(
         outputs(again, images), outputs(model, images)
     )
+
+
+# What no file can say: the path of a layer, and its new activation.
+OWN_ACTIVATIONS = [
+    ("stem", "relu"),
+    ("block_0.channel_mixing", "relu"),
+    ("block_1.channel_mixing", "relu"),
+    ("block_1.token_mixing.dense_1", "tanh"),
+]
+
+
+@pytest.mark.parametrize(("path", "activation"), OWN_ACTIVATIONS)
+def test_own_activation_inside_is_refused(tmp_path, tiny, path, activation):
+    model = tiny()
+    name, _, inside = path.partition(".")
+    layer = model.get_layer(name)
+    if inside:
+        layer = operator.attrgetter(inside)(layer)
+    layer.activation = keras.activations.get(activation)
+    message = rf"support one activation.*in \['{name}'\]"
+    with pytest.raises(ValueError, match=message):
+        keras_mixer.export_weights(model, tmp_path / "a.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stem_with_overlapping_patches_is_refused(tmp_path):
+    image = keras.Input(IMAGE)
+    x = keras.layers.Conv2D(10, 6, 4, padding="same", name="stem")(image)
+    x = keras.layers.Reshape((6, 10))(x)
+    x = keras_mixer.MixerBlock(7, 11, name="block_0")(x)
+    x = keras.layers.LayerNormalization(name="norm")(x)
+    with pytest.raises(ValueError, match="its kernel size as stride"):
+        keras_mixer.export_weights(keras.Model(image, x), tmp_path / "a.npz")
 
 
 def test_address_of_a_cloud_is_no_path(tmp_path, tiny, monkeypatch):

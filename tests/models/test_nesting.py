@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_mixer
+from keras_mixer import training
 from keras_mixer.models.anatomy import inner_models
 from keras_mixer.models.anatomy import is_fused
 from keras_mixer.models.anatomy import weights_of
@@ -92,6 +93,22 @@ def twice():
     return keras.Model(image, keras.layers.Dense(3)(x))
 
 
+def augmented():
+    """As Keras's guides do it, without the shape of the images."""
+    flip = keras.Sequential([keras.layers.RandomFlip("horizontal")])
+    image = keras.Input(IMAGE)
+    x = keras.Sequential([keras.Input(IMAGE), keras.layers.RandomFlip()])(image)
+    x = keras.Model(image, keras.layers.RandomBrightness(0.1)(image))(flip(x))
+    return keras.Model(image, keras.layers.Dense(3)(backbone()(x)))
+
+
+def augmented_sequential():
+    flip = keras.Sequential([keras.layers.RandomFlip()])
+    model = keras.Sequential([flip, backbone(), keras.layers.Dense(3)])
+    model.build((None, *IMAGE))
+    return model
+
+
 class Custom(keras.Model):
     def train_step(self, *args):
         raise NotImplementedError
@@ -133,6 +150,8 @@ FORMS = (
     deep,
     any_size,
     twice,
+    augmented,
+    augmented_sequential,
 )
 every_form = pytest.mark.parametrize("form", FORMS)
 # Forms with one inner model that is not in a wrapper.
@@ -367,6 +386,16 @@ class OwnArguments(keras.Model):
         super().__init__(model.input, model.output)
 
 
+class Halved(keras.Model):
+    def call(self, inputs):
+        return super().call(inputs) / 2
+
+
+def halved():
+    inner = backbone()
+    return Halved(inner.input, keras.layers.Dense(3, "softmax")(inner.output))
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
@@ -409,6 +438,16 @@ ERRORS = [
         two_backbones,
         lambda model: keras_mixer.export_weights(model, "unused.npz"),
         "`model` must contain one model of this package",
+    ),
+    (
+        halved,
+        lambda model: keras_mixer.export_weights(model, "unused.npz"),
+        "`Halved.call` would be lost. Use a functional or `Sequential` model",
+    ),
+    (
+        halved,
+        lambda model: training.save_model("unused", model),
+        "`Halved.call` would be lost. Use a functional or `Sequential` model",
     ),
     (
         over_time,

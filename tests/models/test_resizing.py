@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import keras_mixer
+from keras_mixer import visualizing
 from keras_mixer.models.anatomy import weights_of
 from keras_mixer.weights import naming
 from keras_mixer.weights import resizing
@@ -458,9 +459,23 @@ def test_model_of_the_other_data_format_is_refused_by_its_reason(tiny):
     keras.config.set_image_data_format("channels_first")
     try:
         first = tiny(input_shape=(3, 8, 12))
-        with pytest.raises(ValueError, match=r"\(8, 12, 3\), which is not in"):
+        with pytest.raises(ValueError, match="in the format 'channels_last'"):
             keras_mixer.resize(last, (3, 16, 24))
+        # The format is not told by names.
+        image = keras.Input((3, 8, 12))
+        x = keras.layers.Permute((2, 3, 1), name="to_last")(image)
+        x = keras.layers.Conv2D(10, 4, 4, data_format="channels_last")(x)
+        x = keras.layers.Reshape((-1, 10))(x)
+        own = keras.Model(
+            image, keras_mixer.MixerBlock(7, 11, name="block_0")(x)
+        )
+        large = keras_mixer.resize(own, (3, 16, 36))
+        assert large.output_shape == (None, 36, 10)
     finally:
         keras.config.set_image_data_format("channels_last")
-    with pytest.raises(ValueError, match=r"\(3, 8, 12\), which is not in the"):
-        keras_mixer.resize(first, (16, 24, 3))
+    for function, argument in (
+        (keras_mixer.resize, (16, 24, 3)),
+        (visualizing.occlusion_map, np.ones((3, 8, 12))),
+    ):
+        with pytest.raises(ValueError, match="in the format 'channels_first'"):
+            function(first, argument)

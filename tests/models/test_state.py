@@ -158,6 +158,33 @@ def test_regularizers_of_layers_inside_are_kept(operation, tmp_path):
         assert kernel.regularizer.l2 == 0.25
 
 
+def with_own_activations(family):
+    model = family_model(family)
+    randomise(model)
+    block, other = model.get_layer("block_0"), model.get_layer("block_1")
+    block.channel_mixing.activation = keras.activations.relu
+    block.channel_mixing.dense_1.activation = keras.activations.tanh
+    mixing = other.token_mixing
+    dense = mixing.dense_0 if family == "mixer" else mixing.dense
+    dense.activation = keras.activations.softsign
+    return model
+
+
+@every_family
+@pytest.mark.parametrize(
+    "operation", [o for o in OPERATIONS if o != "new head"]
+)
+def test_activations_of_layers_inside_are_kept(family, operation, tmp_path):
+    model = with_own_activations(family)
+    result = OPERATIONS[operation](model, tmp_path)
+    if operation == "resize":  # to the same size, which computes the same
+        result = keras_mixer.resize(model, IMAGE)
+    images = np.random.default_rng(0).uniform(0, 255, (13, *IMAGE))
+    np.testing.assert_allclose(
+        call(result, images), call(model, images), rtol=0, atol=1e-5
+    )
+
+
 def test_resizing_keeps_options_of_variables():
     model = family_model("resmlp")
     dense = model.get_layer("block_0").channel_mixing.dense_0
