@@ -8,9 +8,7 @@ import numpy as np
 from keras_mixer.arguments import check_local_path
 from keras_mixer.keras_private import flatten_layers
 from keras_mixer.keras_private import operation_behind
-from keras_mixer.layers.direct import is_linear
 from keras_mixer.models.anatomy import added_to
-from keras_mixer.models.anatomy import blocks_of
 from keras_mixer.models.anatomy import body_of
 from keras_mixer.models.anatomy import family_of
 from keras_mixer.models.anatomy import grid_of
@@ -101,10 +99,7 @@ def _check_computation(model, body):
     for layer in flatten_layers(model):
         if isinstance(layer, keras.Model) and inner_models(layer):
             check_call(layer)
-    changed = [] if _is_patchwise(stem_of(body)) else [stem_of(body).name]
-    blocks = blocks_of(body)
-    usual = _activation_of(next(iter(blocks.values())))
-    changed += [name for name in blocks if not _is_usual(blocks[name], usual)]
+    changed = keras_config.changed({"config": body.get_config()})
     if changed:
         raise ValueError(
             f"Cannot export '{model.name}'. The file formats support one "
@@ -112,32 +107,6 @@ def _check_computation(model, body):
             "with its kernel size as stride. Use `model.save`. "
             f"Received: other computations in {changed}"
         )
-
-
-def _is_patchwise(stem):
-    return (
-        isinstance(stem, keras.layers.Conv2D)
-        and stem.kernel_size == stem.strides
-        and stem.groups == 1
-        and stem.dilation_rate == (1, 1)
-        and is_linear(stem)
-    )
-
-
-def _is_usual(block, activation):
-    """Returns whether the MLPs in a block have this activation, alone."""
-    return all(
-        is_linear(layer)
-        if isinstance(layer, keras.layers.Dense)
-        else _activation_of(layer) == activation
-        for layer in flatten_layers(block)
-        if hasattr(layer, "activation")
-    )
-
-
-def _activation_of(layer):
-    serialized = keras.activations.serialize(layer.activation)
-    return keras_config.activation_name(serialized)
 
 
 def config_of(body):

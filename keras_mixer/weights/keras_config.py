@@ -37,7 +37,7 @@ def read(archive):
 
     Raises:
         WeightsError: If the configuration is missing or is larger than
-            `MAX_BYTES`.
+            `MAX_BYTES`, or a layer has an activation of its own.
     """
     if ARCHIVED not in archive.namelist():
         raise WeightsError(f"'{ARCHIVED}' is missing")
@@ -47,7 +47,49 @@ def read(archive):
             f"its configuration has {info.file_size} bytes. At most "
             f"{MAX_BYTES} bytes are allowed"
         )
-    return describe(json.loads(read_member(archive, info)))
+    config = json.loads(read_member(archive, info))
+    if names := changed(config):
+        raise WeightsError(
+            "its layers have activations or strides that a new model does not "
+            f"have: {names}. Use `keras.saving.load_model`"
+        )
+    return describe(config)
+
+
+def changed(config):
+    """Returns the names of layers that compute what `ModelConfig` cannot say.
+
+    These are activations inside blocks that are not those of the MLPs, and a
+    stem that is not one product for each patch.
+
+    Args:
+        config: The content of `config.json`, of any type.
+    """
+    layers = _layers(config)
+    stem = layers.pop("stem", {})
+    usual = layers.get("block_0", {}).get("activation")
+    names = [
+        name
+        for name, layer in layers.items()
+        if name.startswith("block_")
+        and (
+            layer.get("activation") != usual
+            or _has_activation(layer.get("sublayers"))
+        )
+    ]
+    is_plain = (
+        stem.get("activation") in (None, "linear")
+        and stem.get("strides") == stem.get("kernel_size")
+        and stem.get("dilation_rate") in (None, (1, 1), [1, 1])
+        and stem.get("groups") in (None, 1)
+    )
+    return names if is_plain else ["stem", *names]
+
+
+def _has_activation(options):
+    return isinstance(options, dict) and (
+        "activation" in options or any(map(_has_activation, options.values()))
+    )
 
 
 def describe(config):

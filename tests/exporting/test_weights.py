@@ -92,6 +92,9 @@ def test_own_activation_inside_is_refused(tmp_path, tiny, path, activation):
     with pytest.raises(ValueError, match=message):
         keras_mixer.export_weights(model, tmp_path / "a.npz")
     assert list(tmp_path.iterdir()) == []
+    model.save(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match=rf"strides.*\['{name}'\]"):
+        tiny(weights=tmp_path / "a.keras")
 
 
 def test_stem_with_overlapping_patches_is_refused(tmp_path):
