@@ -54,6 +54,19 @@ def check_model(model, expected="a Keras model"):
     )
 
 
+def check_call(model):
+    """Raises an error if a model has a `call` of its own.
+
+    What such a model computes is not in its graph.
+    """
+    if not model.call.__module__.startswith("keras."):
+        raise ValueError(
+            f"`{type(model).__name__}.call` would be lost. Use a functional or "
+            "`Sequential` model, and a layer for what is computed there. "
+            f"Received: model='{model.name}'"
+        )
+
+
 def check_positive_int(name, value):
     """Returns `value` as an `int`. Raises an error if it is not positive."""
     try:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_mixer import atomic
+from keras_mixer.arguments import check_call
 from keras_mixer.arguments import check_model
 from keras_mixer.exporting import checks
 from keras_mixer.exporting import timm_config
@@ -30,7 +31,6 @@ from keras_mixer.exporting.card import about_run
 from keras_mixer.exporting.card import card
 from keras_mixer.exporting.weights import export_weights
 from keras_mixer.models.anatomy import check_holds_ours
-from keras_mixer.models.calls import check_call
 from keras_mixer.optional import require
 from keras_mixer.training.finished import model_file
 from keras_mixer.types import Path

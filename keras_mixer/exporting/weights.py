@@ -5,6 +5,7 @@ import logging
 import keras
 import numpy as np
 
+from keras_mixer.arguments import check_call
 from keras_mixer.arguments import check_local_path
 from keras_mixer.keras_private import flatten_layers
 from keras_mixer.keras_private import operation_behind
@@ -18,7 +19,6 @@ from keras_mixer.models.anatomy import inner_models
 from keras_mixer.models.anatomy import stem_of
 from keras_mixer.models.anatomy import weights_of_layers
 from keras_mixer.models.calls import call_of
-from keras_mixer.models.calls import check_call
 from keras_mixer.models.scaling import scaling_of
 from keras_mixer.types import Path
 from keras_mixer.weights import assigning

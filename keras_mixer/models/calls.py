@@ -29,19 +29,6 @@ def calls_of(model):
     return calls
 
 
-def check_call(model):
-    """Raises an error if a model has a `call` of its own.
-
-    What such a model computes is not in its graph.
-    """
-    if not model.call.__module__.startswith("keras."):
-        raise ValueError(
-            f"`{type(model).__name__}.call` would be lost. Use a functional or "
-            "`Sequential` model, and a layer for what is computed there. "
-            f"Received: model='{model.name}'"
-        )
-
-
 def call_of(model, layer):
     """Returns the node of the only call of a layer in a model.
 

@@ -17,8 +17,8 @@ from typing import Any
 import keras
 
 from keras_mixer import atomic
+from keras_mixer.arguments import check_call
 from keras_mixer.arguments import check_local_path
-from keras_mixer.models.calls import check_call
 from keras_mixer.optional import is_installed
 from keras_mixer.training.log import plot
 from keras_mixer.training.log import read_log
