@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import pathlib
-import shutil
+import tempfile
 import typing
 
 import numpy as np
@@ -59,8 +59,15 @@ def check_folder(folder, about):
         ValueError: If the folder has files that are not a report, or the report
             of another model or of other images.
     """
-    folder = pathlib.Path(folder)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    folder = pathlib.Path(folder).resolve()
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    if place.is_dir() and not os.access(place, os.W_OK):
+        raise ValueError(
+            f"'{place}' cannot be written. Use another folder for `--output`."
+        )
+    if place.is_dir() and (
+        place != folder or all(map(atomic.is_part, folder.iterdir()))
+    ):
         return
     try:
         written = json.loads((folder / REPORT_FILE).read_text("utf-8"))["about"]
@@ -88,21 +95,35 @@ def check_folder(folder, about):
 
 
 def write_report(report):
-    """Writes a report. If that fails, its folder is left as it was.
+    """Writes a report. If the disk is full, its folder is left as it was.
 
-    Files of others in the folder are kept.
+    In an existing folder the files are replaced one by one: it can be the
+    current folder or the mount point of a disk, which cannot be renamed.
 
     Raises:
         OSError: If a file cannot be written.
     """
-    folder = pathlib.Path(report.folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.replacing(folder) as part:
-        if folder.exists():
-            shutil.copytree(folder, part, ignore=shutil.ignore_patterns(*FILES))
-        else:
+    folder = pathlib.Path(report.folder).resolve()
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(folder) as part:
             part.mkdir()
-        _write_files(part, report)
+            _write_files(part, report)
+        return
+    with (
+        atomic.replacing(folder / REPORT_FILE) as record,  # is the last
+        tempfile.TemporaryDirectory(dir=folder, prefix=record.name) as made,
+    ):
+        _write_files(pathlib.Path(made), report)
+        for name in FILES:
+            new = pathlib.Path(made, name)
+            if name == REPORT_FILE:
+                new.replace(record)
+            elif new.exists():
+                with atomic.replacing(folder / name) as part:
+                    new.replace(part)
+            else:
+                atomic.remove(folder / name)
 
 
 def _write_files(folder, report):

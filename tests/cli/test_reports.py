@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 import sys
 
 import numpy as np
@@ -229,6 +230,25 @@ def test_full_disk_leaves_the_previous_report(tmp_path, small_disk):
             reports.write_report(report(tmp_path / name, measurement))
     assert snapshot(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+def test_report_is_written_into_folders_that_cannot_be_renamed(
+    tmp_path, monkeypatch
+):
+    first, second = (measured(count, ["ant", "bee"])[0] for count in (40, 50))
+    (tmp_path / "r").mkdir()
+    (tmp_path / "link").symlink_to("r")
+    monkeypatch.chdir(tmp_path / "r")
+    for folder, measurement in ((".", first), (tmp_path / "link", second)):
+        reports.check_folder(folder, {"data": "photos"})
+        reports.write_report(report(folder, measurement))
+        assert sorted(p.name for p in pathlib.Path().iterdir()) == sorted(
+            reports.FILES
+        )
+        text = pathlib.Path("evaluation.json").read_text()
+        assert json.loads(text)["images"] == len(measurement.true)
+    with pytest.raises(ValueError, match="is not a report of `evaluate`"):
+        reports.check_folder("classes.csv/r", {"data": "photos"})
 
 
 def test_report_without_matplotlib_has_tables(tmp_path, monkeypatch, caplog):
