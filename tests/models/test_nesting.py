@@ -396,6 +396,12 @@ def halved():
     return Halved(inner.input, keras.layers.Dense(3, "softmax")(inner.output))
 
 
+def compiled_halved():
+    model = halved()
+    model.compile("sgd", "mse")
+    return model
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
@@ -445,6 +451,11 @@ ERRORS = [
         "`Halved.call` would be lost. Use a functional or `Sequential` model",
     ),
     (
+        compiled_halved,
+        lambda model: keras_mixer.push(model, "unused"),
+        "`Halved.call` would be lost. Use a functional or `Sequential` model",
+    ),
+    (
         halved,
         lambda model: training.save_model("unused", model),
         "`Halved.call` would be lost. Use a functional or `Sequential` model",
@@ -465,7 +476,10 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("form", "function", "message"), ERRORS)
-def test_unsupported_forms_raise(form, function, message):
+def test_unsupported_forms_raise(
+    form, function, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=matches(message)):
         function(form())
 
