@@ -16,6 +16,7 @@ import typing
 import numpy as np
 
 from keras_mixer import atomic
+from keras_mixer.arguments import check_local_path
 from keras_mixer.data.indexed import mapped
 from keras_mixer.data.photos import is_turned
 from keras_mixer.data.photos import upright
@@ -60,6 +61,7 @@ class ImageIndex:
     @classmethod
     def read(cls, path: pathlib.Path) -> typing.Self:
         """Reads an index. It is empty if the file is missing or damaged."""
+        check_local_path("path", path)
         if not path.is_file():
             return cls()
         try:
@@ -75,6 +77,7 @@ class ImageIndex:
         Raises:
             OSError: If the file cannot be written.
         """
+        check_local_path("path", path)
         with atomic.replacing(path) as part:
             part.write_text(json.dumps(self._entries), "utf-8")
 

@@ -22,6 +22,7 @@ import keras
 import numpy as np
 
 from keras_mixer import atomic
+from keras_mixer.arguments import check_local_path
 from keras_mixer.arguments import check_positive_int
 
 logger = logging.getLogger("keras_mixer")
@@ -64,6 +65,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def __init__(self, folder, keep=2, writes=True):
         super().__init__()
+        check_local_path("folder", folder)
         self.folder = pathlib.Path(folder)
         self.keep = check_positive_int("keep", keep)
         self.writes = writes

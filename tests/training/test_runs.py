@@ -1,6 +1,7 @@
 """The folder of a training, its log, and the model that is saved there."""
 
 import os
+import pathlib
 
 import keras
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from keras import layers
 
 from keras_mixer import atomic
+from keras_mixer import data
 from keras_mixer import recipes
 from keras_mixer import training
 from keras_mixer.training import runs
+from keras_mixer.training.checkpoints import Checkpoints
 from support.animals import animals_model
 from support.animals import fitted
 from support.helpers import ROOT
@@ -102,6 +105,9 @@ TAKE_A_FOLDER = {
     "load_best": lambda folder: training.load_best(folder, animals_model()),
     "save_model": lambda folder: training.save_model(folder, animals_model()),
     "plot": lambda folder: training.plot([], folder),
+    "Checkpoints": Checkpoints,
+    "read an index": lambda path: data.ImageIndex.read(pathlib.Path(path)),
+    "write an index": lambda path: data.ImageIndex().write(pathlib.Path(path)),
 }
 
 
