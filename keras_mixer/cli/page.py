@@ -109,14 +109,11 @@ def _summary(loaded):
 
 def _results(loaded):
     record = training.read_run(loaded.run)
-    data = record["data"]
-    yield "training images", f"{data['train_count']:,}"
-    results = record["finished"]
-    if loaded.file.name == BEST_FILE:
-        results = finished.report_of(loaded.file) or {}
-    if "accuracy" in results:
+    yield "training images", f"{record['data']['train_count']:,}"
+    results = finished.results_of(loaded.file)
+    if results:
         accuracy = f"{100 * results['accuracy']:.2f} %"
-        yield f"accuracy on {data['test_count']:,} test images", accuracy
+        yield f"accuracy on {results['images']:,} test images", accuracy
 
 
 def _sizes(shape):

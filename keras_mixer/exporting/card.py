@@ -26,7 +26,7 @@ from keras_mixer.models.constructors import MODELS
 from keras_mixer.models.contract import channels_behind
 from keras_mixer.optional import require
 from keras_mixer.training.finished import model_file
-from keras_mixer.training.finished import report_of
+from keras_mixer.training.finished import results_of
 from keras_mixer.training.log import read_log
 from keras_mixer.training.runs import read_run
 from keras_mixer.weights import catalog
@@ -85,12 +85,10 @@ def about_run(run, best=False):
     settings, data, found = (
         record[k] for k in ("settings", "data", "finished")
     )
-    accuracy, images = found["accuracy"], data["test_count"]
     epochs = log[-1]["epoch"] + 1 if log else settings["epochs"]
     if best:
-        report = report_of(model_file(run, best)) or {}
-        accuracy, images = report.get("accuracy"), report.get("images")
         epochs = found.get("best_epoch")
+    results = results_of(model_file(run, best))
     return About(
         class_names=list(data["class_names"]),
         crop_ratio=settings["crop_ratio"],
@@ -98,8 +96,8 @@ def about_run(run, best=False):
         run=record,
         epochs=epochs,
         best=best,
-        accuracy=accuracy,
-        images=images,
+        accuracy=results.get("accuracy"),
+        images=results.get("images"),
     )
 
 

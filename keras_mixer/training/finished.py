@@ -5,12 +5,12 @@ After the training was continued, the file is another one, and the report is not
 used any more.
 """
 
-import hashlib
 import json
 import pathlib
 
 from keras_mixer.training.runs import BEST_FILE
 from keras_mixer.training.runs import MODEL_FILE
+from keras_mixer.training.runs import digest_of
 from keras_mixer.training.runs import read_run
 
 # The folder of the report of each model, in the folder of the training.
@@ -53,6 +53,25 @@ def report_folder(file):
     return file.parent / REPORTS[file.name]
 
 
+def results_of(file):
+    """Returns the results of a model on the test images of its training.
+
+    Args:
+        file: Path of the model, from `model_file`.
+
+    Returns:
+        A dict with `accuracy` and `images`, the number of images. It is empty
+        if this model was not measured, for example because it replaced the one
+        that was.
+    """
+    record = read_run(file.parent)
+    accuracy = record["finished"].get("accuracy")
+    is_last = file.name == MODEL_FILE and accuracy is not None
+    if is_last and record.get("model_digest") == digest_of(file):
+        return {"accuracy": accuracy, "images": record["data"]["test_count"]}
+    return report_of(file) or {}
+
+
 def report_of(file):
     """Returns the report of a model on the test images of its training.
 
@@ -72,9 +91,3 @@ def report_of(file):
     settings = read_run(file.parent)["settings"]
     is_same = data == (settings["dataset"] or settings["data"])
     return report if is_same and digest == digest_of(file) else None
-
-
-def digest_of(path):
-    """Returns a checksum of the content of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -6,6 +6,7 @@ the settings, is written first, and the file is complete or does not exist.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -281,6 +282,9 @@ def save_model(
 def finish(folder: Path, results: dict[str, Any]) -> None:
     """Plots the curves of a training, and saves its results.
 
+    The results are those of the model that was saved by `save_model` before: if
+    another model replaces it, its card and its page do not show them.
+
     Args:
         folder: Path of the folder of a training.
         results: Dict of JSON values, for `finished` in `run.json`.
@@ -303,4 +307,12 @@ def finish(folder: Path, results: dict[str, Any]) -> None:
     if is_installed("matplotlib"):
         plot(read_log(folder), folder / CURVES_FILE)
     record = {**read_run(folder), "finished": results}
+    if (folder / MODEL_FILE).is_file():
+        record["model_digest"] = digest_of(folder / MODEL_FILE)
     write_json(folder / RUN_FILE, record)
+
+
+def digest_of(path):
+    """Returns a checksum of the content of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -9,6 +9,7 @@ import pytest
 
 from keras_mixer import cli
 from keras_mixer import training
+from keras_mixer.training.finished import digest_of
 from support.helpers import assert_equal
 from support.training import RECIPE
 from support.training import options
@@ -46,6 +47,7 @@ def test_folder_has_all_data_to_repeat_the_training(finished, photos):
     log = training.read_log(finished)
     assert [row["epoch"] for row in log] == [0, 1, 2]
     assert record["finished"]["accuracy"] == log[-1]["val_accuracy"]
+    assert record["model_digest"] == digest_of(finished / "model.keras")
     assert log[-1]["loss"] < log[0]["loss"]
     assert len(list((finished / "checkpoints").glob("epoch_*"))) == 2
     header = (finished / "curves.png").read_bytes()[:24]

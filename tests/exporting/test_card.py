@@ -160,14 +160,15 @@ def run(tmp_path):
             "best_val_accuracy": 30 / 31,
         },
     }
-    text = json.dumps(record, default=lambda value: vars(value))
-    (folder / "run.json").write_text(text)
     rows = [f"{epoch},0.5,0.6" for epoch in range(6)]
     (folder / "log.csv").write_text(
         "\n".join(["epoch,loss,val_loss", *rows]) + "\n"
     )
     for name in ("model", "best"):
         random_model("mixer", name=name).save(folder / f"{name}.keras")
+    record["model_digest"] = digest_of(folder / "model.keras")
+    text = json.dumps(record, default=lambda value: vars(value))
+    (folder / "run.json").write_text(text)
     return folder
 
 
@@ -251,6 +252,11 @@ def test_best_model_has_its_own_accuracy(tmp_path, run):
     # The training was repeated: the report is of another model.
     random_model("resmlp", name="best").save(run / "best.keras")
     assert accuracy() == unmeasured
+    (run / "best.keras").replace(run / "model.keras")
+    keras_mixer.push(run, target, overwrite=True)
+    assert "It was not measured on the test images." in section_of(
+        target, "Accuracy"
+    )
 
 
 def test_card_of_a_tfds_data_set_names_it(tmp_path, run):
