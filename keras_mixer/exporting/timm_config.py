@@ -24,6 +24,7 @@ from keras_mixer.models.anatomy import weights_of_layers
 from keras_mixer.models.contract import channels_behind
 from keras_mixer.weights import assigning
 from keras_mixer.weights import catalog
+from keras_mixer.weights import keras_config
 from keras_mixer.weights import naming
 
 # Of each architecture of timm: family, patch size, blocks and width.
@@ -122,7 +123,7 @@ def why_different(model, scaling, output):
         return "the model does not have one input and one output"
     if tuple(model.inputs[0].shape[1:]) != shape:
         return "the model changes the size of the image"
-    if scaling is None:
+    if scaling in (None, keras_config.UNSCALED):
         return "the model does not scale the pixels in a known way"
     images = sample(channels_behind(shape))
     logits = _logits(

@@ -16,6 +16,8 @@ from keras_mixer.models.anatomy import grid_of
 from keras_mixer.models.anatomy import head_of
 from keras_mixer.models.anatomy import inner_model
 from keras_mixer.models.anatomy import inner_models
+from keras_mixer.models.anatomy import layer_that_holds
+from keras_mixer.models.anatomy import leaves
 from keras_mixer.models.anatomy import stem_of
 from keras_mixer.models.anatomy import weights_of_layers
 from keras_mixer.models.calls import call_of
@@ -25,7 +27,6 @@ from keras_mixer.weights import assigning
 from keras_mixer.weights import keras_config
 from keras_mixer.weights import naming
 from keras_mixer.weights import writing
-from keras_mixer.weights.formats import parse_scaling
 
 logger = logging.getLogger("keras_mixer")
 
@@ -90,7 +91,7 @@ def export_weights(model: keras.Model, path: Path) -> None:
         "format.",
     )
     _check_computation(model, body)
-    known = config_of(body)
+    known = config_of(model)
     writing.write(path, arrays, layout, known._replace(grid=grid))
 
 
@@ -109,41 +110,43 @@ def _check_computation(model, body):
         )
 
 
-def config_of(body):
-    """Returns the `ModelConfig` of a model of this package."""
-    known = keras_config.describe({"config": body.get_config()})
-    return known._replace(scaling=_scaling(body))
+def config_of(model):
+    """Returns the `ModelConfig` of a model that contains one of this package.
 
-
-def _scaling(body):
-    """Returns mean and standard deviation of the pixels, or `None`.
-
-    The layers in front of the stem are asked what they compute. `None` means
-    that they do not scale the pixels, or that a file cannot say how.
+    The layers in front of the stem are asked what they compute.
     """
-    scale, offset, is_scaled, unknown = np.ones(3), np.zeros(3), False, []
-    layer = stem_of(body)
-    while len(tensors := call_of(body, layer).input_tensors) == 1:
-        layer = operation_behind(tensors[0])
-        found = scaling_of(layer)
-        if found is not None and {np.size(x) for x in found} <= {1, 3}:
-            scale, offset = scale * found[0], scale * found[1] + offset
-            is_scaled = True
+    body = inner_model(model)
+    pairs, unknown = [], []
+    for layer in _in_front_of_stem(model, body):
+        pair = scaling_of(layer)
+        if pair is not None and {np.size(x) for x in pair} <= {1, 3}:
+            pairs.append(pair)
         elif not isinstance(layer, _NEUTRAL):
             unknown.append(layer.name)
-    if is_scaled:
-        with np.errstate(divide="ignore"):
-            std = 1 / (255 * scale)
-        # Removes rounding errors, so that a copy of a copy is equal.
-        values = ([float(f"{x:.12g}") for x in v] for v in (-offset * std, std))
-        return parse_scaling(*values)
-    if unknown:
-        logger.warning(
-            "The file does not say what the layers in front of the stem do: "
-            "%s. Add them again where you load it.",
-            unknown,
-        )
-    return None
+    known = keras_config.without_scaling({"config": body.get_config()})
+    return known._replace(scaling=keras_config.scaling_of(pairs, unknown))
+
+
+def _in_front_of_stem(model, inner):
+    """Returns the layers in front of the stem, the last of them first.
+
+    A model whose graph does not show them is in the list itself.
+    """
+    if isinstance(model, keras.layers.Wrapper):
+        return _in_front_of_stem(model.layer, inner)
+    found = []
+    try:
+        if model is inner:
+            layer = stem_of(model)
+        else:
+            layer = layer_that_holds(model, inner)
+            found = _in_front_of_stem(layer, inner)
+        while len(tensors := call_of(model, layer).input_tensors) == 1:
+            layer = operation_behind(tensors[0])
+            found += reversed(leaves(layer))
+    except ValueError:
+        found.append(model)
+    return found
 
 
 def _head(model):

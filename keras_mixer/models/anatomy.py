@@ -287,7 +287,7 @@ def added_to(model):
     for layer in model.layers:
         if isinstance(layer, keras.layers.Wrapper) and inner_models(layer):
             layer = layer.layer
-        added += added_to(layer) if inner_models(layer) else _leaves(layer)
+        added += added_to(layer) if inner_models(layer) else leaves(layer)
     return added
 
 
@@ -326,10 +326,10 @@ def _behind_body(model, inner):
         behind = _behind_body(layer, inner)
     takers = takers_of(model)
     while (layer := follower(layer, takers)) is not None:
-        behind += _leaves(layer)
+        behind += leaves(layer)
     return behind
 
 
-def _leaves(layer):
+def leaves(layer):
     """Returns the layers of a `Sequential` model, or the layer itself."""
     return layer.layers if isinstance(layer, keras.Sequential) else [layer]

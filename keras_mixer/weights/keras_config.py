@@ -6,6 +6,7 @@ are not created from it, so code from the file cannot run.
 """
 
 import json
+import logging
 
 import numpy as np
 
@@ -15,10 +16,17 @@ from keras_mixer.weights.formats import ModelConfig
 from keras_mixer.weights.formats import parse_scaling
 from keras_mixer.weights.formats import read_member
 
+logger = logging.getLogger("keras_mixer")
+
 ARCHIVED = "config.json"
 
 # The configuration of the largest model in this package has 350 kB.
 MAX_BYTES = 2**24
+
+_SCALING = ("Rescaling", "Normalization", "PixelNormalization")
+
+# The scaling of a model that takes the values as they are.
+UNSCALED = (0.0,) * 3, (float(f"{1 / 255:.12g}"),) * 3
 
 _ACTIVATIONS = {
     "keras_mixer>gelu_exact": catalog.GELU_EXACT,
@@ -98,21 +106,30 @@ def describe(config):
     Args:
         config: The content of `config.json`, of any type.
     """
+    return without_scaling(config)._replace(scaling=_scaling(config))
+
+
+def without_scaling(config):
+    """Returns the `ModelConfig` without the scaling; see `describe`."""
     layers = _layers(config)
     block = layers.get("block_0", {})
     return ModelConfig(
         _grid(layers),
         activation_name(block.get("activation")),
-        _scaling(layers.get("preprocessing", {})),
-        _tiles(block.get("tiles")),
+        tiles=_tiles(block.get("tiles")),
     )
 
 
 def _layers(config):
     """Returns `{name: configuration}` of a functional model's layers."""
+    return {name: each["config"] for name, each in _nodes(config).items()}
+
+
+def _nodes(config):
+    """Returns `{name: configuration and place in the graph}` of the layers."""
     try:
         layers = config["config"]["layers"]
-        return {layer["config"]["name"]: layer["config"] for layer in layers}
+        return {layer["config"]["name"]: layer for layer in layers}
     except (LookupError, TypeError):
         return {}
 
@@ -158,24 +175,67 @@ def _tiles(value):
 
 
 def _scaling(config):
-    """Returns mean and std per channel of the layer that scales pixels.
+    """Returns what the layers in front of the stem compute, or `None`.
+
+    Their classes tell it, not their names.
+    """
+    layers, name, pairs, unknown = _nodes(config), "stem", [], []
+    if name not in layers:
+        return None
+    try:
+        for _ in layers:  # ends even if the graph has a loop
+            if not (calls := layers[name]["inbound_nodes"]):
+                break
+            ((argument,),) = (call["args"] for call in calls)
+            name = argument["config"]["keras_history"][0]
+            kind = layers[name]["class_name"]
+            if kind in _SCALING:
+                pairs.append(_scale_and_offset(layers[name]["config"]))
+            elif kind not in ("InputLayer", "Permute"):
+                unknown.append(name)
+    except (LookupError, TypeError, ValueError):
+        unknown.append(name)
+    return scaling_of(pairs, unknown)
+
+
+def _scale_and_offset(config):
+    """Returns what a layer of a class in `_SCALING` computes."""
+    if "scale" in config:
+        pair = config["scale"], config["offset"]
+    else:
+        mean, std = _array(config["mean"]), np.sqrt(_array(config["variance"]))
+        pair = (std, mean) if config.get("invert") else (1 / std, -mean / std)
+    return [np.broadcast_to(_array(value), 3) for value in pair]
+
+
+def _array(value):
+    if isinstance(value, dict):  # of Keras, for an array of NumPy
+        value = value["config"]["value"]
+    if value is None:  # from `adapt`
+        raise ValueError
+    return np.float64(value)
+
+
+def scaling_of(pairs, unknown):
+    """Returns mean and std of the pixels for a `ModelConfig`, or `None`.
 
     Args:
-        config: The configuration of a `Rescaling` or a `Normalization`.
+        pairs: `(scale, offset)` of each layer that scales the pixels, the last
+            layer first.
+        unknown: The names of other layers in front of the stem.
     """
-    try:
-        if "scale" in config:  # scale * x + offset
-            scale, offset = np.float64(config["scale"]), config["offset"]
-            mean, std = -np.float64(offset) / scale, 1 / scale
-        else:
-            mean = np.float64(config["mean"])
-            std = np.sqrt(np.float64(config["variance"]))
-            if config.get("invert"):  # x * std + mean
-                mean, std = -mean / std, 1 / std
-        pair = [np.broadcast_to(value / 255, 3) for value in (mean, std)]
-    except (LookupError, TypeError, ValueError):
+    if unknown and not pairs:
+        logger.warning(
+            "The file does not say what the layers in front of the stem do: "
+            "%s. Load it with `include_preprocessing=False`, and add them.",
+            unknown,
+        )
         return None
+    scale, offset = np.ones(3), np.zeros(3)
+    for factor, shift in pairs:
+        scale, offset = scale * factor, scale * shift + offset
+    with np.errstate(divide="ignore", invalid="ignore"):
+        std = 1 / (255 * scale)
+        values = -offset * std, std
     # Removes rounding errors, so that a copy of a copy is equal.
-    return parse_scaling(
-        *([float(f"{number:.12g}") for number in value] for value in pair)
-    )
+    return parse_scaling(*([float(f"{x:.12g}") for x in v] for v in values))

@@ -19,6 +19,7 @@ SCALINGS = {
     "per channel": lambda: keras.layers.Rescaling(
         np.array([0.02, 0.01, 0.03]), np.array([-1.0, -2.0, -0.5])
     ),
+    "none": lambda: keras.layers.Permute((1, 2, 3)),
     "one mean": lambda: keras.layers.Normalization(None, 110.0, 3000.0),
     "per channel, inverted": lambda: keras.layers.Normalization(
         -1, [-1.0, -2.0, -0.5], [0.0004, 0.0001, 0.0009], invert=True
@@ -32,17 +33,34 @@ SCALINGS = {
 }
 
 
+def behind(scaling, tiny):
+    image = keras.Input(IMAGE)
+    return tiny(input_tensor=scaling(image), include_preprocessing=False)
+
+
+def within(scaling, tiny):
+    """A model with the scaling and ours in other models."""
+    ours = keras.Sequential([tiny(include_preprocessing=False)])
+    return keras.Sequential(
+        [keras.Input(IMAGE), keras.Sequential([scaling]), ours]
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "suffix"),
+    [(behind, ".safetensors"), (behind, ".keras"), (within, ".safetensors")],
+)
 @pytest.mark.parametrize("name", SCALINGS)
 def test_file_notes_what_the_layer_in_front_of_the_stem_computes(
-    tmp_path, images, tiny, name
+    tmp_path, images, tiny, name, make, suffix
 ):
-    image = keras.Input(IMAGE)
-    model = tiny(
-        input_tensor=SCALINGS[name]()(image), include_preprocessing=False
-    )
+    model = make(SCALINGS[name](), tiny)
     randomise(model)
-    keras_mixer.export_weights(model, tmp_path / "a.safetensors")
-    again = tiny(weights=tmp_path / "a.safetensors")
+    if suffix == ".keras":
+        model.save(tmp_path / "a.keras")
+    else:
+        keras_mixer.export_weights(model, tmp_path / f"a{suffix}")
+    again = tiny(weights=tmp_path / f"a{suffix}")
     np.testing.assert_allclose(
         outputs(again, images), outputs(model, images), rtol=0, atol=1e-5
     )
@@ -56,6 +74,9 @@ def test_layer_that_no_file_can_describe_is_reported(tmp_path, tiny, caplog):
         model = tiny(input_tensor=layer(image), include_preprocessing=False)
         keras_mixer.export_weights(model, tmp_path / "a.safetensors")
         assert caplog.text.count("does not say what the layers") == count
+        model.save(tmp_path / "a.keras")
+        tiny(weights=tmp_path / "a.keras")
+        assert caplog.text.count("does not say what the layers") == 2 * count
 
 
 @pytest.mark.parametrize("activation", ["gelu", keras_mixer.layers.gelu_tanh])

@@ -151,10 +151,14 @@ def test_missing_settings_are_none(config):
 
 
 def test_scaling_with_nan_is_ignored():
-    layer = {"name": "preprocessing", "mean": [1.0, float("nan"), 3.0]}
-    layer["variance"] = [1.0, 2.0, 3.0]
-    config = {"config": {"layers": [{"config": layer}]}}
-    received = keras_config.read(archive_of(json.dumps(config)))
+    config = family_model("mixer").get_config()
+    _, layer, _, *_ = config["layers"]
+    layer["class_name"] = "Normalization"
+    layer["config"] = {"name": "preprocessing", "variance": [1.0, 2.0, 3.0]}
+    layer["config"]["mean"] = [1.0, float("nan"), 3.0]
+    text = json.dumps({"config": config}, default=str)
+    received = keras_config.read(archive_of(text))
+    assert received.grid == (2, 3)
     assert received.scaling is None
 
 
