@@ -139,7 +139,9 @@ def _grid(layers):
     try:
         (image,) = images
         # A model for `channels_first` transposes its images.
-        is_channels_first = "channels_last" in layers
+        is_channels_first = any(
+            c.get("dims") in ((2, 3, 1), [2, 3, 1]) for c in layers.values()
+        )
         _, *shape = image["batch_shape"]
         sides = shape[1:] if is_channels_first else shape[:2]
         patch = layers["stem"]["kernel_size"]
