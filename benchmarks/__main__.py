@@ -21,6 +21,7 @@ from benchmarks import cases
 from benchmarks import contenders
 from benchmarks import measuring
 from benchmarks import output
+from keras_mixer.arguments import check_local_path
 
 
 def main(arguments=None):
@@ -81,6 +82,7 @@ def check(args):
     """Checks all options before anything is measured."""
     if args.output is None:
         raise ValueError("`--output` is required: the path of a new folder.")
+    check_local_path("output", args.output)
     is_used = args.output.exists() and (
         not args.output.is_dir() or any(args.output.iterdir())
     )

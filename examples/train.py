@@ -21,6 +21,7 @@ from data import load_digits
 
 def main():
     args = argument_parser().parse_args()
+    keras_mixer.arguments.check_local_path("output", args.output)
     keras.utils.set_random_seed(0)
     data = load_digits(8)
     model = small_mixer(data.image_shape, weights=None, classes=data.classes)

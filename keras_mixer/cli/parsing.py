@@ -8,6 +8,7 @@ so the file imports nothing that imports Keras. `run` imports it.
 
 import argparse
 import dataclasses
+import os
 import typing
 from collections.abc import Callable
 
@@ -63,6 +64,8 @@ def changed(arguments, name, default, shown=None):
 class Arguments:
     """Base class of the arguments of a command.
 
+    A "~" of a path is expanded: a shell leaves it as it is in `--output=~/x`.
+
     Raises:
         ValueError: If a path is an address, such as "gs://bucket/file".
     """
@@ -74,6 +77,9 @@ class Arguments:
                 paths = value if isinstance(value, (list, tuple)) else [value]
                 for path in paths:
                     check_local_path(field.name, path)
+                if isinstance(value, str):
+                    value = os.path.expanduser(value)
+                    object.__setattr__(self, field.name, value)
 
 
 class Command(typing.NamedTuple):

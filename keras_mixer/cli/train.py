@@ -1,6 +1,7 @@
 """The commands `finetune` and `train`."""
 
 import dataclasses
+import os
 import pathlib
 import sys
 
@@ -35,7 +36,8 @@ class TrainArguments(Settings):
 
     def __post_init__(self):
         if str(self.recipe).endswith(recipe_files.SUFFIX):
-            recipe = recipe_files.load(self.recipe, self.output)
+            paths = map(os.path.expanduser, (self.recipe, self.output))
+            recipe = recipe_files.load(*paths)
             object.__setattr__(self, "recipe", recipe)
         super().__post_init__()
 

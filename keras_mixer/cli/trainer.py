@@ -23,6 +23,9 @@ from keras_mixer.cli.plan import resolved
 from keras_mixer.cli.settings import Settings
 from keras_mixer.data import ImageIndex
 from keras_mixer.data import finding
+from keras_mixer.data import tfds
+from keras_mixer.models.anatomy import block_name
+from keras_mixer.models.anatomy import inner_model
 from keras_mixer.optional import check_installed
 from keras_mixer.training.runs import BEST_FILE
 from keras_mixer.training.runs import MODEL_FILE
@@ -70,17 +73,16 @@ def train(settings, folder, verbose="auto"):
     keras.config.set_dtype_policy(settings.precision)
     settings = resolved(settings)
     index = ImageIndex.read(folder / IMAGES_FILE)
-    found = images = None
-    if settings.data is None:
-        images = _load(settings)
-    else:
+    found = None
+    if settings.data is not None:
         finding.check_output(settings.data, folder)
         found = finding.find(settings.data)
     with distributing.devices(
         settings.distribute, settings.jit_compile
     ) as devices:
-        model = _model(settings, found, images, devices)
-        images = images or _load(settings, found, index)
+        model = _model(settings, found, devices)
+        settings = _with_frozen_name(settings, model)
+        images = _load(settings, found, index)
         if recorded is not None and recorded.data == settings.data:
             index.check_unchanged(images)
         plan = TrainingPlan.of(settings, images.train_count)
@@ -132,7 +134,7 @@ def _recorded(folder):
     return None
 
 
-def _load(settings, found=None, index=None):
+def _load(settings, found, index):
     return load_images(
         settings.data,
         settings.dataset,
@@ -145,7 +147,7 @@ def _load(settings, found=None, index=None):
     )
 
 
-def _expected(settings, found, images):
+def _expected(settings, found):
     """Returns the classes, the images to train on, and the shape of an image.
 
     Args:
@@ -153,18 +155,19 @@ def _expected(settings, found, images):
         found: What `finding.find` returned, if the images are in a folder. Some
             of the files may be unreadable or held out, so the number of images
             is the most there can be.
-        images: The `Data` of other images.
     """
-    if images is not None:
-        return len(images.class_names), images.train_count, images.image_shape
+    if found is None:
+        name, folder = settings.dataset, settings.data_dir
+        classes, count, channels = tfds.expected(name, folder)
+        return classes, count, (*settings.image_size, channels)
     files = found.parts["train"]
     count = sum(map(len, files.values()))
     return len(files), count, (*settings.image_size, settings.channels)
 
 
-def _model(settings, found, images, devices):
+def _model(settings, found, devices):
     """Returns the model, after checks that need no decoded images."""
-    classes, count, shape = _expected(settings, found, images)
+    classes, count, shape = _expected(settings, found)
     plan = TrainingPlan.of(settings, count)
     if settings.batch_size is not None:
         devices.local_batch_size(settings.batch_size)
@@ -172,6 +175,15 @@ def _model(settings, found, images, devices):
     model = build(settings, plan.recipe, shape, classes)
     _compile_options(plan, model, devices)  # raises errors
     return model
+
+
+def _with_frozen_name(settings, model):
+    """Returns settings in which `freeze` is a name: 5 becomes "block_5"."""
+    if settings.freeze is None:
+        return settings
+    inner, others = inner_model(model), ("stem", "norm")
+    name = block_name(inner, settings.last_frozen, others)
+    return dataclasses.replace(settings, freeze=name)
 
 
 def _check_recipe(plan, image_shape):

@@ -32,6 +32,9 @@ from keras_mixer.data.preparing import on_white
 from keras_mixer.optional import require
 from keras_mixer.types import Path
 
+# More images than any data set has.
+UNKNOWN = 2**40
+
 
 def load_tfds(
     name: str,
@@ -107,16 +110,37 @@ def load_tfds(
         held = [_chosen(train, order[:count])]
         train = _chosen(train, order[count:])
     features = builder.info.features
-    channels = 1 if features[image_key].shape[-1] == 1 else 3
     return Data(
         builder.info.full_name,
         tuple(features[label_key].names),
-        (height, width, channels),
+        (height, width, _channels(features[image_key])),
         (),
         train,
         test_images=held[-1],
         validation_images=held[0] if len(held) == 2 else None,
     )
+
+
+def expected(name, data_dir):
+    """Returns what is known of a data set before its images are downloaded.
+
+    Returns:
+        The number of classes, the most images there can be to train on, and
+        the channels.
+    """
+    tfds = require("tensorflow_datasets")
+    builder = _builder(tfds, name, data_dir)
+    image_key, label_key = _supervised_keys(tfds, builder)
+    features, splits = builder.info.features, builder.info.splits
+    if features[label_key].num_classes is None:  # a file has the names
+        _prepare(builder, name)
+    count = splits["train"].num_examples if "train" in splits else UNKNOWN
+    classes = features[label_key].num_classes
+    return classes, count, _channels(features[image_key])
+
+
+def _channels(feature):
+    return 1 if feature.shape[-1] == 1 else 3
 
 
 def _builder(tfds, name, data_dir):

@@ -250,6 +250,27 @@ def test_evaluate_uses_tfds_data_sets(builders, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--freeze=block_9", "There is no block 'block_9'"),
+        ("--distribute=data", "KERAS_BACKEND=jax"),
+        ("--output=~/run", "'home/run' exists and is not the folder of a"),
+    ],
+)
+def test_wrong_settings_are_refused_before_images_are_downloaded(
+    option, message, builders, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "home")
+    (tmp_path / "home" / "run" / "other").mkdir(parents=True)
+    command = ["train", "--dataset", "digits_of_one_part", "--data-dir=tfds"]
+    command += ["--image-size", "8", "--output", "run", option]
+    with pytest.raises(SystemExit, match=message):
+        cli.main(command)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("mnits", "...such as ['mnist'...Received: name='mnits'"),
