@@ -71,7 +71,7 @@ def evaluate(arguments):
         reports.check_folder(folder, about)
     loaded, images = _load(arguments, source, are_of_run)
     parts = [images.test_images]
-    if not are_of_run and not _has_test(source):
+    if arguments.few_shot and not are_of_run and not _has_test(source):
         parts.insert(0, images.train_images)
     print(f"images: {sum(part.count for part in parts)}")
     known = _check_classes(arguments, loaded, images)
@@ -138,10 +138,12 @@ def _load(arguments, source, are_of_run):
     """Returns a `LoadedModel`, and a `keras_mixer.data.Data` for it."""
     from keras_mixer.cli.images import load_images
 
+    # Features need other images than those that they are measured on.
+    held_out = 0.2 if arguments.few_shot else None
     if arguments.run is None:
         model, record = find_published(arguments.model, arguments.weights)
         size = catalog.image_size(record.variant)
-        images = load_images(**source, image_size=size)
+        images = load_images(**source, image_size=size, held_out=held_out)
         return load_published(model, record, images.image_shape[-1]), images
     loaded = load_chosen(arguments)
     *size, channels = shape = loaded.model.input_shape[1:]
@@ -149,7 +151,7 @@ def _load(arguments, source, are_of_run):
     if are_of_run:
         images = _images_of_run(arguments.run, options)
     else:
-        images = load_images(**options)
+        images = load_images(**options, held_out=held_out)
     if images.image_shape != shape:
         raise ValueError(
             f"The model takes images of shape {shape}. "

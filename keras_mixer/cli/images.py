@@ -18,6 +18,7 @@ def load_images(
     *,
     data_dir=None,
     channels=3,
+    held_out=0.2,
     seed=0,
     index=None,
     found=None,
@@ -30,6 +31,7 @@ def load_images(
         image_size: Positive integer, or height and width.
         data_dir: Folder in which TFDS keeps its data sets, or `None`.
         channels: Channels of the images of a folder.
+        held_out: Fraction of the images to hold out, or `None` for none.
         seed: Integer, the seed of the choice of held-out images.
         index: A `keras_mixer.data.ImageIndex` of the folder, or `None`.
         found: What `finding.find` returned for the folder, or `None`.
@@ -47,12 +49,17 @@ def load_images(
             found or data,
             image_size,
             channels=channels,
+            held_out=held_out,
             seed=seed,
             index=index,
         )
     else:
         images = datasets.load_tfds(
-            dataset, image_size, data_dir=data_dir, seed=seed
+            dataset,
+            image_size,
+            data_dir=data_dir,
+            held_out=held_out,
+            seed=seed,
         )
     for path, reason in images.skipped[:MOST_NAMED]:
         logger.warning("Skipped '%s': %s", path, reason)

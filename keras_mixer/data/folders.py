@@ -51,7 +51,7 @@ def load_folder(
     image_size: int | Sequence[int],
     *,
     channels: int = 3,
-    held_out: float = 0.2,
+    held_out: float | None = 0.2,
     seed: int = 0,
     index: ImageIndex | None = None,
 ) -> Data:
@@ -83,7 +83,8 @@ def load_folder(
         image_size: Positive integer, or height and width.
         channels: 3 for RGB, or 1 for gray.
         held_out: Float in (0, 1), the fraction of images that is held out, if
-            there is no folder of validation or test images.
+            there is no folder of validation or test images. If it is `None`,
+            all images are to train and to test on.
         seed: Non-negative integer, the seed of the choice of held-out images.
         index: Optional `ImageIndex`. Files in it are not decoded to check them.
             New files are added to it.
@@ -117,7 +118,8 @@ def load_folder(
     check_local_path("path", path)
     height, width = check_image_size(image_size)
     check_channels(channels)
-    held_out = check_held_out(held_out)
+    if held_out is not None:
+        held_out = check_held_out(held_out)
     seed = check_seed(seed)
     require("tensorflow")
     found = path if isinstance(path, finding.Found) else finding.find(path)
@@ -136,7 +138,7 @@ def load_folder(
         }
         for part, classes in found.parts.items()
     }
-    if len(parts) == 1:
+    if len(parts) == 1 and held_out is not None:
         most = max(map(len, parts["train"].values()))
         check_enough(most, held_out, f"in a class of '{path}'")
         parts = _split(parts["train"], held_out, seed)
@@ -152,7 +154,7 @@ def load_folder(
         (height, width, channels),
         tuple((str(file), reason) for file, reason in sorted(skipped)),
         train,
-        test_images=held[-1],
+        test_images=held[-1] if held else train,
         validation_images=held[0] if len(held) == 2 else None,
     )
 

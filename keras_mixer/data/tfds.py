@@ -41,7 +41,7 @@ def load_tfds(
     image_size: int | Sequence[int],
     *,
     data_dir: Path | None = None,
-    held_out: float = 0.2,
+    held_out: float | None = 0.2,
     seed: int = 0,
 ) -> Data:
     """Loads a TFDS data set, and downloads and prepares it if necessary.
@@ -60,7 +60,8 @@ def load_tfds(
         data_dir: Folder of the data sets on this machine, since records are
             read from the files by their position. The default is that of TFDS.
         held_out: Float in (0, 1), the fraction of images that is held out, if
-            there is no split for validation or test.
+            there is no split for validation or test. If it is `None`, all
+            images are to train and to test on.
         seed: Non-negative integer, the seed of the choice of held-out images.
 
     Returns:
@@ -82,7 +83,8 @@ def load_tfds(
     """
     check_local_path("data_dir", data_dir)
     height, width = check_image_size(image_size)
-    held_out = check_held_out(held_out)
+    if held_out is not None:
+        held_out = check_held_out(held_out)
     seed = check_seed(seed)
     require("tensorflow")
     tfds = require("tensorflow_datasets")
@@ -103,7 +105,9 @@ def load_tfds(
             # Labels that are not published are all -1.
             if images.read(0)[1] >= 0:
                 held.append(images)
-    if not held:
+    if not held and held_out is None:
+        held = [train]
+    elif not held:
         check_enough(train.count, held_out, f"in '{name}'")
         order = np.random.default_rng(seed).permutation(train.count)
         count = held_out_count(train.count, held_out)

@@ -121,6 +121,10 @@ def test_other_images_have_another_report(run, others, tmp_path, capsys):
     correct = int(rows[1][1]) + int(rows[2][2])
     accuracy = float(lines[1].removeprefix("accuracy: "))
     assert accuracy == pytest.approx(correct / count, abs=1e-5)
+    for file in sorted(others.rglob("*.png")):
+        if int(file.stem) > 1:
+            file.unlink()
+    assert evaluate(capsys, *command)[0] == "images: 4"
     for options, message in (
         (["--output", folder], f"data: '{others}' there"),
         (["--output", run], "is not a report of `evaluate`"),
