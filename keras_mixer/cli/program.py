@@ -97,8 +97,10 @@ def open_pipes():
         if not is_usual or usual.isatty():
             continue
         usual.flush()
+        pipe = _Pipe(usual.fileno(), "w", closefd=False)
+        # PYTHONUNBUFFERED asks for no buffer, which a crash would lose.
         stream = io.TextIOWrapper(
-            io.BufferedWriter(_Pipe(usual.fileno(), "w", closefd=False)),
+            pipe if usual.write_through else io.BufferedWriter(pipe),
             encoding=usual.encoding,
             errors=usual.errors,
             line_buffering=usual.line_buffering,
