@@ -75,13 +75,14 @@ def changed(config):
     """
     layers = _layers(config)
     stem = layers.pop("stem", {})
-    usual = layers.get("block_0", {}).get("activation")
+    # Keras adds a number of the object to the activations of all but one block.
+    usual = activation_name(layers.get("block_0", {}).get("activation"))
     names = [
         name
         for name, layer in layers.items()
         if name.startswith("block_")
         and (
-            layer.get("activation") != usual
+            activation_name(layer.get("activation")) != usual
             or _has_activation(layer.get("sublayers"))
         )
     ]

@@ -14,8 +14,10 @@ from keras_mixer.weights import keras_config
 from keras_mixer.weights.errors import WeightsError
 from keras_mixer.weights.formats import ModelConfig
 from support.helpers import FAMILIES
+from support.helpers import GOLDEN
 from support.helpers import IMAGE
 from support.helpers import assert_equal
+from support.helpers import digits_model
 from support.helpers import family_model
 from support.helpers import randomise
 
@@ -36,6 +38,13 @@ def test_keras_file_is_resized_like_its_model(family, method, tmp_path):
         resize=method,
     )
     assert_equal(weights_of(loaded), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stored_file_gives_the_weights_of_its_model(family):
+    path = GOLDEN / f"digits_{family}.keras"
+    expected = weights_of(keras.saving.load_model(path))
+    assert_equal(weights_of(digits_model(family, weights=path)), expected)
 
 
 def test_keras_and_npz_files_give_the_same_weights(tmp_path):
