@@ -77,6 +77,36 @@ def test_activations_are_quantized_with_photos(format, photos, tmp_path):
 
 
 @pytest.mark.backends
+@on_tensorflow
+def test_fused_resmlp_computes_in_integers_only(photos, tmp_path):
+    """ResMLP has no statistics. Those of Mixer's norms are partly in float."""
+    floats = {}
+    for family in FAMILIES:
+        path = tmp_path / f"{family}.tflite"
+        model = keras_mixer.fuse(random_model(family))
+        keras_mixer.export(model, path, dtype="int8", calibration=photos)
+        floats[family] = float_operators(path)
+    assert floats["resmlp"] == ["DEQUANTIZE"]  # of the output
+    assert len(floats["mixer"]) > 5
+
+
+def float_operators(path):
+    """The names of the operators of a LiteRT file whose output is in float."""
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model(str(path))
+    (graph,) = model.subgraphs
+    codes = vars(schema.BuiltinOperator)
+    names = {codes[name]: name for name in codes if name.isupper()}
+    return [
+        names[model.operatorCodes[each.opcodeIndex].builtinCode]
+        for each in graph.operators
+        if graph.tensors[each.outputs[0]].type == schema.TensorType.FLOAT32
+    ]
+
+
+@pytest.mark.backends
 @where_one_is_written
 def test_model_that_returns_zeros(photos, tmp_path):
     """The head is zero before training. OpenVINO removes its bias."""

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 # tests, 100 files each, and 350 lines for each file.
 BOUNDS = {
     "keras_mixer": (21_700, 126, 350),
-    "tests": (20_700, 102, 790),
+    "tests": (20_710, 102, 790),
     "benchmarks": (1_500, 14, 350),
     "examples": (1_000, 7, 350),
 }
